@@ -1,0 +1,194 @@
+"""Where and how things run: device, dtype, generators, paths, versions, progress, safe writes.
+
+The only module that reads the environment: `EMOLIB_HOME` (a clone of the repository, where `data/` lies) and
+`EMOLIB_DEVICE` (what "auto" means). Loads no torch until a function that needs it is called.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import platform
+import secrets
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+REPORTED = (
+    "emolib",
+    "torch",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "peft",
+    "datasets",
+    "numpy",
+    "pillow",
+)
+
+
+class InputError(ValueError):
+    """The user's input is wrong; the message is one line: what, where, how to mend it. Exit code 2."""
+
+
+def nearest(word: str, options: Iterable[str]) -> str | None:
+    """The option most like `word` (case ignored), or None when nothing is close."""
+    by_key = {str(option).casefold(): str(option) for option in options}
+    key = str(word).strip().casefold()
+    starts = [name for name in by_key if len(key) >= 3 and name.startswith(key)]
+    close = starts or difflib.get_close_matches(key, by_key, n=1, cutoff=0.6)
+    return by_key[close[0]] if close else None
+
+
+def one_of(word: str, options: Iterable[str], what: str = "value") -> str:
+    """`word` if it is one of `options`; otherwise InputError naming the nearest option and all of them."""
+    known = [str(option) for option in options]
+    if word in known:
+        return word
+    guess = nearest(word, known)
+    hint = f"did you mean {guess!r}? " if guess else ""
+    raise InputError(f"unknown {what} {word!r}; {hint}known: {', '.join(known)}")
+
+
+def repo_root() -> Path:
+    """The clone of the repository: `EMOLIB_HOME`, else the package's own, else the folder we stand in or above.
+
+    Raises InputError where there is none (emolib installed alone, outside a clone)."""
+    home = os.environ.get("EMOLIB_HOME")
+    if home:
+        if not Path(home).is_dir():
+            raise InputError(
+                f"EMOLIB_HOME names {home!r}, which is not a folder; set it to a clone of the repository"
+            )
+        return Path(home).resolve()
+    here = Path.cwd()
+    for folder in (Path(__file__).resolve().parent.parent, here, *here.parents):
+        if (folder / "pyproject.toml").is_file() and (folder / "emolib").is_dir():
+            return folder
+    raise InputError(
+        "emolib's data folder was not found; run inside a clone of the repository or set EMOLIB_HOME to one"
+    )
+
+
+def repo_path(*parts: str) -> Path:
+    """Absolute path of something in the repository, e.g. `repo_path("data", "minisd")`. Need not exist."""
+    return repo_root().joinpath(*parts)
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device to use: "auto" is `EMOLIB_DEVICE` if set, else CUDA, else Apple MPS, else the CPU.
+
+    Raises InputError for a device this machine does not have."""
+    import torch
+
+    if name == "auto":
+        name = os.environ.get("EMOLIB_DEVICE") or "auto"
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = one_of(name.split(":")[0], ("cpu", "cuda", "mps"), "device")
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present[kind]:
+        raise InputError(f"device {name!r} is not available on this machine; use 'auto' or 'cpu'")
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device {name!r} is malformed; write e.g. 'cuda' or 'cuda:0'") from None
+
+
+def pick_dtype(device: torch.device | str, name: str = "auto") -> torch.dtype:
+    """Dtype of network weights on `device`: "auto" is float16 on CUDA, float32 elsewhere. Raises InputError."""
+    import torch
+
+    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name == "auto":
+        return torch.float16 if torch.device(device).type == "cuda" else torch.float32
+    return known[one_of(name, known, "dtype")]
+
+
+def generator(seed: int, *keys: object) -> torch.Generator:
+    """A CPU generator for `seed` and the stream named by `keys`, e.g. `generator(0, "inversion", image_id)`.
+
+    Streams of different keys are independent, so that turning one feature off changes no other draw; draws are
+    made on the CPU and moved, so that every device sees the same numbers."""
+    import torch
+
+    text = "\0".join([str(int(seed)), *map(str, keys)])
+    value = int(seed) if not keys else int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return torch.Generator(device="cpu").manual_seed(value)
+
+
+def versions() -> dict[str, str]:
+    """What is running, for the record: Python, platform, device (only if torch is loaded), package versions."""
+    report = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    report["cpus"] = str(os.cpu_count())
+    for name in REPORTED:
+        try:
+            report[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            report[name] = "not installed"
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        report["device"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else str(pick_device())
+    return report
+
+
+def versions_report() -> str:
+    """`versions()` as one line of text."""
+    return " | ".join(f"{name} {value}" for name, value in versions().items())
+
+
+def progress(items: Iterable[T], what: str = "", *, total: int | None = None) -> Iterable[T]:
+    """Iterate with a plain-text progress line on stderr: live on a terminal, every ten seconds elsewhere."""
+    from tqdm import tqdm
+
+    live = sys.stderr.isatty()
+    wait = 0.2 if live else 10.0
+    return tqdm(
+        items,
+        desc=what or None,
+        total=total,
+        mininterval=wait,
+        delay=0 if live else wait,
+        leave=live,
+        ncols=100,
+    )
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path` (same suffix) to write to; it replaces `path` only if the block succeeds.
+
+    Raises InputError before anything is written if the folder is missing or `path` is a folder."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(
+            f"output folder {str(target.parent)!r} does not exist; make it first: mkdir -p {target.parent}"
+        )
+    if target.is_dir():
+        raise InputError(f"output {str(target)!r} is a folder; give the name of a file in it")
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"output folder {str(target.parent)!r} is not writable; choose another")
+    # The suffix stays, because PIL and others choose the format by it.
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` as JSON, atomically; numpy and torch scalars become numbers, NaN is refused (ValueError)."""
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False, default=lambda x: x.tolist())
+    with atomic_write(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")

@@ -61,7 +61,7 @@ def one_of(word: str, options: Iterable[str], what: str = "value") -> str:
 
 
 def repo_root() -> Path:
-    """The clone of the repository: `EMOLIB_HOME`, else the package's own, else the folder we stand in or above.
+    """The clone of the repository: `EMOLIB_HOME`, else the package's own, else one around us.
 
     Raises InputError where there is none (emolib installed alone, outside a clone)."""
     home = os.environ.get("EMOLIB_HOME")
@@ -106,7 +106,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_dtype(device: torch.device | str, name: str = "auto") -> torch.dtype:
-    """Dtype of network weights on `device`: "auto" is float16 on CUDA, float32 elsewhere. Raises InputError."""
+    """Dtype of network weights on `device`: "auto" is float16 on CUDA, else float32. Raises InputError."""
     import torch
 
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -116,10 +116,10 @@ def pick_dtype(device: torch.device | str, name: str = "auto") -> torch.dtype:
 
 
 def generator(seed: int, *keys: object) -> torch.Generator:
-    """A CPU generator for `seed` and the stream named by `keys`, e.g. `generator(0, "inversion", image_id)`.
+    """A CPU generator for `seed` and the stream named by `keys`, e.g. `generator(0, "noise", image_id)`.
 
-    Streams of different keys are independent, so that turning one feature off changes no other draw; draws are
-    made on the CPU and moved, so that every device sees the same numbers."""
+    Streams of different keys are independent, so that turning one feature off changes no other draw; draws
+    are made on the CPU and moved, so that every device sees the same numbers."""
     import torch
 
     text = "\0".join([str(int(seed)), *map(str, keys)])
@@ -128,7 +128,7 @@ def generator(seed: int, *keys: object) -> torch.Generator:
 
 
 def versions() -> dict[str, str]:
-    """What is running, for the record: Python, platform, device (only if torch is loaded), package versions."""
+    """What is running, for the record: Python, platform, device (if torch is loaded), packages."""
     report = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
     report["cpus"] = str(os.cpu_count())
     for name in REPORTED:
@@ -166,7 +166,7 @@ def progress(items: Iterable[T], what: str = "", *, total: int | None = None) ->
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path` (same suffix) to write to; it replaces `path` only if the block succeeds.
+    """Yield a temporary path beside `path` (same suffix) to write to; which replaces `path` on success.
 
     Raises InputError before anything is written if the folder is missing or `path` is a folder."""
     target = Path(path)
@@ -188,7 +188,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as JSON, atomically; numpy and torch scalars become numbers, NaN is refused (ValueError)."""
+    """Write `value` as JSON, atomically; numpy and torch values become numbers, NaN raises ValueError."""
     text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False, default=lambda x: x.tolist())
     with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

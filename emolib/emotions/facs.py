@@ -14,17 +14,17 @@ import numpy as np
 
 from emolib.runtime import InputError
 
-ARKIT = tuple(
-    "browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft "
-    "cheekSquintRight eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight eyeLookInLeft "
-    "eyeLookInRight eyeLookOutLeft eyeLookOutRight eyeLookUpLeft eyeLookUpRight eyeSquintLeft "
-    "eyeSquintRight eyeWideLeft eyeWideRight jawForward jawLeft jawOpen jawRight mouthClose "
-    "mouthDimpleLeft mouthDimpleRight mouthFrownLeft mouthFrownRight mouthFunnel mouthLeft "
-    "mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight mouthPucker mouthRight "
-    "mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft mouthSmileRight "
-    "mouthStretchLeft mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft noseSneerRight "
-    "tongueOut".split()
-)
+_UNITS = """
+browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft
+cheekSquintRight eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight eyeLookInLeft eyeLookInRight
+eyeLookOutLeft eyeLookOutRight eyeLookUpLeft eyeLookUpRight eyeSquintLeft eyeSquintRight eyeWideLeft
+eyeWideRight jawForward jawLeft jawOpen jawRight mouthClose mouthDimpleLeft mouthDimpleRight mouthFrownLeft
+mouthFrownRight mouthFunnel mouthLeft mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight
+mouthPucker mouthRight mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft
+mouthSmileRight mouthStretchLeft mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft
+noseSneerRight tongueOut
+"""
+ARKIT = tuple(_UNITS.split())
 """The 52 face units, named and ordered as the body model `anny` orders its facial actions."""
 
 DESCRIPTIONS = {
@@ -69,7 +69,7 @@ CONFIDENCE = {"agreed": 0.9, "disputed": 0.5, "memory": 0.4, "ours": 0.3}
 
 
 class Row(NamedTuple):
-    """One line of the table: `au` is read as `unit` (max over its units); `drive` = unit per AU, 0 = read only."""
+    """`au` is read as the largest of its units; `drive` is unit per AU on the way back, 0 = read only."""
 
     unit: str
     au: str
@@ -124,6 +124,20 @@ TABLE = tuple(
 )
 """The direct rows. AU23, AU25 and AU27 follow the rules in `arkit_to_aus` and `aus_to_arkit`."""
 
+OPENING_MM = {
+    "jawOpen": 34.0,
+    "mouthFunnel": 13.0,
+    "mouthUpperUpLeft": 2.5,
+    "mouthUpperUpRight": 2.5,
+    "mouthLowerDownLeft": 2.0,
+    "mouthLowerDownRight": 2.0,
+    "mouthClose": -34.0,
+}
+"""Gap between the lips per unit at full strength, measured at the midline of the MakeHuman base mesh."""
+
+LIPS_PART_MM = 10.0
+"""The gap that counts as AU25 at its maximum (ours)."""
+
 UNMAPPED = ("mouthLeft", "mouthRight", "mouthClose")
 """Units no action unit is read from directly (mouthClose takes AU25 away again)."""
 
@@ -159,23 +173,25 @@ def _vector(values, names: tuple[str, ...], what: str) -> np.ndarray:
     return out
 
 
+def _gap_mm(x: np.ndarray) -> np.ndarray:
+    return sum(mm * x[..., _U[unit]] for unit, mm in OPENING_MM.items())
+
+
 def arkit_to_aus(coeffs):
     """Read action units off ARKit face units.
 
     `coeffs`: mapping unit -> [0,1] (missing = 0), or array (..., 52) in `ARKIT` order. Returns the same
     kind: a dict of the non-zero AUs, or float64 (..., len(AUS)). A unit with two sides counts with its
-    stronger side, as FACS scores the stronger side. AU25 (lips part) has no unit: twice the largest of
-    jawOpen, mouthLowerDown and half of mouthUpperUp, less mouthClose. AU27 is jawOpen above
-    `JAW_STRETCH`. AU11 and AU23 are never read. InputError on unknown names, shapes or ranges.
+    stronger side. AU25 (lips part) has no unit of its own: it is the gap that all units together open,
+    `OPENING_MM`, over `LIPS_PART_MM`. AU27 is jawOpen above `JAW_STRETCH`. AU11 and AU23 are never
+    read. InputError on unknown names, shapes or ranges.
     """
     x = _vector(coeffs, ARKIT, "an ARKit unit")
     out = np.zeros(x.shape[:-1] + (len(AUS),))
     for row in TABLE:
         i = _A[row.au]
         out[..., i] = np.maximum(out[..., i], x[..., _U[row.unit]])
-    gap = np.maximum(out[..., _A["AU26"]], out[..., _A["AU16"]])
-    gap = np.maximum(gap, 0.5 * out[..., _A["AU10"]])
-    out[..., _A["AU25"]] = np.clip(np.minimum(2 * gap, 1) - x[..., _U["mouthClose"]], 0, 1)
+    out[..., _A["AU25"]] = np.clip(_gap_mm(x) / LIPS_PART_MM, 0, 1)
     out[..., _A["AU27"]] = np.clip((x[..., _U["jawOpen"]] - JAW_STRETCH) / (1 - JAW_STRETCH), 0, 1)
     if isinstance(coeffs, Mapping):
         return {name: float(v) for name, v in zip(AUS, out, strict=True) if v > 0}
@@ -187,8 +203,8 @@ def aus_to_arkit(aus):
 
     `aus`: mapping AU -> [0,1]; a name may carry a side, `"AU14R"` = the person's right only; or array
     (..., len(AUS)) in `AUS` order. Returns a dict of the non-zero units, or float64 (..., 52).
-    AU11 is dropped, AU23 presses the lips like AU24, AU25 alone lowers the lower lip a little, AU27
-    opens the jaw beyond `JAW_STRETCH`. InputError on unknown names, shapes or ranges.
+    AU11 is dropped, AU23 presses the lips like AU24, AU27 opens the jaw beyond `JAW_STRETCH`, and the
+    jaw opens a little further where AU25 asks for more gap than the other units leave. InputError on unknown names, shapes or ranges.
     """
     if isinstance(aus, Mapping):
         return _drive_mapping(aus)
@@ -203,11 +219,8 @@ def aus_to_arkit(aus):
     stretch = a[..., _A["AU27"]]
     wide = np.where(stretch > 0, JAW_STRETCH + (1 - JAW_STRETCH) * stretch, 0)
     x[..., _U["jawOpen"]] = np.maximum(x[..., _U["jawOpen"]], wide)
-    gap = np.maximum(x[..., _U["jawOpen"]], 0.5 * a[..., _A["AU10"]])
-    for side in ("Left", "Right"):
-        u = _U["mouthLowerDown" + side]
-        part = np.where(gap < 0.5 * a[..., _A["AU25"]], 0.5 * a[..., _A["AU25"]], 0)
-        x[..., u] = np.maximum(x[..., u], part)
+    missing = np.maximum(LIPS_PART_MM * a[..., _A["AU25"]] - _gap_mm(x), 0)
+    x[..., _U["jawOpen"]] += missing / OPENING_MM["jawOpen"]
     return x
 
 

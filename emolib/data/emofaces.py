@@ -1,0 +1,228 @@
+"""EmoFaces: rendered people with ground truth. Portraits by (identity, emotion); scenes with masks and
+counterfactuals.
+
+The files are parquet, one read a file; pictures are decoded on access. Their card is
+`data/emofaces/README.md`.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from emolib.data._files import picture_bytes, read_parquet
+from emolib.data.build import build
+from emolib.data.manifest import Manifest
+from emolib.emotions.sets import EMOFACES, EMOFACES_ALL
+from emolib.runtime import InputError, one_of, repo_path
+
+SPLITS = ("train", "val", "test", "concepts")
+_MEND = "render it with the recipe in data/build, or fetch the repository's data/ folder"
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person of a scene: `box` is the face box [x0, y0, x1, y1] px, `mask` (H, W) bool the visible
+    person.
+
+    `emotion` is felt in the source picture, `target` in the counterfactuals that change this person.
+    """
+
+    identity: int
+    emotion: str
+    target: str
+    gender: str
+    hair_color: str
+    box: tuple[int, int, int, int]
+    mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture of a scene: PIL RGB `image`, its `people` in the order of their mask values, and the
+    caption."""
+
+    scene: int
+    version: str
+    image: object
+    people: tuple[Person, ...]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Portraits:
+    """The portraits of one split; `frame` holds every column of the file but the pictures, in the file's
+    order."""
+
+    path: Path
+    frame: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @cached_property
+    def identities(self) -> tuple[int, ...]:
+        """Every identity of the split, ascending."""
+        return tuple(int(i) for i in np.sort(self.frame["identity"].unique()))
+
+    @cached_property
+    def emotions(self) -> tuple[str, ...]:
+        """The emotions that occur, in label order."""
+        present = set(self.frame["emotion"])
+        return tuple(name for name in EMOFACES_ALL if name in present)
+
+    @cached_property
+    def _rows(self) -> dict[tuple[int, str], int]:
+        # The first of several pictures of one pair wins: reversed, so that it is written last.
+        keys = list(zip(self.frame["identity"].tolist(), self.frame["emotion"].tolist(), strict=True))
+        return {key: i for i, key in reversed(list(enumerate(keys)))}
+
+    def row(self, identity: int, emotion: str) -> int:
+        """Position of the portrait of `identity` under `emotion`; InputError if there is none."""
+        try:
+            return self._rows[int(identity), emotion]
+        except KeyError:
+            if int(identity) not in self.identities:
+                raise InputError(f"{self.path}: has no identity {identity}") from None
+            one_of(emotion, self.emotions, "emotion")
+            raise InputError(f"{self.path}: identity {identity} has no picture of {emotion}") from None
+
+    def record(self, identity: int, emotion: str) -> pd.Series:
+        """All that is known of that portrait (valence, aus, caption, face_box, ...)."""
+        return self.frame.iloc[self.row(identity, emotion)]
+
+    def image(self, identity: int, emotion: str):
+        """The portrait of `identity` under `emotion`, PIL RGB 96x96."""
+        return self.image_at(self.row(identity, emotion))
+
+    def image_at(self, index: int):
+        """The portrait at this position of `frame`, PIL RGB."""
+        return _open(self.path, index)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The same pictures as a Manifest, labels in the order of `emotions.sets.EMOFACES`, of
+        EMOFACES_ALL for concepts."""
+        concepts = (self.frame["split"] == "concepts").any()
+        labels = EMOFACES_ALL if concepts else EMOFACES
+        boxes = self.frame["face_box"]
+        people = [[{"emotion": e, "box": list(b)}] for e, b in zip(self.frame["emotion"], boxes, strict=True)]
+        rows = self.frame.assign(id=self.frame["image_id"], path=self.path.name, people=people)
+        rows = rows.assign(member=[str(i) for i in range(len(rows))]).drop(columns=["image_id", "face_box"])
+        return build(rows, labels, self.path.parent, source="emofaces")
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """The scenes (test only): per scene the source and the counterfactuals in which one person, or all,
+    change."""
+
+    path: Path
+    frame: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def ids(self) -> tuple[int, ...]:
+        """Every scene number, ascending."""
+        return tuple(int(i) for i in np.sort(self.frame["scene"].unique()))
+
+    def versions(self, scene: int) -> tuple[str, ...]:
+        """The versions of this scene: "source", "all", "person0", ..."""
+        return tuple(self.frame.loc[self.frame["scene"] == scene, "version"])
+
+    def get(self, scene: int, version: str = "source") -> Scene:
+        """This version of this scene, picture and masks decoded now."""
+        found = np.flatnonzero((self.frame["scene"] == scene) & (self.frame["version"] == version))
+        if not len(found):
+            if scene not in self.ids:
+                raise InputError(f"{self.path}: has no scene {scene}")
+            one_of(version, self.versions(scene), f"version of scene {scene}")
+        index = int(found[0])
+        row = self.frame.iloc[index]
+        mask = _mask(row["mask"])
+        people = tuple(_person(person, mask == k + 1) for k, person in enumerate(row["people"]))
+        return Scene(int(scene), version, _open(self.path, index), people, row["caption"])
+
+    def truth(self, scene: int, person: int | None = None) -> Scene:
+        """What editing person `person` (all, if None) into their targets should look like."""
+        return self.get(scene, "all" if person is None else f"person{person}")
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The source pictures as a Manifest: people with emotion and face box; no label for the whole
+        picture."""
+        source = np.flatnonzero(self.frame["version"] == "source")
+        rows = [
+            {
+                "id": f"scene-{self.frame['scene'].iloc[i]}",
+                "path": self.path.name,
+                "member": str(i),
+                "split": "test",
+                "people": [
+                    {"emotion": p["emotion"], "box": list(p["box"])} for p in self.frame["people"].iloc[i]
+                ],
+                "scene": int(self.frame["scene"].iloc[i]),
+                "caption": self.frame["caption"].iloc[i],
+            }
+            for i in source
+        ]
+        return build(rows, EMOFACES, self.path.parent, source="emofaces")
+
+
+def portraits(split: str = "test", folder: str | Path | None = None) -> Portraits:
+    """Open the portraits of "train", "val", "test" or "concepts" (default folder: the repository's
+    data/emofaces)."""
+    one_of(split, SPLITS, "EmoFaces split")
+    path, frame = _read(folder, f"portraits-{split}.parquet", ("identity", "emotion", "image_id", "face_box"))
+    return Portraits(path, frame)
+
+
+def scenes(folder: str | Path | None = None) -> Scenes:
+    """Open the scenes of several people (default folder: the repository's data/emofaces)."""
+    return Scenes(*_read(folder, "scenes-test.parquet", ("scene", "version", "people", "mask")))
+
+
+def _read(folder: str | Path | None, name: str, needed: tuple[str, ...]) -> tuple[Path, pd.DataFrame]:
+    """The file's path and all its columns but the pictures; InputError that says how to mend what is
+    missing."""
+    path = (repo_path("data", "emofaces") if folder is None else Path(folder)) / name
+    if not path.is_file():
+        raise InputError(f"{path}: EmoFaces is not there; {_MEND}")
+    try:
+        columns = pq.read_schema(path).names
+    except (ValueError, OSError):
+        raise InputError(f"{path}: not a readable parquet file; {_MEND}") from None
+    for column in ("image", *needed):
+        if column not in columns:
+            raise InputError(f"{path}: not an EmoFaces file, it lacks the column {column!r}; {_MEND}")
+    return path, read_parquet(path, [name for name in columns if name != "image"]).to_pandas()
+
+
+def _open(path: Path, index: int):
+    from emolib.images import open_image  # imports torch: the tables are read without it
+
+    try:
+        return open_image(picture_bytes(path, str(index)))
+    except InputError as error:
+        raise InputError(f"{path}[{index}]: {error}") from None
+
+
+def _mask(value: dict) -> np.ndarray:
+    """(H, W) uint8 of a mask column's value; 0 is background, k + 1 person k."""
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(value["bytes"])).convert("L"))
+
+
+def _person(value: dict, mask: np.ndarray) -> Person:
+    box = tuple(int(v) for v in value["box"])
+    names = {name: value[name] for name in ("emotion", "target", "gender", "hair_color")}
+    return Person(identity=int(value["identity"]), box=box, mask=mask, **names)

@@ -1,0 +1,105 @@
+"""EmoFaces' typed access, on stand-ins in its schema."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from emolib.data import emofaces
+from emolib.emotions.sets import EMOFACES, EMOFACES_ALL
+from emolib.runtime import InputError
+from tests.data_standins import colour_of, write_portraits, write_scenes
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("emofaces")
+    write_portraits(folder, "test", range(3, 7))
+    write_portraits(folder, "concepts", range(50, 52))
+    write_scenes(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("split", "identities", "emotions"),
+    [("test", (3, 4, 5, 6), EMOFACES), ("concepts", (50, 51), EMOFACES_ALL)],
+)
+def test_every_identity_under_every_emotion(folder, split, identities, emotions):
+    p = emofaces.portraits(split, folder)
+    assert p.identities == identities and p.emotions == emotions
+    assert len(p) == len(identities) * len(emotions)
+    for identity in identities:
+        for emotion in emotions:
+            picture = p.image(identity, emotion)
+            assert picture.size == (96, 96) and picture.getpixel((5, 5)) == colour_of(identity, emotion)
+            assert p.record(identity, emotion)["caption"].endswith(emotion)
+
+
+def test_portraits_as_a_manifest_open_the_same_pictures(folder):
+    p = emofaces.portraits("concepts", folder)
+    m = p.manifest
+    assert m.labels == EMOFACES_ALL and len(m) == len(p)
+    assert m.frame["valence"].eq(0).all() and m.frame["arousal"].eq(0.25).all()
+    i = p.row(51, "contempt")
+    assert m.frame["id"][i] == "00051-contempt" and m.image(i).getpixel((0, 0)) == colour_of(51, "contempt")
+    assert m.distributions[i].argmax() == EMOFACES_ALL.index("contempt")
+    assert m.frame["people"][i] == [{"emotion": "contempt", "box": [10, 12, 80, 90]}]
+    assert emofaces.portraits("test", folder).manifest.labels == EMOFACES
+
+
+def test_portraits_travel_to_worker_processes(folder):
+    p = pickle.loads(pickle.dumps(emofaces.portraits("test", folder)))
+    assert p.image(3, "awe").getpixel((0, 0)) == colour_of(3, "awe")
+
+
+def test_what_is_not_there_is_named(folder):
+    p = emofaces.portraits("test", folder)
+    with pytest.raises(InputError, match="no identity 99"):
+        p.image(99, "awe")
+    with pytest.raises(InputError, match="unknown emotion 'ave'; did you mean 'awe'"):
+        p.image(3, "ave")
+    with pytest.raises(InputError, match="unknown EmoFaces split"):
+        emofaces.portraits("testing", folder)
+
+
+def test_a_missing_or_wrong_file_says_how_to_mend_it(folder, tmp_path):
+    with pytest.raises(InputError, match="portraits-val.parquet: EmoFaces is not there; render"):
+        emofaces.portraits("val", folder)
+    (tmp_path / "portraits-val.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="not a readable parquet"):
+        emofaces.portraits("val", tmp_path)
+    (tmp_path / "scenes-test.parquet").write_bytes((folder / "portraits-test.parquet").read_bytes())
+    with pytest.raises(InputError, match="lacks the column 'scene'"):
+        emofaces.scenes(tmp_path)
+
+
+def test_scenes_give_people_masks_and_counterfactuals(folder):
+    s = emofaces.scenes(folder)
+    assert s.ids == (0, 1) and s.versions(1) == ("source", "all", "person0", "person1")
+    scene = s.get(1)
+    assert scene.image.size == (384, 256) and [p.identity for p in scene.people] == [100, 101]
+    assert [(p.emotion, p.target) for p in scene.people] == [("neutral", "anger"), ("neutral", "awe")]
+    left, right = (p.mask for p in scene.people)
+    assert left.shape == (256, 384) and left.dtype == bool and not (left & right).any()
+    x0, y0, x1, y1 = scene.people[1].box
+    assert right[y0:y1, x0:x1].all() and right.sum() == (x1 - x0) * (y1 - y0)
+    assert np.unique([s.truth(1, k).image.getpixel((0, 0))[1] for k in (None, 0, 1)]).tolist() == [
+        50,
+        100,
+        150,
+    ]
+
+
+def test_scene_that_does_not_exist(folder):
+    s = emofaces.scenes(folder)
+    with pytest.raises(InputError, match="no scene 9"):
+        s.get(9)
+    with pytest.raises(InputError, match="unknown version of scene 0 'person2'"):
+        s.truth(0, 2)
+
+
+def test_scenes_as_a_manifest_hold_the_source_pictures(folder):
+    m = emofaces.scenes(folder).manifest
+    assert m.frame["id"].tolist() == ["scene-0", "scene-1"] and m.frame["emotion"].isna().all()
+    assert m.image(1).getpixel((0, 0)) == (1, 0, 9)
+    assert [p["emotion"] for p in m.frame["people"][0]] == ["neutral", "neutral"]

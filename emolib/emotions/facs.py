@@ -204,7 +204,8 @@ def aus_to_arkit(aus):
     `aus`: mapping AU -> [0,1]; a name may carry a side, `"AU14R"` = the person's right only; or array
     (..., len(AUS)) in `AUS` order. Returns a dict of the non-zero units, or float64 (..., 52).
     AU11 is dropped, AU23 presses the lips like AU24, AU27 opens the jaw beyond `JAW_STRETCH`, and the
-    jaw opens a little further where AU25 asks for more gap than the other units leave. InputError on unknown names, shapes or ranges.
+    jaw opens a little further where AU25 asks for more gap than the other units leave. InputError on
+    unknown names, shapes or ranges.
     """
     if isinstance(aus, Mapping):
         return _drive_mapping(aus)

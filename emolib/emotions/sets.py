@@ -55,16 +55,6 @@ OPPOSITES = {petal: PLUTCHIK8[(i + 4) % 8] for i, petal in enumerate(PLUTCHIK8)}
 POLARITY = {label: 1 if i < 4 else -1 for i, label in enumerate(MIKELS)}
 """EmoSet's two-class version: +1 for the first four, -1 for the rest."""
 
-SETS = {
-    "mikels": MIKELS,
-    "emofaces": EMOFACES,
-    "emofaces-all": EMOFACES_ALL,
-    "ekman6": EKMAN6,
-    "ekman7": EKMAN7,
-    "plutchik8": PLUTCHIK8,
-    "plutchik24": PLUTCHIK24,
-}
-
 
 class Dyad(NamedTuple):
     """A blend of two petals; `order` is primary, secondary or tertiary (1, 2 or 3 petals apart)."""
@@ -102,6 +92,17 @@ DYADS = {
     "anxiety": Dyad("anticipation", "fear", "tertiary"),
 }
 """Plutchik's 24 dyads. Opposite petals do not combine, so there is no fourth order."""
+
+SETS = {
+    "mikels": MIKELS,
+    "emofaces": EMOFACES,
+    "emofaces-all": EMOFACES_ALL,
+    "ekman6": EKMAN6,
+    "ekman7": EKMAN7,
+    "plutchik8": PLUTCHIK8,
+    "plutchik24": PLUTCHIK24,
+    "dyads": tuple(DYADS),
+}
 
 
 def labels(name: str) -> tuple[str, ...]:

@@ -1,0 +1,201 @@
+"""From one label set to another, as row-stochastic matrices whose every entry names its source.
+
+No published table connects these sets. What is published are pieces: which of the 24 labels belongs to
+which petal, what two petals blend into, and which words the sets share. All else is ours, and says so.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from emolib.emotions import sets
+from emolib.runtime import InputError, one_of
+
+PETAL = "Plutchik 2001: the label is a shade of the petal"
+DYAD = "Plutchik 2001: the label is the dyad of the two petals"
+SAME = "the same word in both sets"
+
+
+class Entry(NamedTuple):
+    """One non-zero entry. `kind` is "published" or "ours"; `note` says what it rests on."""
+
+    source: str
+    target: str
+    weight: float
+    kind: str
+    note: str
+
+
+class Mapping(NamedTuple):
+    """`matrix` (len(rows), len(columns)), rows sum to 1; `entries` lists what is not zero."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    matrix: np.ndarray
+    entries: tuple[Entry, ...]
+
+
+_EVEN = ", ".join(f"{label} 1" for label in sets.MIKELS)
+
+# "label: target weight, target weight | note"; a row that is absent is the same word in both sets.
+_OURS = {
+    ("plutchik24", "mikels"): """
+        serenity: contentment 1 | joy split by arousal
+        joy: amusement 1 | joy split by arousal
+        ecstasy: excitement 1 | joy split by arousal
+        acceptance: contentment 1 | pleasant and calm
+        trust: contentment 1 | pleasant and calm
+        admiration: awe .5, contentment .5 | pleasant, directed at something great
+        apprehension: fear 1 | petal
+        terror: fear 1 | petal
+        distraction: awe .5, excitement .5 | as surprise
+        surprise: awe .5, excitement .5 | aroused, valence open
+        amazement: awe 1 | aroused, directed at something great
+        pensiveness: sadness 1 | petal
+        grief: sadness 1 | petal
+        boredom: disgust .5, sadness .5 | petal, but low arousal
+        loathing: disgust 1 | petal
+        annoyance: anger 1 | petal
+        rage: anger 1 | petal
+        interest: contentment .5, excitement .5 | mildly aroused, pleasant
+        anticipation: excitement 1 | optimism is anticipation and joy
+        vigilance: excitement .5, fear .5 | aroused, valence open""",
+    ("plutchik8", "mikels"): """
+        joy: amusement 1, contentment 1, excitement 1 | split by arousal, which a petal does not tell
+        trust: contentment 1 | pleasant and calm
+        surprise: awe .5, excitement .5 | aroused, valence open
+        anticipation: excitement 1 | optimism is anticipation and joy""",
+    ("plutchik8", "ekman7"): """
+        joy: happiness 1 | synonym
+        trust: happiness 1 | weak: trust has no face of its own
+        anticipation: happiness .5, surprise .5 | weak: anticipation has no face of its own""",
+    ("ekman7", "plutchik8"): """
+        happiness: joy 1 | synonym""",
+    ("ekman6", "ekman7"): "",
+    ("ekman7", "ekman6"): """
+        contempt: anger .5, disgust .5 | by way of Plutchik's dyad disgust + anger""",
+    ("ekman7", "emofaces-all"): """
+        happiness: amusement 1, contentment 1, excitement 1 | split by arousal, which the word does not tell""",
+    ("ekman7", "mikels"): """
+        happiness: amusement 1, contentment 1, excitement 1 | split by arousal, which the word does not tell
+        surprise: awe .5, excitement .5 | aroused, valence open
+        contempt: anger .5, disgust .5 | by way of Plutchik's dyad disgust + anger""",
+    ("mikels", "ekman7"): """
+        amusement: happiness 1 | a smile
+        awe: fear .5, surprise .5 | by way of Plutchik's dyad fear + surprise
+        contentment: happiness 1 | a faint smile
+        excitement: happiness .7, surprise .3 | a smile with raised brows""",
+    ("mikels", "plutchik8"): """
+        amusement: joy 1 | pleasant and aroused
+        contentment: joy .5, trust .5 | serenity and acceptance
+        excitement: anticipation .5, joy .5 | optimism without its calm""",
+    ("mikels", "emofaces"): "",
+    ("emofaces", "mikels"): f"""
+        neutral: {_EVEN} | no preference""",
+    ("emofaces", "emofaces-all"): "",
+    ("emofaces-all", "mikels"): f"""
+        neutral: {_EVEN} | no preference
+        surprise: awe .5, excitement .5 | aroused, valence open
+        contempt: anger .5, disgust .5 | by way of Plutchik's dyad disgust + anger""",
+}
+
+
+def _published() -> dict[tuple[str, str], dict[str, tuple[list[tuple[str, float]], str]]]:
+    """The rows that rest on a published statement: petals and dyads."""
+
+    def dyad(name: str) -> tuple[list[tuple[str, float]], str]:
+        return [(sets.DYADS[name].first, 0.5), (sets.DYADS[name].second, 0.5)], DYAD
+
+    return {
+        ("plutchik24", "plutchik8"): {x: ([(sets.petal(x), 1.0)], PETAL) for x in sets.PLUTCHIK24},
+        ("plutchik8", "plutchik24"): {x: ([(x, 1.0)], PETAL) for x in sets.PLUTCHIK8},
+        ("dyads", "plutchik8"): {x: dyad(x) for x in sets.DYADS},
+        ("mikels", "plutchik8"): {"awe": dyad("awe")},
+        ("ekman7", "plutchik8"): {"contempt": dyad("contempt")},
+    }
+
+
+_PUBLISHED = _published()
+TABLES = tuple(dict.fromkeys([*_PUBLISHED, *_OURS]))
+"""The (source, target) pairs with a table of their own; `mapping` chains them for the others."""
+
+
+def _row(label: str, pair: tuple[str, str]) -> list[Entry]:
+    if label in _PUBLISHED.get(pair, {}):
+        parts, note = _PUBLISHED[pair][label]
+        return [Entry(label, target, weight, "published", note) for target, weight in parts]
+    for line in _OURS.get(pair, "").strip().splitlines():
+        name, rest = line.strip().split(": ", 1)
+        if name == label:
+            parts, note = rest.split(" | ")
+            weights = [(t, float(w)) for t, w in (part.split() for part in parts.split(", "))]
+            total = sum(w for _, w in weights)
+            return [Entry(label, target, w / total, "ours", note) for target, w in weights]
+    return [Entry(label, label, 1.0, "published", SAME)]
+
+
+def _path(source: str, target: str) -> list[str]:
+    """Shortest chain of sets with a table between each two; InputError if there is none."""
+    paths = [[source]]
+    for path in paths:
+        if path[-1] == target:
+            return path
+        paths += [[*path, b] for a, b in TABLES if a == path[-1] and b not in path]
+    raise InputError(f"no chain of mappings leads from {source!r} to {target!r}")
+
+
+def _matrix(pair: tuple[str, str]) -> tuple[np.ndarray, list[Entry]]:
+    rows, columns = sets.labels(pair[0]), sets.labels(pair[1])
+    entries = [entry for label in rows for entry in _row(label, pair)]
+    matrix = np.zeros((len(rows), len(columns)))
+    for entry in entries:
+        matrix[rows.index(entry.source), columns.index(entry.target)] = entry.weight
+    return matrix, entries
+
+
+def mapping(source: str, target: str) -> Mapping:
+    """The matrix from one set to another (names in `sets.SETS`), with the source of every entry.
+
+    Where no table exists the shortest chain of tables is multiplied; an entry of a chain is published
+    only if every entry it is made of is. InputError for an unknown set or where no chain leads.
+    """
+    path = _path(one_of(source, sets.SETS, "emotion set"), one_of(target, sets.SETS, "emotion set"))
+    rows, columns = sets.labels(source), sets.labels(target)
+    if len(path) == 2:
+        matrix, entries = _matrix((source, target))
+        return Mapping(rows, columns, matrix, tuple(entries))
+    matrix, ours = np.eye(len(rows)), np.zeros((len(rows), len(rows)))
+    for pair in zip(path, path[1:], strict=False):
+        step, step_entries = _matrix(pair)
+        step_ours = np.zeros_like(step)
+        for e in step_entries:
+            i, j = sets.labels(pair[0]).index(e.source), sets.labels(pair[1]).index(e.target)
+            step_ours[i, j] = e.weight * (e.kind == "ours")
+        ours = ours @ step + matrix @ step_ours
+        matrix = matrix @ step
+    note = SAME if len(path) == 1 else "chain " + " > ".join(path)
+    entries = [
+        Entry(rows[i], columns[j], float(matrix[i, j]), "ours" if ours[i, j] > 0 else "published", note)
+        for i, j in np.argwhere(matrix > 0)
+    ]
+    return Mapping(rows, columns, matrix, tuple(entries))
+
+
+def convert(weights, source: str, target: str) -> np.ndarray:
+    """Distributions (..., n) over `source` as distributions (..., m) over `target`: `weights @ matrix`."""
+    m = mapping(source, target)
+    w = np.asarray(weights, dtype=np.float64)
+    if w.ndim == 0 or w.shape[-1] != len(m.rows):
+        raise InputError(f"{source} distributions have {len(m.rows)} entries, got shape {w.shape}")
+    return w @ m.matrix
+
+
+def explain(source: str, target: str, label: str | None = None) -> str:
+    """The mapping in words, one line an entry: what becomes what, how much, on whose word."""
+    m = mapping(source, target)
+    if label is not None:
+        label = one_of(label, m.rows, f"{source} label")
+    lines = [e for e in m.entries if label in (None, e.source)]
+    return "\n".join(f"{e.source} -> {e.target} {e.weight:.2f} ({e.kind}: {e.note})" for e in lines)

@@ -1,0 +1,162 @@
+"""What a face does under each emotion: FACS prototypes, with their variants and where each comes from.
+
+People vary around prototypes (Le Mau et al. 2021: professional actors show variability, not
+stereotypes), so an emotion has several, and `sample` draws one and perturbs it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from emolib.emotions import sets
+from emolib.emotions.facs import AUS
+from emolib.runtime import InputError, one_of
+
+LETTERS = {"A": 0.2, "B": 0.4, "C": 0.6, "D": 0.8, "E": 1.0, "x": 0.3, "y": 0.6, "z": 1.0}
+"""FACS intensity letters (A trace ... E maximum; x, y, z in the 1978 manual) as numbers (ours)."""
+
+UNLETTERED = 0.6
+"""An action unit printed without a letter counts as C, marked (ours)."""
+
+INTENSITY = {"mild": 0.45, "basic": 1.0, "intense": 1.25}
+"""Factor on a prototype for Plutchik's three intensities, clipped at 1 (ours)."""
+
+
+class Prototype(NamedTuple):
+    """One variant: `aus` maps AU names (a final L or R = that side only) to [0, 1]."""
+
+    emotion: str
+    aus: dict[str, float]
+    source: str
+    """`published`, `memory` (read once, not checked) or `ours`."""
+    reference: str
+
+
+_EF = "Ekman & Friesen 1978, table 11-1"
+_EMFACS = "EMFACS"
+_GUIDE = "FACS Investigator's Guide, in Cohn et al. 2005"
+_PUBLISHED = (
+    ("happiness", "6+12y+25", _EF),
+    ("happiness", "6+12", _EMFACS),
+    ("happiness", "12C", _GUIDE),
+    ("sadness", "1+4+15", _EF),
+    ("surprise", "1+2+5+26", _EF),
+    ("surprise", "1+2+5B+26", _EMFACS),
+    ("surprise", "1+2+5B+27", _GUIDE),
+    ("surprise", "1+2+5B", _GUIDE),
+    ("surprise", "1+2+26", _GUIDE),
+    ("surprise", "5B+26", _GUIDE),
+    ("fear", "1+2+4+5+20+25", _EF),
+    ("fear", "1+2+4+5+20+26", _EMFACS),
+    ("fear", "1+2+4+5+7+20+26", "OpenDBM"),
+    ("fear", "1+2+4+5", _GUIDE),
+    ("fear", "1+2+5z", _GUIDE),
+    ("fear", "5+20", _GUIDE),
+    ("anger", "4+5+7+24", _EF),
+    ("anger", "4+5+7+23", _EMFACS),
+    ("anger", "4+5+7+10+22+23+25", _GUIDE),
+    ("anger", "4+5+7+10+23+25", _GUIDE),
+    ("anger", "4+5+7+17+23", _GUIDE),
+    ("anger", "4+5+7+17+24", _GUIDE),
+    ("disgust", "4+10+17", _EF),
+    ("disgust", "9+15+16", _EMFACS),
+    ("disgust", "9", _GUIDE),
+    ("disgust", "9+15+16+26", _GUIDE),
+    ("disgust", "9+17", _GUIDE),
+    ("disgust", "10+17", _GUIDE),
+    ("contempt", "12AR+14AR", _EMFACS),
+    ("contempt", "12+14", "OpenDBM"),
+    ("contempt", "14R", _GUIDE),
+)
+_MEMORY = (
+    ("sadness", "1+4+11+15B", _GUIDE),
+    ("sadness", "6+15", _GUIDE),
+    ("disgust", "10+16+25", _GUIDE),
+    ("awe", "1+2+5+25", "Du, Tao & Martinez 2014, 'awed'"),
+)
+_OURS = {
+    "neutral": "",
+    "happiness": "6:.6 12:.8 25:.4",
+    "trust": "1:.1 6:.3 12:.4",
+    "fear": "1:.7 2:.5 4:.5 5:.8 7:.4 20:.6 25:.4 26:.3",
+    "surprise": "1:.8 2:.8 5:.6 25:.4 26:.7",
+    "sadness": "1:.7 4:.4 11:.2 15:.7 17:.4",
+    "disgust": "4:.3 9:.8 10:.5 15:.3 17:.5",
+    "anger": "4:.8 5:.5 7:.7 10:.3 17:.3 23:.6 24:.3",
+    "anticipation": "1:.3 2:.3 5:.3 12:.2",
+    "contempt": "12R:.3 14R:.6",
+    "amusement": "6:.7 12:.9 25:.6 26:.3",
+    "awe": "1:.6 2:.5 5:.6 25:.4 26:.4",
+    "contentment": "6:.3 12:.4 43:.2",
+    "excitement": "1:.3 2:.3 5:.4 6:.6 12:.9 25:.6 26:.5",
+}
+
+
+def _parse(code: str) -> dict[str, float]:
+    """`"1+2+5B+14AR"` as AUs with intensities; an unlettered unit gets `UNLETTERED`."""
+    out = {}
+    for part in code.split("+"):
+        digits = "".join(c for c in part if c.isdigit())
+        tail = part[len(digits) :]
+        side = tail[-1] if tail and tail[-1] in "LR" else ""
+        letter = tail.removesuffix(side) if side else tail
+        out[f"AU{digits}{side}"] = LETTERS[letter] if letter else UNLETTERED
+    return out
+
+
+def _ours(code: str) -> dict[str, float]:
+    return {f"AU{name}": float(value) for name, value in (part.split(":") for part in code.split())}
+
+
+PROTOTYPES = tuple(
+    [Prototype(emotion, _ours(code), "ours", "emolib") for emotion, code in _OURS.items()]
+    + [Prototype(emotion, _parse(code), "published", ref) for emotion, code, ref in _PUBLISHED]
+    + [Prototype(emotion, _parse(code), "memory", ref) for emotion, code, ref in _MEMORY]
+)
+"""Every variant; the first of an emotion is ours, the recipe with an intensity for each unit."""
+
+EMOTIONS = tuple(_OURS)
+
+
+def variants(emotion: str) -> tuple[Prototype, ...]:
+    """All prototypes of `emotion`, ours first. "joy" is "happiness" here. InputError if there is none."""
+    emotion = one_of("happiness" if emotion == "joy" else emotion, EMOTIONS, "emotion with a prototype")
+    return tuple(p for p in PROTOTYPES if p.emotion == emotion)
+
+
+def prototype(emotion: str, strength: float | str | None = None, *, variant: int = 0) -> dict[str, float]:
+    """AUs in [0, 1] for `emotion` at `strength`, a factor >= 0 or "mild" / "basic" / "intense".
+
+    One of Plutchik's 24 labels brings its own strength ("ecstasy" is joy, intense) unless one is given.
+    InputError for an emotion or a variant that does not exist, or a negative strength.
+    """
+    if emotion in sets.PLUTCHIK24:
+        strength = sets.intensity(emotion) if strength is None else strength
+        emotion = sets.petal(emotion)
+    known = variants(emotion)
+    if not 0 <= variant < len(known):
+        raise InputError(f"{emotion} has {len(known)} prototypes, numbered from 0; there is no {variant}")
+    factor = INTENSITY[one_of(strength, INTENSITY, "strength")] if isinstance(strength, str) else strength
+    factor = 1.0 if factor is None else float(factor)
+    if not factor >= 0:
+        raise InputError(f"strength is a factor of 0 or more, got {strength}")
+    return {au: min(1.0, factor * value) for au, value in known[variant].aus.items()}
+
+
+def sample(
+    emotion: str, rng: np.random.Generator, strength: float | str | None = None, *, spread: float = 0.15
+) -> dict[str, float]:
+    """A prototype drawn from the variants, each AU scaled by 1 + `spread` * normal, clipped to [0, 1]."""
+    petal = sets.petal(emotion) if emotion in sets.PLUTCHIK24 else emotion
+    chosen = prototype(emotion, strength, variant=int(rng.integers(len(variants(petal)))))
+    noise = 1 + spread * rng.standard_normal(len(chosen))
+    values = np.clip(np.array(list(chosen.values())) * noise, 0, 1)
+    return dict(zip(chosen, values.tolist(), strict=True))
+
+
+def presence(emotion: str) -> np.ndarray:
+    """bool (variants, len(AUS)): which action units each variant shows, sides joined."""
+    rows = [{au.rstrip("LR") for au in p.aus} for p in variants(emotion)]
+    return np.array([[au in row for au in AUS] for row in rows])

@@ -1,0 +1,135 @@
+"""Words: how each emotion is said in a prompt, and which emotion a free word means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from emolib.emotions import mappings, sets
+from emolib.runtime import InputError, nearest
+
+ADJECTIVES = {
+    "neutral": "neutral",
+    "amusement": "amused",
+    "awe": "awestruck",
+    "contentment": "content",
+    "excitement": "excited",
+    "anger": "angry",
+    "disgust": "disgusted",
+    "fear": "fearful",
+    "sadness": "sad",
+    "happiness": "happy",
+    "surprise": "surprised",
+    "contempt": "contemptuous",
+    "serenity": "serene",
+    "joy": "joyful",
+    "ecstasy": "ecstatic",
+    "acceptance": "accepting",
+    "trust": "trusting",
+    "admiration": "admiring",
+    "apprehension": "apprehensive",
+    "terror": "terrified",
+    "distraction": "distracted",
+    "amazement": "amazed",
+    "pensiveness": "pensive",
+    "grief": "grieving",
+    "boredom": "bored",
+    "loathing": "loathing",
+    "annoyance": "annoyed",
+    "rage": "enraged",
+    "interest": "interested",
+    "anticipation": "expectant",
+    "vigilance": "vigilant",
+}
+"""The word for a person who feels it, for prompts such as "a photo of an angry man"."""
+
+SYNONYMS = {
+    "amusement": "laughing funny hilarious entertained",
+    "awe": "awed wonder reverent awe-struck",
+    "contentment": "contented calm relaxed peaceful satisfied pleased comfortable",
+    "excitement": "thrilled elated exhilarated enthusiastic",
+    "anger": "mad angered furious cross irate",
+    "disgust": "disgusting revolted repulsed grossed-out",
+    "fear": "afraid scared frightened anxious worried nervous",
+    "sadness": "unhappy sorrow sorrowful crying depressed miserable",
+    "happiness": "happiness smiling smile cheerful glad",
+    "surprise": "astonished startled shocked",
+    "contempt": "scorn scornful disdain",
+    "neutral": "expressionless blank",
+    "grief": "mourning bereaved",
+    "joy": "delighted",
+}
+"""Further words (ours) for a label, in any form a user may type."""
+
+
+def adjective(label: str) -> str:
+    """The prompt word for a label of any set ("anger" -> "angry"). InputError for anything else."""
+    if label not in ADJECTIVES:
+        raise InputError(f"no prompt word for {label!r}; known are {', '.join(ADJECTIVES)}")
+    return ADJECTIVES[label]
+
+
+def article(word: str) -> str:
+    """ "an" before a vowel letter, else "a": "an angry", "a sad"."""
+    return "an" if word[:1].lower() in tuple("aeiou") else "a"
+
+
+def prompt(label: str, *, template: str = "a photo of {article} {word} person") -> str:
+    """`template` with the prompt word of `label` filled in."""
+    word = adjective(label)
+    return template.format(article=article(word), word=word, label=label)
+
+
+def _vocabulary() -> dict[str, str]:
+    """Every word `resolve` understands -> the label it means, in whichever set that label lives."""
+    known = {}
+    for label, word in ADJECTIVES.items():
+        known[label] = label
+        known.setdefault(word, label)
+    for label, text in SYNONYMS.items():
+        for word in text.split():
+            known.setdefault(word, label)
+    for name, dyad in sets.DYADS.items():
+        known.setdefault(name, name)
+        if dyad.alias:
+            known.setdefault(dyad.alias, name)
+    return known
+
+
+VOCABULARY = _vocabulary()
+_SEARCHED = ("ekman7", "plutchik24", "mikels", "emofaces-all", "dyads")
+
+
+def resolve(word: str, name: str = "mikels") -> str:
+    """The member of the set called `name` that a free word means ("furious" -> "anger").
+
+    Case and surrounding space do not matter. A word of another set goes through `mappings` and must have
+    one clear winner there. InputError, with the nearest known word or the candidates, in any other case.
+    """
+    order = sets.labels(name)
+    key = str(word).strip().casefold()
+    if key in order:
+        return key
+    if key not in VOCABULARY:
+        guess = nearest(key, VOCABULARY)
+        hint = f"did you mean {guess!r}? " if guess else ""
+        raise InputError(f"no emotion is known by the word {word!r}; {hint}choose among {', '.join(order)}")
+    label = VOCABULARY[key]
+    return label if label in order else _mapped(str(word), label, name, order)
+
+
+def _mapped(word: str, label: str, name: str, order: tuple[str, ...]) -> str:
+    for other in _SEARCHED:
+        if label not in sets.labels(other):
+            continue
+        row = mappings.mapping(other, name).matrix[sets.labels(other).index(label)]
+        best = [order[i] for i in (row > row.max() - 1e-9).nonzero()[0]]
+        if len(best) == 1:
+            return best[0]
+        if len(best) < len(order):
+            raise InputError(f"{word!r} ({label}) could be {' or '.join(best)} here; say which")
+    raise InputError(f"{word!r} ({label}) has no place among {', '.join(order)}")
+
+
+def resolve_all(words: Iterable[str], name: str = "mikels") -> list[str]:
+    """`resolve` for several words, in their order."""
+    return [resolve(word, name) for word in words]

@@ -1,0 +1,237 @@
+"""Pictures in and out: untrusted files, PIL <-> tensor, crop, resize, paste, saving with provenance.
+
+The one range convention: float32 (B, 3, H, W) in [-1, 1]. Nothing else in emolib converts.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+from torch import Tensor
+from torch.nn import functional as F
+
+from emolib import __version__
+from emolib.runtime import InputError, atomic_write
+
+Box = tuple[int, int, int, int]
+"""[x0, y0, x1, y1] in pixels; x1 and y1 are outside."""
+
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused before they are decoded."""
+
+# Only decoders that never start another program (EPS runs Ghostscript) and are well exercised.
+READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_SOFTWARE, _DESCRIPTION = 0x0131, 0x010E  # EXIF tags
+
+
+def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode a picture file (a path, or its bytes) that nobody vouches for: upright, 8-bit, sRGB, mode RGB.
+
+    EXIF rotation is applied, an embedded colour profile converted, transparency laid over white, 16-bit
+    scaled down, CMYK and palettes resolved; an animation gives its first frame. Raises InputError if the file
+    is missing, not a picture of a known format, truncated or broken, or has more than `max_pixels`.
+    """
+    name = "the picture" if isinstance(source, bytes) else str(source)
+    data = source if isinstance(source, bytes) else _read(Path(source))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about bombs and odd metadata; the limit is ours
+            with Image.open(io.BytesIO(data), formats=READABLE) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise InputError(_too_large(name, f"{width} x {height}", max_pixels))
+                image.load()
+                return _to_rgb(_upright(image))
+    except InputError:
+        raise
+    except Image.DecompressionBombError:
+        raise InputError(_too_large(name, "enormous", max_pixels)) from None
+    except Image.UnidentifiedImageError:
+        known = "PNG, JPEG, WebP, GIF, BMP or TIFF"
+        raise InputError(f"{name}: not a picture in a format read here; convert it to {known}") from None
+    except Exception as error:  # a decoder fed hostile bytes raises nearly anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{name}: broken or truncated picture ({reason}); get a whole copy of it") from None
+
+
+def _read(path: Path) -> bytes:
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if not path.is_file():
+        raise InputError(f"{path}: not a file; give a picture file")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _too_large(name: str, size: str, limit: int) -> str:
+    return f"{name}: {size} pixels is more than the {limit / 1e6:.0f} million read here; scale it down first"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    with suppress(Exception):  # malformed EXIF says nothing about the picture: leave it as it lies
+        return ImageOps.exif_transpose(image)
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith(("I", "F")):
+        image = _to_8_bit(image)
+    elif image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    elif image.mode in ("P", "1"):
+        image = image.convert("RGB")
+    if profile and image.mode in ("RGB", "CMYK", "L"):
+        with suppress(ImageCms.PyCMSError, OSError, ValueError):  # a broken profile: take the colours as sRGB
+            given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if image.mode != "RGB" or "srgb" not in ImageCms.getProfileDescription(given).lower():
+                srgb = ImageCms.createProfile("sRGB")
+                image = ImageCms.profileToProfile(image, given, srgb, outputMode="RGB") or image
+    return image.convert("RGB")
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
+    if image.mode.startswith("I;16"):
+        top = 65535.0
+    else:  # 32-bit integers or floats say nothing of their white: the smallest usual one that holds them
+        steps = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        top = next((step for step in steps if values.max() <= step), values.max())
+    return Image.fromarray((values.clip(0, top) * (255.0 / top)).round().astype(np.uint8))
+
+
+def to_tensor(images: Image.Image | Sequence[Image.Image]) -> Tensor:
+    """PIL picture(s) of one size -> float32 (B, 3, H, W) in [-1, 1]. ValueError if the sizes differ."""
+    images = [images] if isinstance(images, Image.Image) else list(images)
+    if len({image.size for image in images}) != 1:
+        raise ValueError("pictures of one batch must have one size")
+    pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images]))
+    return pixels.permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """(B, 3, H, W) or (3, H, W) in [-1, 1] -> 8-bit PIL pictures; values outside are clipped.
+
+    `to_pil(to_tensor(picture))` is the picture, bit for bit."""
+    images = images.detach()[None] if images.ndim == 3 else images.detach()
+    pixels = images.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    return [Image.fromarray(one) for one in pixels.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def resize(images: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Resample (B, 3, H, W) to `size` (a side, or height and width): bicubic, antialiased, within [-1, 1]."""
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    if tuple(images.shape[-2:]) == size:
+        return images
+    scaled = F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True)
+    return scaled.clamp(-1, 1)
+
+
+def square_box(box: Sequence[int], height: int, width: int, *, margin: float = 0.0) -> Box:
+    """The square around `box`, wider by `margin` of its longer side on each side, shifted into the picture.
+
+    Smaller than asked where the picture is. Raises InputError if `box` is empty or not inside the picture.
+    """
+    x0, y0, x1, y1 = (int(value) for value in box)
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise InputError(f"box {x0},{y0},{x1},{y1} is not x0<x1, y0<y1 inside the {width} x {height} picture")
+    side = min(round(max(x1 - x0, y1 - y0) * (1 + 2 * margin)), height, width)
+    left = min(max((x0 + x1 - side) // 2, 0), width - side)
+    top = min(max((y0 + y1 - side) // 2, 0), height - side)
+    return left, top, left + side, top + side
+
+
+def crop(images: Tensor, box: Box) -> Tensor:
+    """The part of (B, 3, H, W) inside `box`; a view, not a copy."""
+    x0, y0, x1, y1 = box
+    return images[..., y0:y1, x0:x1]
+
+
+def feather(mask: Tensor, width: int) -> Tensor:
+    """Opacity (H, W) for pasting under `mask` (H, W; nonzero is inside): 0 at the rim, rising to 1 inside.
+
+    The slope is `width` pixels wide and lies inside the mask, so that nothing outside changes; the picture's
+    own border is no rim."""
+    inside = (mask != 0).float()
+    if width <= 0:
+        return inside
+    blurred, size = F.pad(inside[None, None], (width,) * 4, mode="replicate"), 2 * width + 1
+    for kernel in ((size, 1), (1, size)):
+        blurred = F.avg_pool2d(blurred, kernel, stride=1)
+    return (2 * blurred[0, 0] - 1).clamp(0, 1) * inside  # the blur is 1/2 on a straight rim
+
+
+def paste(images: Tensor, patch: Tensor, box: Box, opacity: Tensor) -> Tensor:
+    """A copy of `images` (B, 3, H, W) with `patch` (B, 3, h, w) laid into `box` under `opacity` (H, W).
+
+    Where opacity is 0, and outside `box`, the result is `images` bit for bit; where it is 1, `patch`."""
+    x0, y0, x1, y1 = box
+    out = images.clone()
+    out[..., y0:y1, x0:x1] = torch.lerp(crop(images, box), patch, opacity[y0:y1, x0:x1].to(patch))
+    return out
+
+
+def save_image(
+    image: Image.Image | Tensor,
+    path: str | os.PathLike[str],
+    *,
+    provenance: Mapping[str, object] | None = None,
+) -> None:
+    """Write one picture (PIL, or (3, H, W) / (1, 3, H, W) in [-1, 1]) atomically, format by suffix.
+
+    `provenance` (JSON values) goes into the file's metadata with emolib's version; nothing of the source's
+    metadata (place, camera) does. Raises InputError for an unknown suffix or a folder that is not there.
+    """
+    file_format = writable_format(path)
+    if isinstance(image, Tensor):
+        (image,) = to_pil(image)
+    software = f"emolib {__version__}"
+    options: dict = {} if file_format == "PNG" else {"quality": 95}
+    if file_format == "JPEG":
+        options["subsampling"] = 0
+    if provenance is not None:
+        record = json.dumps({"software": software, **provenance}, default=str)
+        if file_format == "PNG":
+            options["pnginfo"] = PngImagePlugin.PngInfo()
+            options["pnginfo"].add_text("Software", software)
+            options["pnginfo"].add_text("Description", record)
+        else:
+            options["exif"] = Image.Exif()
+            options["exif"].update({_SOFTWARE: software, _DESCRIPTION: record})
+    with atomic_write(path) as temporary:
+        try:
+            image.save(temporary, file_format, **options)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be written as {file_format} ({error})") from None
+
+
+def writable_format(path: str | os.PathLike[str]) -> str:
+    """The format that a path's suffix names: PNG, JPEG or WEBP. Raises InputError for another suffix."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in WRITABLE:
+        raise InputError(f"{path}: pictures are written as {', '.join(WRITABLE)}; change the suffix")
+    return WRITABLE[suffix]
+
+
+def read_provenance(path: str | os.PathLike[str]) -> dict | None:
+    """What `save_image` recorded in the file's metadata, or None if it is not one of emolib's."""
+    with Image.open(path, formats=READABLE) as image:
+        record = image.info.get("Description") or image.getexif().get(_DESCRIPTION)
+    with suppress(TypeError, ValueError):
+        value = json.loads(record)
+        if isinstance(value, dict) and str(value.get("software", "")).startswith("emolib"):
+            return value
+    return None

@@ -1,0 +1,309 @@
+"""Pictures in and out: hostile and odd files, exact round trips, crop / feather / paste, provenance."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from emolib import images
+from emolib.runtime import InputError
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def encoded(image, file_format="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def noise_picture(width=12, height=8, seed=0):
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def png_claiming(width, height):
+    """A valid PNG header of that size, and no pixels to speak of."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_files_open_to_their_pixels(file_format, tmp_path):
+    picture = noise_picture()
+    (tmp_path / "a").write_bytes(encoded(picture, file_format))
+    for source in (tmp_path / "a", str(tmp_path / "a"), encoded(picture, file_format)):
+        opened = images.open_image(source)
+        assert opened.mode == "RGB"
+        assert np.array_equal(opened, picture)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(orientation):
+    # Undo what the tag says to do, store that, and opening must give the picture back.
+    undo = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    picture = noise_picture()
+    stored = picture if undo is None else picture.transpose(undo)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.array_equal(images.open_image(encoded(stored, exif=exif)), picture)
+
+
+def test_broken_exif_does_not_matter():
+    picture = noise_picture()
+    assert np.array_equal(images.open_image(encoded(picture, exif=b"Exif\x00\x00II*\x00\xff\xff")), picture)
+
+
+def test_palette_and_bilevel():
+    picture = Image.new("RGB", (4, 4), GREEN)
+    assert images.open_image(encoded(picture.quantize(4))).getpixel((1, 1)) == GREEN
+    assert images.open_image(encoded(Image.new("1", (4, 4), 1))).getpixel((1, 1)) == (255, 255, 255)
+
+
+def test_transparency_lies_over_white():
+    half = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    half.paste((0, 0, 255, 255), (0, 0, 2, 4))
+    opened = images.open_image(encoded(half))
+    assert opened.getpixel((0, 0)) == BLUE
+    assert opened.getpixel((3, 3)) == (255, 255, 255)
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([*RED, *BLUE])
+    palette.putdata([0, 1])
+    opened = images.open_image(encoded(palette, transparency=0))
+    assert [opened.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), BLUE]
+    grey = Image.new("LA", (2, 2), (0, 0))
+    assert images.open_image(encoded(grey)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_sixteen_bit_is_scaled_not_clipped():
+    values = np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)
+    opened = np.asarray(images.open_image(encoded(Image.fromarray(values))))
+    assert opened[0, :, 0].tolist() == [0, 1, 128, 255]
+    opened = np.asarray(images.open_image(encoded(Image.fromarray(values), "TIFF")))
+    assert opened[0, :, 1].tolist() == [0, 1, 128, 255]
+
+
+def test_float_and_32_bit_tiff():
+    unit = Image.fromarray(np.array([[0.0, 0.5, 1.0, np.nan]], dtype=np.float32))
+    assert np.asarray(images.open_image(encoded(unit, "TIFF")))[0, :, 0].tolist() == [0, 128, 255, 0]
+    ints = Image.fromarray(np.array([[0, 65535, 6553]], dtype=np.int32))
+    assert np.asarray(images.open_image(encoded(ints, "TIFF")))[0, :, 0].tolist() == [0, 255, 25]
+
+
+def test_cmyk_jpeg():
+    cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    red, green, blue = images.open_image(encoded(cyan, "JPEG", quality=95)).getpixel((4, 4))
+    assert red < 30
+    assert green > 200
+    assert blue > 200
+
+
+def test_colour_profiles_are_converted_and_broken_ones_ignored():
+    picture = Image.new("RGB", (4, 4), (200, 100, 50))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert images.open_image(encoded(picture, icc_profile=srgb)).getpixel((0, 0)) == (200, 100, 50)
+    assert images.open_image(encoded(picture, icc_profile=b"rubbish")).getpixel((0, 0)) == (200, 100, 50)
+    lab = Image.new("L", (4, 4), 128)
+    assert images.open_image(encoded(lab, icc_profile=srgb)).getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_an_animation_gives_its_first_frame():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, BLUE)]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert images.open_image(data).getpixel((2, 2)) == RED
+
+
+@pytest.mark.parametrize(("width", "height"), [(11_000, 10_000), (50_000, 50_000), (2**31 - 1, 2**31 - 1)])
+def test_decompression_bombs_are_refused_before_decoding(width, height):
+    with pytest.raises(InputError, match="scale it down"):
+        images.open_image(png_claiming(width, height))
+
+
+def test_the_pixel_limit_is_the_callers():
+    picture = encoded(noise_picture(12, 8))
+    assert images.open_image(picture, max_pixels=96).size == (12, 8)
+    with pytest.raises(InputError, match="12 x 8"):
+        images.open_image(picture, max_pixels=95)
+
+
+def test_every_truncation_is_an_input_error_or_opens():
+    data = encoded(noise_picture(40, 40), "JPEG")
+    for cut in range(0, len(data) - 2, 37):
+        with pytest.raises(InputError):
+            images.open_image(data[:cut])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]), st.data())
+def test_corrupted_bytes_open_or_give_an_input_error(file_format, data):
+    damaged = bytearray(encoded(noise_picture(), file_format))
+    for _ in range(data.draw(st.integers(1, 6))):
+        place = data.draw(st.integers(0, len(damaged) - 1))
+        damaged[place] = data.draw(st.integers(0, 255))
+    try:
+        assert images.open_image(bytes(damaged)).mode == "RGB"
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello, this is text", b"%PDF-1.7\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"],
+)
+def test_other_files_are_refused_with_a_way_out(content, tmp_path):
+    (tmp_path / "notes.png").write_bytes(content)
+    with pytest.raises(InputError, match="notes.png: not a picture .* convert it to PNG"):
+        images.open_image(tmp_path / "notes.png")
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        images.open_image(tmp_path / "none.png")
+    with pytest.raises(InputError, match="not a file"):
+        images.open_image(tmp_path)
+
+
+def test_tensor_round_trip_is_exact_for_every_value():
+    values = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    tensor = images.to_tensor(Image.fromarray(values))
+    assert tensor.shape == (1, 3, 16, 16)
+    assert tensor.dtype == torch.float32
+    assert (tensor.min(), tensor.max()) == (-1, 1)
+    assert np.array_equal(images.to_pil(tensor)[0], values)
+
+
+def test_batches_keep_their_order_and_sizes_must_agree():
+    pictures = [noise_picture(seed=i) for i in range(3)]
+    back = images.to_pil(images.to_tensor(pictures))
+    assert all(np.array_equal(a, b) for a, b in zip(back, pictures, strict=True))
+    with pytest.raises(ValueError, match="one size"):
+        images.to_tensor([noise_picture(8, 8), noise_picture(9, 8)])
+
+
+def test_out_of_range_values_are_clipped():
+    tensor = torch.tensor([-3.0, 0.0, 3.0]).expand(3, 1, 3)
+    assert np.asarray(images.to_pil(tensor)[0])[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_resize_keeps_constants_range_and_identity():
+    flat = torch.full((1, 3, 10, 14), 0.25)
+    assert torch.allclose(images.resize(flat, (33, 7)), torch.tensor(0.25), atol=1e-6)
+    picture = images.to_tensor(noise_picture())
+    assert images.resize(picture, (8, 12)) is picture
+    scaled = images.resize(picture, 31)
+    assert scaled.shape == (1, 3, 31, 31)
+    assert scaled.abs().max() <= 1
+
+
+def test_square_box_centres_grows_and_stays_inside():
+    assert images.square_box((10, 10, 20, 20), 100, 100) == (10, 10, 20, 20)
+    assert images.square_box((10, 10, 20, 20), 100, 100, margin=0.5) == (5, 5, 25, 25)
+    assert images.square_box((0, 40, 10, 60), 100, 100) == (0, 40, 20, 60)  # shifted in from the left
+    assert images.square_box((90, 90, 100, 100), 100, 100, margin=1) == (70, 70, 100, 100)
+    assert images.square_box((0, 0, 100, 50), 50, 100) == (25, 0, 75, 50)  # as large as fits
+
+
+@pytest.mark.parametrize("box", [(5, 5, 5, 9), (9, 5, 5, 9), (-1, 0, 4, 4), (0, 0, 101, 4), (0, 0, 4, 51)])
+def test_impossible_boxes(box):
+    with pytest.raises(InputError, match="inside the 100 x 50 picture"):
+        images.square_box(box, 50, 100)
+
+
+def test_feather_lies_inside_and_picture_borders_are_no_rim():
+    mask = torch.zeros(20, 30)
+    mask[:, :15] = 1  # touches the left, upper and lower border
+    opacity = images.feather(mask, 4)
+    assert (opacity[mask == 0] == 0).all()
+    assert (opacity[:, :11] > 0.999).all()
+    # A box blur of width 9 sees, c columns left of the rim, (4 + 1 + c) / 9 of the mask (c = 0 at the rim).
+    expected = torch.tensor([2 * (5 + c) / 9 - 1 for c in range(4)])
+    assert torch.allclose(opacity[10, 11:15].flip(0), expected, atol=1e-6)
+    assert torch.equal(images.feather(mask, 0), mask)
+    assert torch.allclose(images.feather(torch.ones(5, 5), 3), torch.ones(5, 5))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.integers(0, 5))
+def test_paste_leaves_everything_outside_bit_identical(seed, width):
+    generator = torch.Generator().manual_seed(seed)
+    picture = torch.rand((2, 3, 16, 20), generator=generator) * 2 - 1
+    patch = torch.rand((2, 3, 9, 7), generator=generator) * 2 - 1
+    mask = torch.rand((16, 20), generator=generator) > 0.3
+    opacity = images.feather(mask, width)
+    before, box = picture.clone(), (4, 3, 11, 12)
+    pasted = images.paste(picture, patch, box, opacity)
+    assert torch.equal(picture, before)  # a copy
+    changed = torch.zeros(16, 20, dtype=torch.bool)
+    changed[3:12, 4:11] = mask[3:12, 4:11]
+    assert torch.equal(pasted[..., ~changed], picture[..., ~changed])
+    if width == 0:
+        assert torch.equal(images.crop(pasted, box)[..., mask[3:12, 4:11]], patch[..., mask[3:12, 4:11]])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".webp", ".PNG"])
+def test_saved_pictures_carry_their_provenance(suffix, tmp_path):
+    path = tmp_path / f"out{suffix}"
+    record = {"method": "img2img", "emotion": "awe", "strength": 0.6, "prompt": "фото"}
+    images.save_image(images.to_tensor(noise_picture()), path, provenance=record)
+    saved = images.read_provenance(path)
+    assert saved.pop("software").startswith("emolib ")
+    assert saved == record
+    assert images.open_image(path).size == (12, 8)
+
+
+def test_png_is_lossless_and_plain_files_have_no_provenance(tmp_path):
+    picture = noise_picture()
+    images.save_image(picture, tmp_path / "a.png")
+    assert np.array_equal(images.open_image(tmp_path / "a.png"), picture)
+    assert images.read_provenance(tmp_path / "a.png") is None
+
+
+def test_source_metadata_does_not_leak(tmp_path):
+    exif = Image.Exif()
+    exif[0x010F] = "SecretCamera"
+    source = images.open_image(encoded(noise_picture(), "JPEG", exif=exif))
+    images.save_image(source, tmp_path / "a.jpg", provenance={"method": "none"})
+    assert b"SecretCamera" not in (tmp_path / "a.jpg").read_bytes()
+
+
+def test_failed_writes_leave_nothing(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="change the suffix"):
+        images.save_image(noise_picture(), tmp_path / "a.xyz")
+    with pytest.raises(InputError, match="does not exist"):
+        images.save_image(noise_picture(), tmp_path / "none" / "a.png")
+    (tmp_path / "old.png").write_bytes(b"old")
+
+    def disk_full(self, path, *args, **options):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", disk_full)
+    with pytest.raises(InputError, match="No space left"):
+        images.save_image(noise_picture(), tmp_path / "old.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.png"]
+    assert (tmp_path / "old.png").read_bytes() == b"old"
+
+
+def test_stereo_jpeg_of_some_cameras_opens():
+    pair = encoded(noise_picture(), "MPO", save_all=True, append_images=[noise_picture(seed=1)], quality=95)
+    assert images.open_image(pair).size == (12, 8)

@@ -1,0 +1,47 @@
+# `make reports` and `make test` are all you need: each makes its own .venv on a fresh machine, then does its job.
+# Settings: PYTHON (3.10 or newer), VENV, PIP_FLAGS (e.g. an index of CPU-only PyTorch builds), ONLY (one lesson).
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+ONLY ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help reports test lint format benchmark clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+reports: $(STAMP) ## run the notebooks and write reports/index.html (ONLY=01 for one lesson)
+	$(BIN)/python -m emolib.runner --out reports $(if $(ONLY),--only $(ONLY))
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## check format and style of code and notebooks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(STAMP) ## rewrite code and notebooks in the house style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+benchmark: $(STAMP) ## run the timings in benchmarks/
+	@set -e; found=; for script in benchmarks/*.py; do \
+		[ -e "$$script" ] || continue; found=1; echo "$$script"; $(BIN)/python "$$script"; \
+	done; [ -n "$$found" ] || { echo "there is no benchmark yet (benchmarks/ is empty)" >&2; exit 1; }
+
+clean: ## remove caches and generated pages (not .venv, data/ or reports/data/)
+	rm -rf .pytest_cache .ruff_cache .hypothesis reports/executed reports/*.html
+	find emolib tests data -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The pins are for Python 3.11 and newer; 3.10 takes what the ranges of pyproject.toml give it.
+# torch is named beside them so that pip can settle on no other.
+$(STAMP): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "make: $(PYTHON) is older than Python 3.10; name a newer one: make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) torch==2.13.0 -e '.[dev,findingemo]' \
+		$$($(PYTHON) -c 'import sys; print("-c constraints.txt" if sys.version_info >= (3, 11) else "")')
+	@touch $@

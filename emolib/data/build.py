@@ -36,7 +36,8 @@ def build(
     places = [_place(p, m) for p, m in zip(frame["path"], frame["member"], strict=True)]
     frame["id"] = [place if pd.isna(i) else str(i) for i, place in zip(frame["id"], places, strict=True)]
     for column in ("valence", "arousal"):
-        # What is no number becomes infinite, so that it fails the range check instead of passing as "unknown".
+        # What is no number becomes infinite, so that it fails the range check instead of passing as
+        # "unknown".
         numbers = pd.to_numeric(frame[column], errors="coerce")
         frame[column] = numbers.where(numbers.notna() | frame[column].isna(), np.inf).astype("float32")
     keep, seen = [], set()

@@ -1,0 +1,224 @@
+"""EmoSet-118K: 118,102 pictures by the emotion they stir in the *viewer*, with six attributes.
+
+Yang et al., "EmoSet: A Large-scale Visual Emotion Dataset with Rich Attributes", ICCV 2023. Reads the layout
+its authors distribute (info.json, {train,val,test}.json, annotation/, image/) from a folder or straight from
+the zip. `write_standin` makes a small set of made-up pictures in this layout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from emolib.data import _standin
+from emolib.data._files import open_zip, read_json, zip_member
+from emolib.data.build import build
+from emolib.data.manifest import Manifest
+from emolib.data.problems import Problems
+from emolib.emotions.sets import MIKELS
+from emolib.runtime import InputError, one_of, progress
+
+SPLITS = ("train", "val", "test")
+SINGLE = ("brightness", "colorfulness", "scene", "facial_expression", "human_action")
+MULTI = ("object",)
+ATTRIBUTES = (*SINGLE, *MULTI)
+_NUMBERS = ("brightness", "colorfulness")
+
+
+@dataclass(frozen=True)
+class EmoSet:
+    """The opened data set. `info[attribute]` is its label order (a tuple; position = the authors' index)."""
+
+    path: Path
+    prefix: str
+    info: dict[str, tuple[str, ...]]
+    splits: tuple[str, ...]
+    problems: Problems
+
+    def entries(self, split: str) -> list:
+        """The rows [emotion, image id, picture, annotation] of one split, as they stand in its JSON file."""
+        name = f"{one_of(split, self.splits, 'EmoSet split')}.json"
+        rows = self._json(name)
+        if not isinstance(rows, list):
+            raise InputError(f"{self._place(name)}: not a list of [emotion, id, picture, annotation]")
+        return rows
+
+    def manifest(self, split: str | None = None, *, show_progress: bool = True) -> Manifest:
+        """One split, or all, as a Manifest over Mikels' eight; no picture is opened.
+
+        Attribute columns: brightness, colorfulness (floats 0..1, NaN if not annotated), scene,
+        facial_expression, human_action (names or null), object (list of names). Takes a small file's time per
+        picture: save the manifest and open that next time. Faults go by the `on_error` given to `read`.
+        """
+        present = self._present()
+        rows = []
+        for name in self.splits if split is None else [split]:
+            entries = self.entries(name)
+            for entry in progress(entries, f"EmoSet {name}") if show_progress else entries:
+                row = self._row(entry, name, present)
+                if row is not None:
+                    rows.append(row)
+        root = self.path.parent if self._zipped else self.path
+        return build(rows, MIKELS, root, source="emoset", problems=self.problems)
+
+    def stats(self) -> pd.DataFrame:
+        """Pictures per emotion (rows) and split (columns), read from the split files alone."""
+        counts = {split: pd.Series([row[0] for row in self.entries(split) if row]) for split in self.splits}
+        table = pd.DataFrame({split: column.value_counts() for split, column in counts.items()})
+        return table.reindex(MIKELS).fillna(0).astype(int)
+
+    @property
+    def _zipped(self) -> bool:
+        return self.path.is_file()
+
+    def _place(self, name: str) -> str:
+        return f"{self.path}[{self.prefix}{name}]" if self._zipped else str(self.path / name)
+
+    def _json(self, name: str):
+        if not self._zipped:
+            return read_json(self.path / name)
+        return read_json(Path(self._place(name)), zip_member(self.path, self.prefix + name))
+
+    def _present(self) -> Callable[[str], bool]:
+        """Whether a picture is there: asked per file on disk, looked up in the table of contents of a zip."""
+        if not self._zipped:
+            return lambda name: (self.path / name).is_file()
+        names = set(open_zip(str(self.path), os.getpid()).namelist())
+        return lambda name: self.prefix + name in names
+
+    def _row(self, entry, split: str, present: Callable[[str], bool]) -> dict | None:
+        """One manifest row, or None if the entry is faulty and faults are skipped."""
+        if not (isinstance(entry, list) and len(entry) == 4 and all(isinstance(part, str) for part in entry)):
+            return self.problems.add(
+                "entry", f"{self._place(split + '.json')}: not a row of four: {entry!r:.80}"
+            )
+        emotion, key, picture, annotation = entry
+        for name in (picture, annotation):
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or ":" in name:
+                return self.problems.add(
+                    "path", f"{self._place(split + '.json')}: {name!r} leaves the data set"
+                )
+        if not present(picture):
+            return self.problems.add("picture", f"{self._place(picture)}: this picture is missing")
+        try:
+            attributes = self._attributes(annotation)
+        except InputError as error:
+            return self.problems.add("annotation", str(error))
+        member = self.prefix + picture if self._zipped else None
+        path = self.path.name if self._zipped else picture
+        return {"id": key, "path": path, "member": member, "split": split, "emotion": emotion, **attributes}
+
+    def _attributes(self, name: str) -> dict:
+        """The six attributes of one annotation file; InputError if it is no object or names an unknown
+        label."""
+        values = self._json(name)
+        if not isinstance(values, dict):
+            raise InputError(f"{self._place(name)}: not a JSON object")
+        out = {}
+        for attribute in ATTRIBUTES:
+            value = values.get(attribute)
+            many = value if isinstance(value, list) else [] if value is None else [value]
+            for label in many:
+                if str(label) not in self.info[attribute]:
+                    raise InputError(f"{self._place(name)}: {attribute} {label!r} is not in info.json")
+            if attribute in _NUMBERS:
+                out[attribute] = float(value) if value is not None else float("nan")
+            else:
+                out[attribute] = [str(label) for label in many] if attribute in MULTI else value
+        return out
+
+
+def read(path: str | Path, *, on_error: str = "refuse") -> EmoSet:
+    """Open EmoSet-118K at `path`, the folder or the zip file as published.
+
+    `on_error` "refuse" raises InputError at the first fault (missing split file, missing picture, broken
+    annotation, label outside info.json), "skip" leaves the row out and counts it in `problems`.
+    """
+    path, problems = Path(path), Problems(on_error)
+    if path.is_dir():
+        prefix, path = "", _data_root(path)
+        has = {split: (path / f"{split}.json").is_file() for split in SPLITS}
+    elif path.is_file():
+        names = open_zip(str(path), os.getpid()).namelist()
+        prefix = _zip_prefix(path, names)
+        has = {split: f"{prefix}{split}.json" in names for split in SPLITS}
+    else:
+        raise InputError(f"{path}: no such folder or zip file")
+    data = EmoSet(path, prefix, {}, tuple(split for split in SPLITS if has[split]), problems)
+    for split in SPLITS:
+        if not has[split]:
+            problems.add("split", f"{data._place(split + '.json')}: this file is missing")
+    data.info.update(_info(data._json("info.json"), data._place("info.json")))
+    return data
+
+
+def write_standin(folder: str | Path, n: int = 80, seed: int = 0, *, size: int = 64) -> Path:
+    """Write `n` made-up pictures (size x size JPEG) in EmoSet-118K's layout; returns `folder`.
+
+    Emotions take turns; of each emotion every tenth picture is in val, two in ten in test, the rest in train.
+    Same arguments, same bytes. Brightness and colourfulness are those of the picture; all else is drawn at
+    random and means nothing. InputError if `folder` exists and is not empty.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists and is not an empty folder; choose another")
+    for kind in ("image", "annotation"):
+        for emotion in MIKELS:
+            (folder / kind / emotion).mkdir(parents=True, exist_ok=True)
+    (folder / "info.json").write_text(json.dumps(_standin.info()))
+    rng = np.random.default_rng(seed)
+    splits: dict[str, list] = {"train": [], "val": [], "test": []}
+    for i in range(n):
+        emotion, number = MIKELS[i % 8], i // 8
+        key = f"{emotion}_{number:05d}"
+        picture, annotation = f"image/{emotion}/{key}.jpg", f"annotation/{emotion}/{key}.json"
+        pixels = _standin.pixels(rng, size)
+        Image.fromarray(pixels).save(folder / picture, quality=90)
+        values = {"image_id": key, "emotion": emotion, **_standin.attributes(rng, pixels)}
+        (folder / annotation).write_text(json.dumps(values))
+        split = {1: "test", 2: "val", 6: "test"}.get(number % 10, "train")
+        splits[split].append([emotion, key, picture, annotation])
+    for split, rows in splits.items():
+        (folder / f"{split}.json").write_text(json.dumps(rows))
+    return folder
+
+
+def _data_root(folder: Path) -> Path:
+    """`folder`, or the one folder in it, that holds info.json."""
+    inside = [folder, *sorted(child for child in folder.iterdir() if child.is_dir())]
+    found = [child for child in inside if (child / "info.json").is_file()]
+    if not found:
+        raise InputError(
+            f"{folder / 'info.json'}: this file is missing; give the folder that holds EmoSet's info.json"
+        )
+    return found[0]
+
+
+def _zip_prefix(path: Path, names: list[str]) -> str:
+    """What comes before info.json in the archive, "" or "EmoSet-118K/"."""
+    found = sorted((name for name in names if PurePosixPath(name).name == "info.json"), key=len)
+    if not found:
+        raise InputError(f"{path}: holds no info.json, so it is not EmoSet-118K")
+    return found[0].removesuffix("info.json")
+
+
+def _info(value, place: str) -> dict[str, tuple[str, ...]]:
+    """Label orders by attribute; InputError if one is missing, or the emotions are not in EmoSet's own
+    order."""
+    orders = {}
+    for attribute in ("emotion", *ATTRIBUTES):
+        try:
+            index = value[attribute]["label2idx"]
+            orders[attribute] = tuple(sorted(index, key=index.__getitem__))
+        except (KeyError, TypeError, AttributeError):
+            raise InputError(f"{place}: lacks {attribute!r} with its label2idx") from None
+    if orders["emotion"] != MIKELS:
+        raise InputError(f"{place}: emotions in the order {', '.join(orders['emotion'])}, not EmoSet's")
+    return orders

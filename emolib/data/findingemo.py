@@ -1,0 +1,187 @@
+"""FindingEmo: how 25,869 pictures of people in social scenes feel, and where on the web they are.
+
+Mertens et al., "FindingEmo: An Image Dataset for Emotion Recognition in the Wild", NeurIPS 2024. The
+annotations and addresses come from the PyPI package `findingemo-light` (CC BY-NC-SA 4.0, not for commercial
+use); the pictures belong to their owners and have to be fetched (`emolib data download`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from emolib.data import urls
+from emolib.data.build import build
+from emolib.data.manifest import Manifest
+from emolib.data.problems import Problems
+from emolib.emotions import spaces
+from emolib.emotions.sets import INTENSITIES, PETALS, PLUTCHIK24
+from emolib.runtime import InputError
+
+PACKAGE = "findingemo-light"
+AGES = ("Children", "Youth", "Young Adults", "Adults", "Seniors")
+FACTORS = ("FacialExpression", "BodyLanguage", "Context", "Staging", "ConflictCtxtPerson", "Neutral")
+TAGS = ("NoInteraction", "BadQualityPhoto", "Copyright", "Text", "NA", "Watermark", "NoPeople")
+
+_COLUMNS = ("index", "user", "image_path", "tags", "age", "valence", "arousal", "emotion", "dec_factors")
+_COLUMNS += ("ambiguity", "datetime")
+_PLACE = {
+    label: (petal, level)
+    for petal, names in PETALS.items()
+    for label, level in zip(names, INTENSITIES, strict=True)
+}
+
+
+@dataclass(frozen=True)
+class FindingEmo:
+    """The annotations as a typed table, a row a picture, and what was counted while reading.
+
+    `frame` columns: index (theirs), annotator (number), path (relative, theirs), query (the words the picture
+    was found with), tags, ages, factors (tuples of names, empty where undefined), emotion (one of Plutchik's
+    24, lower case), petal, intensity ("mild", "basic", "intense"), valence -3..3, arousal 0..6, ambiguity
+    0..6, annotated (time), urls (tuple of well-formed addresses, best first), malformed_urls (number
+    dropped).
+    """
+
+    frame: pd.DataFrame
+    counts: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def manifest(self, pictures: str | Path | None = None) -> Manifest:
+        """As a Manifest over `emotions.sets.PLUTCHIK24`, valence and arousal in [-1, 1].
+
+        `pictures`: the folder they were downloaded to; only pictures present there are listed. None lists
+        all.
+        """
+        root = Path(pictures) if pictures is not None else Path()
+        if pictures is not None and not root.is_dir():
+            raise InputError(
+                f"{root}: no such folder; fetch pictures with `emolib data download --to {root}`"
+            )
+        frame = self.frame
+        if pictures is not None:
+            frame = frame[[(root / path).is_file() for path in frame["path"]]]
+        affect = spaces.convert(frame[["valence", "arousal"]].to_numpy(), "findingemo", "signed")
+        kept = ["path", "emotion", "tags", "ages", "factors", "petal", "intensity", "ambiguity", "annotator"]
+        rows = frame[kept].assign(id=frame["path"], valence=affect[:, 0], arousal=affect[:, 1])
+        return build(rows, PLUTCHIK24, root, source="findingemo")
+
+
+def installed() -> bool:
+    """Whether the optional package that holds the annotations is there."""
+    return importlib.util.find_spec("findingemo_light") is not None
+
+
+def read(folder: str | Path | None = None, *, on_error: str = "refuse") -> FindingEmo:
+    """Read the annotations and addresses from the package, or from a `folder` that holds its two data files.
+
+    A row with an unknown emotion or numbers off their scale is refused or skipped (`on_error`). Missing and
+    malformed addresses are no faults of the input: they are counted in `counts`.
+    """
+    folder = _package_folder() if folder is None else Path(folder)
+    problems = Problems(on_error)
+    frame = _annotations(folder / "annotations_single.ann", problems)
+    found, counts = _addresses(folder / "dataset_urls_exploded.json", set(frame["path"]))
+    frame["urls"] = [found.get(path, ((), 0))[0] for path in frame["path"]]
+    frame["malformed_urls"] = [found.get(path, ((), 0))[1] for path in frame["path"]]
+    number = frame["urls"].str.len()
+    summary = {
+        "pictures": len(frame),
+        "annotators": frame["annotator"].nunique(),
+        "with one url": int((number == 1).sum()),
+        "with several urls": int((number > 1).sum()),
+        "without a url": int((number == 0).sum()),
+    }
+    return FindingEmo(frame, {**summary, **counts, "skipped rows": sum(problems.counts.values())})
+
+
+def _package_folder() -> Path:
+    spec = importlib.util.find_spec("findingemo_light")
+    if spec is None or spec.origin is None:
+        raise InputError(f"FindingEmo's annotations are not installed; run: pip install {PACKAGE}")
+    return Path(spec.origin).parent / "data"
+
+
+def _annotations(path: Path, problems: Problems) -> pd.DataFrame:
+    """The typed table without addresses."""
+    try:
+        # "NA" is a tag here, not a missing value.
+        raw = pd.read_csv(io.StringIO(path.read_text(encoding="utf-8")), keep_default_na=False, dtype=str)
+    except FileNotFoundError:
+        raise InputError(f"{path}: this file is missing; is the folder {PACKAGE}'s data folder?") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as a table ({str(error).splitlines()[0]})") from None
+    for column in _COLUMNS:
+        if column not in raw.columns:
+            raise InputError(f"{path}: lacks the column {column!r}")
+    raw = raw.assign(emotion=raw["emotion"].str.lower())
+    numbers = {c: pd.to_numeric(raw[c], errors="coerce") for c in ("valence", "arousal", "ambiguity")}
+    good = raw["emotion"].isin(PLUTCHIK24) & numbers["valence"].between(-3, 3)
+    good &= numbers["arousal"].between(0, 6) & numbers["ambiguity"].between(0, 6)
+    for i in raw.index[~good]:
+        row = raw.loc[i, ["image_path", "emotion", "valence", "arousal", "ambiguity"]].tolist()
+        problems.add("annotation", f"{path}: row {i + 2}: emotion or numbers out of range: {row}")
+    raw = raw[good].reset_index(drop=True)
+    places = [_PLACE[name] for name in raw["emotion"]]
+    return pd.DataFrame(
+        {
+            "index": raw["index"].astype("int64"),
+            "annotator": pd.factorize(raw["user"])[0].astype("int32"),
+            "path": raw["image_path"].str.lstrip("/"),
+            "query": [path.split("/")[-2] if path.count("/") > 1 else "" for path in raw["image_path"]],
+            "tags": _names(raw["tags"]),
+            "ages": _names(raw["age"]),
+            "factors": _names(raw["dec_factors"]),
+            "emotion": pd.Categorical(raw["emotion"], categories=list(PLUTCHIK24)),
+            "petal": pd.Categorical([petal for petal, _ in places], categories=list(PETALS)),
+            "intensity": pd.Categorical([level for _, level in places], categories=INTENSITIES, ordered=True),
+            **{name: values[good].astype("int8").to_numpy() for name, values in numbers.items()},
+            "annotated": pd.to_datetime(raw["datetime"]),
+        }
+    )
+
+
+def _names(column: pd.Series) -> list[tuple[str, ...]]:
+    """Comma-separated names as tuples; "Undefined" means none."""
+    return [tuple(n for n in value.split(",") if n and n != "Undefined") for value in column]
+
+
+def _addresses(path: Path, known: set[str]) -> tuple[dict[str, tuple[tuple[str, ...], int]], dict[str, int]]:
+    """path -> (well-formed addresses in the authors' order, number of malformed ones), and the totals."""
+    rows = _read_rows(path)
+    grouped: dict[str, list] = {}
+    for row in sorted(rows, key=lambda row: row["idx_url"]):
+        grouped.setdefault(row["rel_path"].lstrip("/"), []).append(row["url"])
+    out, malformed = {}, 0
+    for name, listed in grouped.items():
+        # Once each, in order: the next address is tried only where the one before failed.
+        good = tuple(dict.fromkeys(url.strip() for url in listed if urls.fault(url) is None))
+        bad = sum(urls.fault(url) is not None for url in listed)
+        malformed += bad
+        out[name] = (good, bad)
+    totals = {
+        "urls": len(rows),
+        "malformed urls": malformed,
+        "url rows without an annotation": sum(name not in known for name in out),
+    }
+    return out, totals
+
+
+def _read_rows(path: Path) -> Sequence[dict]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        if not all({"rel_path", "idx_url", "url"} <= set(row) for row in rows):
+            raise ValueError("a row lacks rel_path, idx_url or url")
+    except FileNotFoundError:
+        raise InputError(f"{path}: this file is missing; is the folder {PACKAGE}'s data folder?") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: not a list of addresses ({error})") from None
+    return rows

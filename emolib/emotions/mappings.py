@@ -14,7 +14,7 @@ from emolib.emotions import sets
 from emolib.runtime import InputError, one_of
 
 PETAL = "Plutchik 2001: the label is a shade of the petal"
-DYAD = "Plutchik 2001: the label is the dyad of the two petals"
+DYAD = "Plutchik 2001: the label is the dyad of the two petals (equal shares)"
 SAME = "the same word in both sets"
 
 
@@ -37,11 +37,8 @@ class Mapping(NamedTuple):
     entries: tuple[Entry, ...]
 
 
-_EVEN = ", ".join(f"{label} 1" for label in sets.MIKELS)
-
 # "label: target weight, target weight | note"; a row that is absent is the same word in both sets.
-_OURS = {
-    ("plutchik24", "mikels"): """
+_SHADES = """
         serenity: contentment 1 | joy split by arousal
         joy: amusement 1 | joy split by arousal
         ecstasy: excitement 1 | joy split by arousal
@@ -51,7 +48,6 @@ _OURS = {
         apprehension: fear 1 | petal
         terror: fear 1 | petal
         distraction: awe .5, excitement .5 | as surprise
-        surprise: awe .5, excitement .5 | aroused, valence open
         amazement: awe 1 | aroused, directed at something great
         pensiveness: sadness 1 | petal
         grief: sadness 1 | petal
@@ -61,12 +57,27 @@ _OURS = {
         rage: anger 1 | petal
         interest: contentment .5, excitement .5 | mildly aroused, pleasant
         anticipation: excitement 1 | optimism is anticipation and joy
-        vigilance: excitement .5, fear .5 | aroused, valence open""",
-    ("plutchik8", "mikels"): """
+        vigilance: excitement .5, fear .5 | aroused, valence open"""
+_PETALS = """
         joy: amusement 1, contentment 1, excitement 1 | split by arousal, which a petal does not tell
         trust: contentment 1 | pleasant and calm
-        surprise: awe .5, excitement .5 | aroused, valence open
-        anticipation: excitement 1 | optimism is anticipation and joy""",
+        anticipation: excitement 1 | optimism is anticipation and joy"""
+_SURPRISE = """
+        surprise: awe .5, excitement .5 | aroused, valence open"""
+_FACES = """
+        amusement: happiness 1 | a smile
+        awe: fear .5, surprise .5 | by way of Plutchik's dyad fear + surprise
+        contentment: happiness 1 | a faint smile
+        excitement: happiness .7, surprise .3 | a smile with raised brows"""
+_HELD_OUT = f"""{_SURPRISE}
+        contempt: anger .5, disgust .5 | by way of Plutchik's dyad disgust + anger"""
+_EVEN = ", ".join(f"{label} 1" for label in sets.MIKELS)
+
+_OURS = {
+    ("plutchik24", "mikels"): _SHADES + _SURPRISE,
+    ("plutchik24", "emofaces-all"): _SHADES,
+    ("plutchik8", "mikels"): _PETALS + _SURPRISE,
+    ("plutchik8", "emofaces-all"): _PETALS,
     ("plutchik8", "ekman7"): """
         joy: happiness 1 | synonym
         trust: happiness 1 | weak: trust has no face of its own
@@ -77,16 +88,12 @@ _OURS = {
     ("ekman7", "ekman6"): """
         contempt: anger .5, disgust .5 | by way of Plutchik's dyad disgust + anger""",
     ("ekman7", "emofaces-all"): """
-        happiness: amusement 1, contentment 1, excitement 1 | split by arousal, which the word does not tell""",
+        happiness: amusement 1, contentment 1, excitement 1 | split by arousal, untold by the word""",
     ("ekman7", "mikels"): """
-        happiness: amusement 1, contentment 1, excitement 1 | split by arousal, which the word does not tell
+        happiness: amusement 1, contentment 1, excitement 1 | split by arousal, untold by the word
         surprise: awe .5, excitement .5 | aroused, valence open
         contempt: anger .5, disgust .5 | by way of Plutchik's dyad disgust + anger""",
-    ("mikels", "ekman7"): """
-        amusement: happiness 1 | a smile
-        awe: fear .5, surprise .5 | by way of Plutchik's dyad fear + surprise
-        contentment: happiness 1 | a faint smile
-        excitement: happiness .7, surprise .3 | a smile with raised brows""",
+    ("mikels", "ekman7"): _FACES,
     ("mikels", "plutchik8"): """
         amusement: joy 1 | pleasant and aroused
         contentment: joy .5, trust .5 | serenity and acceptance
@@ -95,10 +102,12 @@ _OURS = {
     ("emofaces", "mikels"): f"""
         neutral: {_EVEN} | no preference""",
     ("emofaces", "emofaces-all"): "",
-    ("emofaces-all", "mikels"): f"""
-        neutral: {_EVEN} | no preference
-        surprise: awe .5, excitement .5 | aroused, valence open
-        contempt: anger .5, disgust .5 | by way of Plutchik's dyad disgust + anger""",
+    ("mikels", "emofaces-all"): "",
+    ("emofaces-all", "emofaces"): _HELD_OUT,
+    ("emofaces-all", "ekman7"): f"""{_FACES}
+        neutral: {", ".join(f"{label} 1" for label in sets.EKMAN7)} | no preference""",
+    ("emofaces-all", "mikels"): f"""{_HELD_OUT}
+        neutral: {_EVEN} | no preference""",
 }
 
 

@@ -19,6 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from emolib import __version__
+
 if TYPE_CHECKING:
     import torch
 
@@ -130,7 +132,7 @@ def generator(seed: int, *keys: object) -> torch.Generator:
 def versions() -> dict[str, str]:
     """What is running, for the record: Python, platform, device (if torch is loaded), packages."""
     report = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
-    report["cpus"] = str(os.cpu_count())
+    report |= {"cpus": str(os.cpu_count()), "emolib": __version__}
     for name in REPORTED:
         try:
             report[name] = metadata.version(name)

@@ -1,0 +1,264 @@
+"""emolib.runner and emolib.pages on tiny notebooks made here."""
+
+import base64
+import io
+import re
+
+import nbformat
+import numpy as np
+import pytest
+from bs4 import BeautifulSoup
+from PIL import Image
+
+from emolib import pages, runner
+from emolib.runtime import InputError
+
+FIGURE = "import matplotlib.pyplot as plt\nplt.figure(figsize=(2, 1))\nplt.plot([0, size])\nplt.show()"
+
+
+def code(source, *tags):
+    return nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)})
+
+
+def markdown(source):
+    return nbformat.v4.new_markdown_cell(source)
+
+
+def lesson(folder, name, *cells):
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=list(cells)), path)
+    return path
+
+
+def png(seed=0, side=64, mode="RGB"):
+    noise = np.random.default_rng(seed).integers(0, 255, (side, side, len(mode)), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise, mode).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """Two lessons, run once through the command line with a parameter; returns (exit code, output folder)."""
+    root = tmp_path_factory.mktemp("good")
+    text = "# Faces & *feelings*\n\nWith $\\bar\\alpha_t$ and\n\n$$x_t = \\sqrt{\\bar\\alpha_t}\\,x_0$$"
+    text += "\n\ncost: `$5`"
+    lesson(
+        root / "notebooks",
+        "00_first",
+        markdown(text),
+        code("size = 1\nname = 'a'", "parameters"),
+        code(FIGURE),
+        code("import os, sys\nprint(sys.executable, os.getcwd(), os.environ['MPLBACKEND'], size)"),
+    )
+    lesson(
+        root / "notebooks", "01_second", markdown("# Second"), code("size = 1", "parameters"), code("size")
+    )
+    lesson(root / "notebooks", "scratch", code("raise SystemError('never run')"))
+    status = runner.main(
+        ["--notebooks", str(root / "notebooks"), "--out", str(root / "out"), "-p", "size", "7"]
+    )
+    return status, root / "out"
+
+
+def test_runs_in_order_and_writes_pages_and_index(good):
+    status, out = good
+    assert status == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "00_first.html",
+        "01_second.html",
+        "executed",
+        "index.html",
+    ]
+    index = BeautifulSoup((out / "index.html").read_text(encoding="utf-8"), "html.parser")
+    assert [link["href"] for link in index.select(".card a")] == ["00_first.html", "01_second.html"]
+    assert [title.get_text() for title in index.select(".card h2")] == ["Faces & feelings", "Second"]
+    assert [p.get_text() for p in index.select(".card p")] == ["under 0.1 min"] * 2
+    assert len(index.select(".card img")) == 1
+
+
+def test_runs_with_the_given_value_in_this_python_beside_the_notebook(good):
+    import sys
+
+    executed = nbformat.read(good[1] / "executed" / "00_first.ipynb", as_version=4)
+    said = executed.cells[-1].outputs[0].text.split()
+    assert said[0] == sys.executable
+    assert said[1].endswith("/notebooks")
+    assert said[2:] == ["module://matplotlib_inline.backend_inline", "7"]
+
+
+def test_pages_load_nothing(good):
+    for path in good[1].glob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        soup = BeautifulSoup(text, "html.parser")
+        assert pages.loads(soup) == []
+        # The same once more without the code under test.
+        assert not re.search(r"""(src|srcset|poster)=["'](?!data:)""", text)
+        assert not re.search(r"<(link|iframe|object|embed|base)\b|url\(|@import", text)
+        assert not soup.find_all("script")
+
+
+def test_figures_become_webp_and_formulas_mathml(good):
+    page = BeautifulSoup((good[1] / "00_first.html").read_text(encoding="utf-8"), "html.parser")
+    pictures = page.select("main img")
+    assert len(pictures) == 1
+    data = base64.b64decode(pictures[0]["src"].removeprefix("data:image/webp;base64,"))
+    assert Image.open(io.BytesIO(data)).format == "WEBP"
+    assert [formula["display"] for formula in page.find_all("math")] == ["inline", "block"]
+    assert page.find("msqrt") is not None
+    assert "$" not in page.find("main").get_text().replace("$5", "")
+
+
+def test_failing_cell_stops_the_run_and_is_named(tmp_path, capsys):
+    folder = tmp_path / "notebooks"
+    cells = [
+        markdown("# Bad"),
+        code("n = 1", "parameters"),
+        code("print('so far')"),
+        code("def f():\n    1 / 0\nf()"),
+    ]
+    lesson(folder, "00_bad", *cells, code("print('never')"))
+    lesson(folder, "01_after", code("n = 1", "parameters"))
+    assert runner.main(["--notebooks", str(folder), "--out", str(tmp_path / "out"), "-p", "n", "2"]) == 1
+    error = capsys.readouterr().err
+    assert "00_bad.ipynb failed in cell 4 (In [4])" in error
+    assert "----> 2     1 / 0" in error and "ZeroDivisionError: division by zero" in error
+    assert "\x1b" not in error
+    partial = (tmp_path / "out" / "00_bad.html").read_text(encoding="utf-8")
+    assert "so far" in partial and "ZeroDivisionError" in partial
+    assert "so far" in (tmp_path / "out" / "executed" / "00_bad.ipynb").read_text(encoding="utf-8")
+    assert "failed" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert not (tmp_path / "out" / "01_after.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        ("import os; os._exit(3)", "kernel died after 1 of 3"),
+        ("raise SystemExit", "stopped after 2 of 3 code cells"),
+    ],
+)
+def test_a_run_that_ends_early_is_a_failure(tmp_path, capsys, last, message):
+    lesson(tmp_path / "notebooks", "00_ends", code("1"), code(last), code("2"))
+    assert runner.main(["--notebooks", str(tmp_path / "notebooks"), "--out", str(tmp_path / "out")]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "stepz",
+            "1",
+            "unknown parameter of 01_b.ipynb 'stepz'; did you mean 'steps'? known: steps, scale, who",
+        ),
+        ("steps", "many", "00_a.ipynb: parameter 'steps' takes int (like 1), not 'many'"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_runs(tmp_path, capsys, name, value, message):
+    folder = tmp_path / "notebooks"
+    lesson(folder, "00_a", code("steps = 1\nstepz = 2", "parameters"))
+    lesson(folder, "01_b", code("steps: int = 3\nscale = 1.5\nwho = None", "parameters"))
+    assert runner.main(["--notebooks", str(folder), "--out", str(tmp_path / "out"), "-p", name, value]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_parameter_types_and_cells(tmp_path):
+    path = lesson(tmp_path, "00_a", code("steps = 3\nscale = 1.5\nwho = None\nflip = True", "parameters"))
+    runner.check_parameters(path, {"scale": 2, "who": "x", "flip": False})
+    with pytest.raises(InputError, match="takes bool"):
+        runner.check_parameters(path, {"flip": 1})
+    with pytest.raises(InputError, match="no parameters cell"):
+        runner.check_parameters(lesson(tmp_path, "01_b", code("steps = 3")), {"steps": 1})
+    with pytest.raises(InputError, match="02_c.ipynb: the parameters cell holds more"):
+        runner.check_parameters(lesson(tmp_path, "02_c", code("import os", "parameters")), {})
+
+
+def test_choosing_notebooks(tmp_path, capsys):
+    for name in ("01_b", "00_a", "draft", "1_x"):
+        lesson(tmp_path, name)
+    assert [path.name for path in runner.find(tmp_path)] == ["00_a.ipynb", "01_b.ipynb"]
+    assert [path.name for path in runner.find(tmp_path, ["01"])] == ["01_b.ipynb"]
+    with pytest.raises(InputError, match="unknown notebook '07'; known: 00_a, 01_b"):
+        runner.find(tmp_path, ["00", "07"])
+    (tmp_path / "00_a.ipynb").write_text("not json")
+    with pytest.raises(InputError, match="is not a notebook"):
+        runner.read(tmp_path / "00_a.ipynb")
+    assert runner.main(["--notebooks", str(tmp_path / "none")]) == 2
+    assert "no numbered notebook" in capsys.readouterr().err
+
+
+def picture_output(data):
+    return nbformat.v4.new_output("display_data", data={"image/png": base64.b64encode(data).decode()})
+
+
+def test_a_page_over_the_limit_is_named(tmp_path, monkeypatch):
+    cell = code("")
+    cell.outputs = [picture_output(png())]
+    target = lesson(tmp_path, "00_a", cell)
+    monkeypatch.setattr(pages, "PAGE_LIMIT", 5_000)
+    (tmp_path / "out").mkdir()
+    runner.write_page(target, runner.read(target), tmp_path / "out")
+    with pytest.raises(runner.NotebookFailed, match=r"00_a\.html has .* MB; the limit is 0\.005 MB"):
+        runner.check_size(tmp_path / "out" / "00_a.html")
+
+
+def test_what_a_page_would_load_is_cut(tmp_path):
+    (tmp_path / "near.png").write_bytes(png())
+    source = (
+        "[![Open in Colab](https://example.org/badge.svg)](https://example.org/x)\n\n![near](near.png)\n\n"
+        "<script src='https://example.org/a.js'></script>"
+        "<b style='background: url(//example.org/b.png)'>bold</b>"
+    )
+    cell = code("")
+    frame = (
+        "<iframe src='https://example.org'></iframe><script>import('https://example.org/m.js')</script>kept"
+    )
+    cell.outputs = [nbformat.v4.new_output("display_data", data={"text/html": frame})]
+    page = pages.page(nbformat.v4.new_notebook(cells=[markdown(source), cell]), tmp_path, "x")
+    soup = BeautifulSoup(page.html, "html.parser")
+    assert pages.loads(soup) == []
+    assert soup.find("a", string="Open in Colab")["href"] == "https://example.org/x"
+    assert [picture["src"][:16] for picture in soup.find_all("img")] == ["data:image/webp;"]
+    assert "kept" in soup.get_text() and "bold" in soup.get_text() and not soup.find_all(["script", "iframe"])
+    assert len(page.notes) == 5
+    assert page.notes[0] == "left out img https://example.org/badge.svg"
+
+
+def test_pictures_are_made_smaller_and_stay_the_same_picture():
+    flat = np.zeros((64, 64, 4), np.uint8)
+    flat[16:48, 16:48] = (200, 30, 60, 255)
+    buffer = io.BytesIO()
+    Image.fromarray(flat).save(buffer, "PNG")
+    source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    smaller = pages.smaller(source)
+    assert len(smaller) < len(source)
+    seen = Image.open(io.BytesIO(base64.b64decode(smaller.partition(",")[2]))).convert("RGBA")
+    assert np.array_equal(np.asarray(seen)[20:40, 20:40], flat[20:40, 20:40])
+    assert np.asarray(seen)[0, 0, 3] == 0
+    svg = "data:image/svg+xml;base64,AAAA"
+    assert pages.smaller(svg) == svg
+
+
+def test_formulas():
+    assert pages.typeset(r"\epsilon_\theta(x_t, t)").startswith("<math")
+    assert "<mo>arg</mo>" in pages.typeset(r"\arg\min_\phi \|x\|", "block")
+    for wrong in (r"\undefinedthing{a}", r"\left( a", r"\frac{1}{2"):
+        with pytest.raises(ValueError, match="cannot typeset"):
+            pages.typeset(wrong)
+    page = pages.page(nbformat.v4.new_notebook(cells=[markdown(r"so $\undefinedthing{a}$")]), ".", "x")
+    assert r"<code>\undefinedthing{a}</code>" in page.html
+    assert page.notes == (r"cannot typeset \undefinedthing in '\\undefinedthing{a}'",)
+
+
+def test_literals_from_the_command_line():
+    assert [runner.literal(text) for text in ("3", "2.5", "True", "None", "minisd", "'3'")] == [
+        3,
+        2.5,
+        True,
+        None,
+        "minisd",
+        "3",
+    ]

@@ -1,0 +1,143 @@
+"""emolib.runtime: paths, seeds, device policy, safe writes, spelling help."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from emolib import runtime
+from emolib.runtime import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("angr", "anger"),
+        ("ANGER", "anger"),
+        ("amuzement", "amusement"),
+        (" awe ", "awe"),
+        ("xyzzy", None),
+        ("", None),
+    ],
+)
+def test_nearest(word, expected):
+    assert runtime.nearest(word, ["amusement", "awe", "anger", "fear"]) == expected
+
+
+def test_one_of_passes_known_words_and_names_the_nearest_for_others():
+    assert runtime.one_of("awe", ["awe", "fear"]) == "awe"
+    with pytest.raises(InputError) as caught:
+        runtime.one_of("feer", ["awe", "fear"], "emotion")
+    assert str(caught.value) == "unknown emotion 'feer'; did you mean 'fear'? known: awe, fear"
+
+
+def test_paths_are_in_the_repository():
+    assert runtime.repo_path("data", "minisd") == ROOT / "data" / "minisd"
+
+
+def test_home_overrides_and_must_exist(monkeypatch, tmp_path):
+    monkeypatch.setenv("EMOLIB_HOME", str(tmp_path))
+    assert runtime.repo_path("data") == tmp_path.resolve() / "data"
+    monkeypatch.setenv("EMOLIB_HOME", str(tmp_path / "gone"))
+    with pytest.raises(InputError, match="EMOLIB_HOME"):
+        runtime.repo_root()
+
+
+def test_device_policy(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert runtime.pick_device() == torch.device("cpu")
+    with pytest.raises(InputError, match="not available"):
+        runtime.pick_device("cuda")
+    with pytest.raises(InputError, match="unknown device 'gpu'"):
+        runtime.pick_device("gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert runtime.pick_device() == torch.device("cuda")
+    assert runtime.pick_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(InputError, match="malformed"):
+        runtime.pick_device("cuda:x")
+    monkeypatch.setenv("EMOLIB_DEVICE", "cpu")
+    assert runtime.pick_device() == torch.device("cpu")
+
+
+def test_dtype_policy():
+    assert runtime.pick_dtype("cuda") is torch.float16
+    assert runtime.pick_dtype(torch.device("cpu")) is torch.float32
+    assert runtime.pick_dtype("cpu", "bfloat16") is torch.bfloat16
+    with pytest.raises(InputError, match="did you mean 'float16'"):
+        runtime.pick_dtype("cpu", "float15")
+
+
+def draw(*arguments):
+    return torch.rand(4, generator=runtime.generator(*arguments))
+
+
+def test_generators_repeat_and_their_streams_differ():
+    assert torch.equal(draw(3), draw(3))
+    assert torch.equal(draw(3), torch.rand(4, generator=torch.Generator().manual_seed(3)))
+    assert torch.equal(draw(3, "noise", 1), draw(3, "noise", 1))
+    streams = [draw(3), draw(4), draw(3, "noise"), draw(3, "noise", 1), draw(3, "noise1")]
+    assert len({tuple(stream.tolist()) for stream in streams}) == len(streams)
+
+
+def test_a_named_stream_is_the_same_in_every_process():
+    code = "from emolib import runtime; import torch; print(runtime.generator(3, 'noise').initial_seed())"
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    seen = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert int(seen.stdout) == runtime.generator(3, "noise").initial_seed()
+
+
+def test_atomic_write_replaces_only_on_success(tmp_path):
+    target = tmp_path / "out.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError, match="half way"), runtime.atomic_write(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("half way")
+    assert target.read_text() == "old"
+    with runtime.atomic_write(target) as temporary:
+        assert temporary.parent == target.parent and temporary.suffix == ".txt"
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_atomic_write_refuses_missing_folder_and_folder_as_file(tmp_path):
+    with (
+        pytest.raises(InputError, match="does not exist; make it first: mkdir -p"),
+        runtime.atomic_write(tmp_path / "no" / "a.png"),
+    ):
+        pass
+    with pytest.raises(InputError, match="is a folder"), runtime.atomic_write(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_json_takes_numpy_and_torch_and_refuses_nan(tmp_path):
+    target = tmp_path / "a.json"
+    runtime.write_json(target, {"n": np.int64(3), "x": np.arange(2), "y": torch.tensor(0.5), "ü": None})
+    assert json.loads(target.read_text(encoding="utf-8")) == {"n": 3, "x": [0, 1], "y": 0.5, "ü": None}
+    with pytest.raises(ValueError):
+        runtime.write_json(target, {"x": float("nan")})
+    assert json.loads(target.read_text(encoding="utf-8"))["n"] == 3
+
+
+def test_progress_yields_everything_and_writes_no_bar_to_a_file(capsys):
+    assert list(runtime.progress(range(5), "counting")) == [0, 1, 2, 3, 4]
+    assert capsys.readouterr().err == ""
+
+
+def test_versions_name_what_runs():
+    report = runtime.versions()
+    assert report["torch"].startswith(torch.__version__.split("+")[0])
+    assert report["python"].count(".") == 2
+    assert all(f"{name} {value}" in runtime.versions_report() for name, value in report.items())

@@ -68,10 +68,11 @@ class FindingEmo:
             )
         frame = self.frame
         if pictures is not None:
+            frame = frame.assign(path=[urls.safe_path(path) for path in frame["path"]])
             frame = frame[[(root / path).is_file() for path in frame["path"]]]
         affect = spaces.convert(frame[["valence", "arousal"]].to_numpy(), "findingemo", "signed")
         kept = ["path", "emotion", "tags", "ages", "factors", "petal", "intensity", "ambiguity", "annotator"]
-        rows = frame[kept].assign(id=frame["path"], valence=affect[:, 0], arousal=affect[:, 1])
+        rows = frame[kept].assign(id=frame["index"].astype(str), valence=affect[:, 0], arousal=affect[:, 1])
         return build(rows, PLUTCHIK24, root, source="findingemo")
 
 

@@ -3,12 +3,17 @@ request."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from urllib.parse import urlsplit
 
 # Scraped lists hold fragments of HTML and control characters; neither can be part of an address.
 _GARBAGE = re.compile(r'[<>"\x00-\x1f\x7f-\x9f]')
 _HOST = re.compile(r"[^\s/\\]+")
+# What some file system forbids in a name, and Windows' device names.
+_FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f\x7f]')
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_LONGEST = 150
 
 
 def fault(url: str) -> str | None:
@@ -27,3 +32,22 @@ def fault(url: str) -> str | None:
     if not host or not _HOST.fullmatch(host):
         return "names no host"
     return None
+
+
+def safe_path(name: str) -> str:
+    """`name` as a relative path (with /) that stays below its folder and that every file system takes."""
+    parts = []
+    for part in re.split(r"[/\\]", name):
+        part = _FORBIDDEN.sub("_", part).strip(" ").rstrip(".")
+        if not part:
+            continue
+        if part.startswith(".") or _DEVICE.fullmatch(part):
+            part = "_" + part
+        if len(part.encode()) > _LONGEST:
+            stem, dot, suffix = part.rpartition(".")
+            if not stem or len(suffix) > 8:
+                stem, dot, suffix = part, "", ""
+            short = stem.encode()[: _LONGEST - 30].decode(errors="ignore")
+            part = f"{short}-{hashlib.sha256(part.encode()).hexdigest()[:8]}{dot}{suffix}"
+        parts.append(part)
+    return "/".join(parts) or "picture"

@@ -1,0 +1,62 @@
+"""Contact sheets: pictures in a labelled grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from PIL import Image
+
+from emolib.figures import style
+from emolib.runtime import InputError
+
+
+def _array(picture, size: int) -> np.ndarray:
+    """uint8 (size, size, 3) of a PIL picture or uint8 array, fitted inside and centred on white."""
+    if not isinstance(picture, Image.Image):
+        picture = Image.fromarray(np.asarray(picture))
+    picture = picture.convert("RGB")
+    scale = size / max(picture.size)
+    shape = tuple(max(1, round(scale * side)) for side in picture.size)
+    picture = picture.resize(shape, Image.LANCZOS)
+    cell = Image.new("RGB", (size, size), "white")
+    cell.paste(picture, ((size - shape[0]) // 2, (size - shape[1]) // 2))
+    return np.asarray(cell)
+
+
+def contact_sheet(
+    grid: Sequence[Sequence],
+    *,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    size: int = 96,
+    gap: int = 3,
+    inches: float = 1.0,
+    ax: Axes | None = None,
+) -> Axes:
+    """PIL pictures (or uint8 H, W, 3 arrays; None = empty cell) in a grid of rows, every cell `size` px.
+
+    Rows and columns may be named. Pictures keep their shape. InputError for ragged rows or names that do
+    not fit. Tensors: pass `emolib.images.to_pil(tensor)`.
+    """
+    if not grid or any(len(row) != len(grid[0]) for row in grid):
+        raise InputError("a contact sheet needs rows of equal length, at least one")
+    n, m = len(grid), len(grid[0])
+    for names, count, what in ((rows, n, "row"), (columns, m, "column")):
+        if names is not None and len(names) != count:
+            raise InputError(f"{len(names)} {what} names for {count} {what}s of pictures")
+    sheet = np.full((n * (size + gap) - gap, m * (size + gap) - gap, 3), 255, dtype=np.uint8)
+    for i, row in enumerate(grid):
+        for j, picture in enumerate(row):
+            if picture is not None:
+                y, x = i * (size + gap), j * (size + gap)
+                sheet[y : y + size, x : x + size] = _array(picture, size)
+    ax = style.axes_of(ax, (inches * m + (1.2 if rows else 0), inches * n + (0.4 if columns else 0)))
+    ax.imshow(sheet, interpolation="antialiased")
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
+    middle = (size + gap) * np.arange(max(n, m)) + size / 2
+    ax.set_xticks(middle[:m] if columns else [], columns or [], fontsize=9)
+    ax.set_yticks(middle[:n] if rows else [], rows or [], fontsize=9)
+    return ax

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 from bs4 import BeautifulSoup
@@ -64,6 +65,9 @@ class Page:
 def typeset(latex: str, display: str = "inline") -> str:
     """LaTeX as MathML; `display` is "inline" or "block". Raises ValueError naming what cannot be typeset."""
     source = re.sub(r"\\arg(?![a-zA-Z])", r"\\operatorname{arg}", latex.strip())
+    source = re.sub(
+        r"(\\math[a-z]+)\s+([A-Za-z0-9])", r"\1{\2}", source
+    )  # only {N} becomes a letter of that font
     try:
         mathml = convert(source, display=display)
     except Exception as error:  # the converter raises many kinds, some of them bare
@@ -92,7 +96,7 @@ class _Exporter(HTMLExporter):
                 },
             }
         )
-        super().__init__(config=config, template_name="basic", embed_images=True, exclude_anchor_links=True)
+        super().__init__(config=config, template_name="basic", exclude_anchor_links=True)
         self.log.setLevel("ERROR")  # else: one warning for every figure without alternative text
         self.notes: list[str] = []
 
@@ -101,8 +105,6 @@ class _Exporter(HTMLExporter):
         renderer = IPythonRenderer(
             escape=False,
             attachments=context.get("cell", {}).get("attachments", {}),
-            embed_images=True,
-            path=context.get("resources", {}).get("metadata", {}).get("path", ""),
             exclude_anchor_links=True,
         )
         renderer.inline_math = lambda body: self.math(body, "inline")
@@ -124,12 +126,13 @@ def page(notebook: nbformat.NotebookNode, folder: Path, title: str) -> Page:
     """The page of an executed notebook; `folder` is where its relative picture paths start."""
     exporter = _Exporter()
     notebook.metadata.pop("widgets", None)
-    resources = {"metadata": {"name": title, "path": str(folder)}}
-    body, _ = exporter.from_notebook_node(notebook, resources=resources)
+    body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
     soup = BeautifulSoup(body, "html.parser")
     for latex in soup.select(".output_latex"):
         markup = exporter.math(latex.get_text().strip().strip("$"), "block")
         latex.replace_with(BeautifulSoup(markup, "html.parser"))
+    for picture in soup.find_all("img", src=True):
+        picture["src"] = _inside(picture["src"], Path(folder))
     notes = exporter.notes + cut_loads(soup)
     for picture in soup.find_all("img", src=True):
         picture["src"] = smaller(picture["src"])
@@ -179,6 +182,15 @@ def cut_loads(soup: BeautifulSoup) -> list[str]:
         else:
             tag.decompose()
     return notes
+
+
+def _inside(source: str, folder: Path) -> str:
+    """The address of a picture beside the notebook as a data URI; any other address as it is."""
+    kind = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".svg": "svg+xml"}
+    path = folder / unquote(source)
+    if ":" in source[:12] or path.suffix.lower() not in kind or not path.is_file():
+        return source
+    return f"data:image/{kind[path.suffix.lower()]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def smaller(source: str) -> str:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 REPORTED = (
-    "emolib",
     "torch",
     "diffusers",
     "transformers",

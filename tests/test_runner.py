@@ -208,7 +208,7 @@ def test_a_page_over_the_limit_is_named(tmp_path, monkeypatch):
 def test_what_a_page_would_load_is_cut(tmp_path):
     (tmp_path / "near.png").write_bytes(png())
     source = (
-        "[![Open in Colab](https://example.org/badge.svg)](https://example.org/x)\n\n![near](near.png)\n\n"
+        "<details><summary>Answer</summary>\n\ninside $x$\n\n</details>\n\n[![Open in Colab](https://example.org/badge.svg)](https://example.org/x)\n\n![near](near.png)\n\n"
         "<script src='https://example.org/a.js'></script>"
         "<b style='background: url(//example.org/b.png)'>bold</b>"
     )
@@ -220,6 +220,7 @@ def test_what_a_page_would_load_is_cut(tmp_path):
     page = pages.page(nbformat.v4.new_notebook(cells=[markdown(source), cell]), tmp_path, "x")
     soup = BeautifulSoup(page.html, "html.parser")
     assert pages.loads(soup) == []
+    assert "inside" in soup.find("details").get_text() and soup.find("details").find("math")
     assert soup.find("a", string="Open in Colab")["href"] == "https://example.org/x"
     assert [picture["src"][:16] for picture in soup.find_all("img")] == ["data:image/webp;"]
     assert "kept" in soup.get_text() and "bold" in soup.get_text() and not soup.find_all(["script", "iframe"])
@@ -245,6 +246,7 @@ def test_pictures_are_made_smaller_and_stay_the_same_picture():
 def test_formulas():
     assert pages.typeset(r"\epsilon_\theta(x_t, t)").startswith("<math")
     assert "<mo>arg</mo>" in pages.typeset(r"\arg\min_\phi \|x\|", "block")
+    assert "&#x1D4A9;" in pages.typeset(r"\mathcal N(0, 1)")
     for wrong in (r"\undefinedthing{a}", r"\left( a", r"\frac{1}{2"):
         with pytest.raises(ValueError, match="cannot typeset"):
             pages.typeset(wrong)

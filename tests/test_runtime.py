@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from emolib import runtime
+from emolib import __version__, runtime
 from emolib.runtime import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,5 +139,5 @@ def test_progress_yields_everything_and_writes_no_bar_to_a_file(capsys):
 def test_versions_name_what_runs():
     report = runtime.versions()
     assert report["torch"].startswith(torch.__version__.split("+")[0])
-    assert report["python"].count(".") == 2
+    assert report["python"].count(".") == 2 and report["emolib"] == __version__
     assert all(f"{name} {value}" in runtime.versions_report() for name, value in report.items())

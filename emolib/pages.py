@@ -65,9 +65,8 @@ class Page:
 def typeset(latex: str, display: str = "inline") -> str:
     """LaTeX as MathML; `display` is "inline" or "block". Raises ValueError naming what cannot be typeset."""
     source = re.sub(r"\\arg(?![a-zA-Z])", r"\\operatorname{arg}", latex.strip())
-    source = re.sub(
-        r"(\\math[a-z]+)\s+([A-Za-z0-9])", r"\1{\2}", source
-    )  # only {N} becomes a letter of that font
+    # The converter makes \mathcal{N}, but not \mathcal N, a letter that every browser shows.
+    source = re.sub(r"(\\math[a-z]+)\s+([A-Za-z0-9])", r"\1{\2}", source)
     try:
         mathml = convert(source, display=display)
     except Exception as error:  # the converter raises many kinds, some of them bare
@@ -173,6 +172,9 @@ def cut_loads(soup: BeautifulSoup) -> list[str]:
     notes = []
     for tag, name in loads(soup):
         if tag.decomposed or tag.parent is None:
+            continue
+        if tag.name == "img" and tag.get("alt") and tag.find_parent("a"):
+            tag.replace_with(tag["alt"])  # a badge: its words say the same, no line needed
             continue
         notes.append(f"left out {tag.name} {tag[name] if name else 'with an import'}")
         if name == "style":

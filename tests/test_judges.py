@@ -1,0 +1,167 @@
+"""Judges: reading their folders, calibrated probabilities, any transformers class, broken folders."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+)
+
+from emolib import judges
+from emolib.emotions.sets import EMOFACES
+from emolib.runtime import InputError
+
+NETWORKS = {
+    "resnet": lambda **names: ResNetForImageClassification(
+        ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic", **names)
+    ),
+    "convnext": lambda **names: ConvNextForImageClassification(
+        ConvNextConfig(hidden_sizes=[8, 12], depths=[1, 1], num_stages=2, **names)
+    ),
+    "vit": lambda **names: ViTForImageClassification(
+        ViTConfig(
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            image_size=32,
+            patch_size=8,
+            **names,
+        )
+    ),
+}
+
+
+def judge_folder(path, kind="resnet", *, labels=EMOFACES, outputs=11, temperature=1.5, mean=0.5, std=0.5):
+    """A randomly initialised judge, saved as the training recipe saves them (fp16)."""
+    torch.manual_seed(0)
+    network = NETWORKS[kind](num_labels=outputs).eval()
+    network.half().save_pretrained(path)
+    square = {"height": 32, "width": 32}
+    ViTImageProcessorPil(size=square, image_mean=[mean] * 3, image_std=[std] * 3).save_pretrained(path)
+    calibration = {"temperature": temperature, "ece": 0.01, "labels": list(labels), "n": 10}
+    (path / "calibration.json").write_text(json.dumps(calibration))
+    return network.float()
+
+
+def noise(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_verdict_is_the_networks_outputs_calibrated(kind, tmp_path):
+    network = judge_folder(tmp_path / "mine", kind)
+    judge = judges.load(tmp_path / "mine", device="cpu")
+    images = noise(3, 3, 32, 32)
+    with torch.no_grad():
+        outputs = network(images).logits  # mean and std 0.5: the network takes [-1, 1] as it is
+    verdict = judge(images)
+    torch.testing.assert_close(verdict.probs, (outputs[:, :9] / 1.5).softmax(1), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(verdict.valence, outputs[:, 9].tanh(), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(verdict.arousal, outputs[:, 10].tanh(), atol=1e-4, rtol=1e-3)
+    assert torch.equal(verdict.emotion, verdict.probs.argmax(1))
+    assert verdict.probs.dtype == torch.float32
+    assert (judge.name, judge.labels, judge.size) == ("mine", EMOFACES, 32)
+
+
+def test_pixels_are_normalised_as_the_preprocessor_says(tmp_path):
+    network = judge_folder(tmp_path, mean=0.4, std=0.2)
+    images = noise(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = network(((images + 1) / 2 - 0.4) / 0.2).logits
+    torch.testing.assert_close(
+        judges.load(tmp_path, device="cpu").logits(images), expected, atol=1e-3, rtol=1e-3
+    )
+
+
+def test_any_size_is_resized_and_a_resized_picture_is_judged_alike(tmp_path):
+    judge_folder(tmp_path)
+    judge = judges.load(tmp_path, device="cpu")
+    flat = torch.full((1, 3, 32, 32), 0.3)
+    large = torch.full((1, 3, 80, 50), 0.3)
+    torch.testing.assert_close(judge(large).probs, judge(flat).probs, atol=1e-5, rtol=1e-4)
+    assert judge(noise(2, 3, 20, 90)).probs.shape == (2, 9)
+
+
+def test_batches_do_not_change_the_verdict(tmp_path):
+    judge_folder(tmp_path)
+    judge, images = judges.load(tmp_path, device="cpu"), noise(5, 3, 32, 32)
+    whole, parts = judge(images), judge(images, batch_size=2)
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_temperature_softens_without_changing_the_winner(tmp_path):
+    for name, temperature in (("cold", 0.5), ("warm", 5.0)):
+        judge_folder(tmp_path / name, temperature=temperature)
+    cold, warm = (
+        judges.load(tmp_path / name, device="cpu")(noise(6, 3, 32, 32)) for name in ("cold", "warm")
+    )
+    assert torch.equal(cold.emotion, warm.emotion)
+    assert (cold.probs.max(1).values > warm.probs.max(1).values).all()
+    torch.testing.assert_close(warm.probs.sum(1), torch.ones(6))
+
+
+def test_a_guide_can_be_differentiated_but_never_trains(tmp_path):
+    judge_folder(tmp_path)
+    judge = judges.load(tmp_path, device="cpu")
+    images = noise(1, 3, 32, 32).requires_grad_()
+    judge.logits(images)[0, 0].backward()
+    assert images.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in judge.network.parameters())
+    assert not judge(images).probs.requires_grad
+
+
+def test_roles_live_in_the_repository(monkeypatch, tmp_path):
+    monkeypatch.setenv("EMOLIB_HOME", str(tmp_path))
+    for role in judges.ROLES:
+        with pytest.raises(InputError, match=f"data/judges/{role} lacks config.json"):
+            judges.load(role)
+    judge_folder(tmp_path / "data" / "judges" / "guide")
+    assert repr(judges.load("guide", device="cpu")) == "Judge('guide')"
+
+
+def test_loading_is_silent(tmp_path, capfd):
+    judge_folder(tmp_path)
+    capfd.readouterr()
+    judges.load(tmp_path, device="cpu")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_unknown_judges_suggest_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'heldout'"):
+        judges.load("held-out")
+
+
+def test_broken_judge_folders(tmp_path):
+    with pytest.raises(InputError, match="lacks config.json, model.safetensors"):
+        judges.load(tmp_path)
+    judge_folder(tmp_path / "few", outputs=9)
+    with pytest.raises(InputError, match="9 outputs .* do not fit 9 labels"):
+        judges.load(tmp_path / "few", device="cpu")
+    judge_folder(tmp_path / "zero", temperature=0.0)
+    with pytest.raises(InputError, match="temperature 0.0"):
+        judges.load(tmp_path / "zero", device="cpu")
+    judge_folder(tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(InputError, match="not a readable judge"):
+        judges.load(tmp_path / "cut", device="cpu")
+    judge_folder(tmp_path / "part")
+    weights = tmp_path / "part" / "model.safetensors"
+    kept = {name: value for name, value in load_file(weights).items() if "classifier" not in name}
+    save_file(kept, weights, metadata={"format": "pt"})
+    with pytest.raises(InputError, match="weights lack classifier"):
+        judges.load(tmp_path / "part", device="cpu")
+    judge_folder(tmp_path / "text")
+    (tmp_path / "text" / "calibration.json").write_text("{")
+    with pytest.raises(InputError, match="calibration.json: not readable as JSON"):
+        judges.load(tmp_path / "text", device="cpu")

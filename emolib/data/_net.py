@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpcore
 import httpx
@@ -72,6 +72,14 @@ def is_public(address: str) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_private)
 
 
+@dataclass(frozen=True)
+class Network:
+    """Where names are looked up and sockets opened: the seam at which tests stand in for the internet."""
+
+    resolve: Callable = socket.getaddrinfo
+    sockets: httpcore.NetworkBackend = field(default_factory=httpcore.SyncBackend)
+
+
 class _Deadline(threading.local):
     """When the request that runs on this thread must be over (time.monotonic)."""
 
@@ -110,13 +118,12 @@ class _TimedStream(httpcore.NetworkStream):
 class _GuardedBackend(httpcore.NetworkBackend):
     """Opens sockets to checked addresses only. TLS still verifies the certificate against the host's name."""
 
-    def __init__(self, allow_private: bool, deadline: _Deadline, resolve: Callable):
-        self._allow_private, self._deadline, self._resolve = allow_private, deadline, resolve
-        self._sockets = httpcore.SyncBackend()
+    def __init__(self, allow_private: bool, deadline: _Deadline, network: Network):
+        self._allow_private, self._deadline, self._network = allow_private, deadline, network
 
     def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):
         try:
-            found = self._resolve(host, port, type=socket.SOCK_STREAM)
+            found = self._network.resolve(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"host {host} not found ({error})") from None
         addresses = list(dict.fromkeys(entry[4][0] for entry in found))
@@ -127,7 +134,7 @@ class _GuardedBackend(httpcore.NetworkBackend):
         failure: Exception = httpcore.ConnectError(f"host {host} has no address")
         for address in addresses:
             try:
-                stream = self._sockets.connect_tcp(
+                stream = self._network.sockets.connect_tcp(
                     address, port, self._deadline.left(timeout), local_address, socket_options
                 )
                 return _TimedStream(stream, self._deadline)
@@ -137,10 +144,9 @@ class _GuardedBackend(httpcore.NetworkBackend):
 
 
 class Fetcher:
-    """Makes single requests from any number of threads. `resolve` stands in for socket.getaddrinfo in
-    tests."""
+    """Makes single requests, from any number of threads."""
 
-    def __init__(self, limits: Limits, *, allow_private=False, connections=16, resolve=socket.getaddrinfo):
+    def __init__(self, limits: Limits, network: Network, *, allow_private: bool, connections: int):
         self._limits, self._deadline = limits, _Deadline()
         self.answered = False  # whether any server ever said anything
         self._pool = httpcore.ConnectionPool(
@@ -148,7 +154,7 @@ class Fetcher:
             max_connections=2 * connections,
             max_keepalive_connections=connections,
             keepalive_expiry=10.0,
-            network_backend=_GuardedBackend(allow_private, self._deadline, resolve),
+            network_backend=_GuardedBackend(allow_private, self._deadline, network),
         )
 
     def close(self) -> None:
@@ -183,15 +189,16 @@ class Fetcher:
         except httpcore.ConnectTimeout:
             return Answer("unreachable", "no connection in time")
         except httpcore.TimeoutException:
-            if time.monotonic() >= self._deadline.end:
+            if time.monotonic() >= self._deadline.end - 0.01:
                 return Answer("gone", f"slower than {limits.total_timeout:g} s")
             return Answer("retry", f"silent for {limits.read_timeout:g} s")
         except httpcore.ConnectError as error:
             return Answer("unreachable", f"no connection ({error})")
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             return Answer("retry", f"connection broke ({error})")
-        except Exception as error:  # whatever a hostile server provokes is that address's failure, not the
-        run's return Answer("gone", f"{type(error).__name__}: {error}")
+        except Exception as error:
+            # Whatever a hostile server provokes is the failure of that address, not of the run.
+            return Answer("gone", f"{type(error).__name__}: {error}")
 
     def _answer(self, url: httpx.URL, response: httpcore.Response) -> Answer:
         self.answered = True

@@ -7,7 +7,7 @@ import hashlib
 import io
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from emolib.data._files import PICTURE_SUFFIXES
 from emolib.data._journal import Journal
-from emolib.data._net import Answer, Fetcher, Limits
+from emolib.data._net import Answer, Fetcher, Limits, Network
 from emolib.data._queue import HostQueue
 from emolib.images import open_image
 from emolib.runtime import InputError
@@ -83,16 +83,16 @@ class Job:
 class Run:
     """Fetches jobs with `settings.workers` threads; `go` yields each picture's record as it is decided."""
 
-    def __init__(self, settings: Settings, journal: Journal, resolve: Callable):
+    def __init__(self, settings: Settings, journal: Journal, network: Network):
         self._settings, self._journal = settings, journal
         self._queue = HostQueue(settings.per_host, settings.interval)
         self._results: queue.Queue = queue.Queue()
         self._stopped = False
         self._fetcher = Fetcher(
             settings.limits,
+            network,
             allow_private=settings.allow_private,
             connections=settings.workers,
-            resolve=resolve,
         )
 
     def go(self, jobs: Iterable[Job]) -> Iterator[dict]:

@@ -40,6 +40,18 @@ def build(
         # "unknown".
         numbers = pd.to_numeric(frame[column], errors="coerce")
         frame[column] = numbers.where(numbers.notna() | frame[column].isna(), np.inf).astype("float32")
+    frame = frame.iloc[_good_rows(frame, places, index, problems)].reset_index(drop=True)
+    found = [_distribution(n, v, index) for n, v in zip(frame["emotion"], frame["distribution"], strict=True)]
+    names = [None if d is None else labels[int(d.argmax())] for d in found]
+    frame = frame.assign(emotion=pd.Series(names, dtype=object), distribution=pd.Series(found, dtype=object))
+    others = [name for name in frame.columns if name not in SCHEMA.names]
+    return Manifest(labels, frame[[*SCHEMA.names, *others]], Path(root), source, problems)
+
+
+def _good_rows(
+    frame: pd.DataFrame, places: list[str], index: dict[str, int], problems: Problems
+) -> list[int]:
+    """Positions of the rows that can be taken; the faults of the others go to `problems`."""
     keep, seen = [], set()
     columns = (frame[name] for name in ("id", "emotion", "distribution", "valence", "arousal"))
     for i, (key, name, value, *affect) in enumerate(zip(*columns, strict=True)):
@@ -54,12 +66,7 @@ def build(
         else:
             seen.add(key)
             keep.append(i)
-    frame = frame.iloc[keep].reset_index(drop=True)
-    found = [_distribution(n, v, index) for n, v in zip(frame["emotion"], frame["distribution"], strict=True)]
-    names = [None if d is None else labels[int(d.argmax())] for d in found]
-    frame = frame.assign(emotion=pd.Series(names, dtype=object), distribution=pd.Series(found, dtype=object))
-    others = [name for name in frame.columns if name not in SCHEMA.names]
-    return Manifest(labels, frame[[*SCHEMA.names, *others]], Path(root), source, problems)
+    return keep
 
 
 def _place(path: str, member) -> str:

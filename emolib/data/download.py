@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 
@@ -19,10 +18,14 @@ import pandas as pd
 
 from emolib.data import _journal, urls
 from emolib.data._files import PICTURE_SUFFIXES
+from emolib.data._net import Limits, Network
 from emolib.data._run import Job, Run, Settings, examine
 from emolib.data.manifest import stratified
 from emolib.runtime import InputError, progress
 
+__all__ = ["Limits", "Network", "Settings", "download", "read_list", "status"]
+
+RECORD = _journal.NAME
 COLUMNS = ["id", "path", "status", "url", "sha256", "bytes", "width", "height", "reason"]
 
 
@@ -36,7 +39,7 @@ def download(
     retry_failed: bool = False,
     verify: bool = False,
     show_progress: bool = True,
-    resolve: Callable = socket.getaddrinfo,
+    network: Network | None = None,
 ) -> pd.DataFrame:
     """Fetch `pictures` into `folder`; returns a row per picture asked for: id, path, status, url, sha256, ...
 
@@ -56,7 +59,7 @@ def download(
                 job.path = _marked(job.path, job.key)
         ahead = progress(jobs, "looking at what is there") if show_progress else jobs
         todo = [job for job in ahead if not _settled(journal, job, settings.min_side, retry_failed, verify)]
-        with closing(Run(settings, journal, resolve).go(todo)) as records:
+        with closing(Run(settings, journal, network or Network()).go(todo)) as records:
             for record in progress(records, "pictures", total=len(todo)) if show_progress else records:
                 journal.add(record)
         return pd.DataFrame([journal.records[job.key] for job in jobs], columns=COLUMNS)

@@ -31,6 +31,7 @@ TAGS = ("NoInteraction", "BadQualityPhoto", "Copyright", "Text", "NA", "Watermar
 
 _COLUMNS = ("index", "user", "image_path", "tags", "age", "valence", "arousal", "emotion", "dec_factors")
 _COLUMNS += ("ambiguity", "datetime")
+_ENDS = {"index": (0, 2**31), "valence": (-3, 3), "arousal": (0, 6), "ambiguity": (0, 6)}
 _PLACE = {
     label: (petal, level)
     for petal, names in PETALS.items()
@@ -124,9 +125,10 @@ def _annotations(path: Path, problems: Problems) -> pd.DataFrame:
         if column not in raw.columns:
             raise InputError(f"{path}: lacks the column {column!r}")
     raw = raw.assign(emotion=raw["emotion"].str.lower())
-    numbers = {c: pd.to_numeric(raw[c], errors="coerce") for c in ("valence", "arousal", "ambiguity")}
-    good = raw["emotion"].isin(PLUTCHIK24) & numbers["valence"].between(-3, 3)
-    good &= numbers["arousal"].between(0, 6) & numbers["ambiguity"].between(0, 6)
+    numbers = {name: pd.to_numeric(raw[name], errors="coerce") for name in _ENDS}
+    good = raw["emotion"].isin(PLUTCHIK24)
+    for name, (low, high) in _ENDS.items():
+        good &= numbers[name].between(low, high) & (numbers[name] % 1 == 0)
     for i in raw.index[~good]:
         row = raw.loc[i, ["image_path", "emotion", "valence", "arousal", "ambiguity"]].tolist()
         problems.add("annotation", f"{path}: row {i + 2}: emotion or numbers out of range: {row}")
@@ -134,7 +136,7 @@ def _annotations(path: Path, problems: Problems) -> pd.DataFrame:
     places = [_PLACE[name] for name in raw["emotion"]]
     return pd.DataFrame(
         {
-            "index": raw["index"].astype("int64"),
+            "index": numbers["index"][good].astype("int64").to_numpy(),
             "annotator": pd.factorize(raw["user"])[0].astype("int32"),
             "path": raw["image_path"].str.lstrip("/"),
             "query": [path.split("/")[-2] if path.count("/") > 1 else "" for path in raw["image_path"]],
@@ -144,8 +146,8 @@ def _annotations(path: Path, problems: Problems) -> pd.DataFrame:
             "emotion": pd.Categorical(raw["emotion"], categories=list(PLUTCHIK24)),
             "petal": pd.Categorical([petal for petal, _ in places], categories=list(PETALS)),
             "intensity": pd.Categorical([level for _, level in places], categories=INTENSITIES, ordered=True),
-            **{name: values[good].astype("int8").to_numpy() for name, values in numbers.items()},
-            "annotated": pd.to_datetime(raw["datetime"]),
+            **{name: numbers[name][good].astype("int8").to_numpy() for name in list(_ENDS)[1:]},
+            "annotated": pd.to_datetime(raw["datetime"], format="ISO8601", errors="coerce"),
         }
     )
 

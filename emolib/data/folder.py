@@ -3,6 +3,7 @@ pictures."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,7 +116,17 @@ def _read_table(path: Path) -> tuple[pd.DataFrame, bool]:
     kind = schema.field("image").type if "image" in schema.names else None
     embedded = kind is not None and (pa.types.is_struct(kind) or pa.types.is_binary(kind))
     columns = [name for name in schema.names if not (embedded and name == "image")]
-    return read_parquet(path, columns).to_pandas(), embedded
+    return _named_classes(read_parquet(path, columns).to_pandas(), schema.metadata or {}), embedded
+
+
+def _named_classes(frame: pd.DataFrame, metadata: dict) -> pd.DataFrame:
+    """The names in place of class numbers, where the file was written by the `datasets` library."""
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    for column, feature in features.items():
+        if column in frame and isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+            names = dict(enumerate(feature["names"]))
+            frame[column] = frame[column].map(names)
+    return frame
 
 
 def _fault(root: Path, name) -> str | None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from emolib.data._files import picture_bytes, read_parquet
 from emolib.data.problems import Problems
-from emolib.runtime import InputError, atomic_write, one_of
+from emolib.runtime import InputError, atomic_write, one_of, progress
 
 # Parquet schema of the fixed columns. `path` is relative to the manifest's root; `member` is the row of a
 # parquet file or the entry of a zip that `path` names, null for a plain file. `people` is null where it is
@@ -145,11 +145,12 @@ class Manifest:
         }
         return replace(self, labels=tuple(labels), frame=self.frame.assign(**columns))
 
-    def check(self, on_error: str = "skip") -> Manifest:
+    def check(self, on_error: str = "skip", *, show_progress: bool = False) -> Manifest:
         """Decode every picture; the manifest of the good ones, the broken ones counted and named in
         `problems`."""
         problems, good = Problems(on_error), []
-        for index in range(len(self)):
+        indices = range(len(self))
+        for index in progress(indices, "decoding") if show_progress else indices:
             try:
                 self.image(index)
                 good.append(index)

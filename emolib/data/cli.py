@@ -1,0 +1,167 @@
+"""`emolib data ...`: make and inspect manifests, fetch FindingEmo's or other listed pictures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import zipfile
+from pathlib import Path
+
+from emolib.runtime import InputError
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    """Add `data` and its commands; a chosen command is in `args.run`, to be called with `args`."""
+    parser = subparsers.add_parser("data", help="read data sets, fetch pictures", description=__doc__)
+    commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+    _add_import(commands)
+    _add_show(commands)
+    _add_findingemo(commands)
+    _add_download(commands)
+    command = commands.add_parser("standin", help="write a made-up data set in EmoSet-118K's layout")
+    command.add_argument("folder", type=Path)
+    command.add_argument("-n", type=int, default=80, help="pictures (default: %(default)s)")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=_standin)
+    return parser
+
+
+def _add_import(commands) -> None:
+    command = commands.add_parser("import", help="folder, EmoSet folder or zip, or table -> manifest")
+    command.add_argument(
+        "source", type=Path, help="folder of pictures, metadata.csv/.parquet, EmoSet folder or zip"
+    )
+    command.add_argument("-o", "--output", type=Path, required=True, help="the manifest to write (.parquet)")
+    command.add_argument("--labels", help="a set (mikels, plutchik8, ...) or names with commas, in order")
+    command.add_argument(
+        "--skip-bad", action="store_true", help="count and leave out faulty rows and pictures"
+    )
+    command.add_argument("--no-check", action="store_true", help="do not decode every picture")
+    command.set_defaults(run=_import)
+
+
+def _add_show(commands) -> None:
+    command = commands.add_parser("show", help="what a manifest holds")
+    command.add_argument("manifest", type=Path)
+    command.set_defaults(run=_show)
+
+
+def _add_findingemo(commands) -> None:
+    command = commands.add_parser("findingemo", help="FindingEmo's annotations: counts, manifest")
+    command.add_argument("-o", "--output", type=Path, help="write a manifest (.parquet)")
+    command.add_argument("--pictures", type=Path, help="the folder they were downloaded to")
+    command.set_defaults(run=_findingemo)
+
+
+def _add_download(commands) -> None:
+    command = commands.add_parser("download", help="fetch FindingEmo's pictures, or those of a list")
+    command.add_argument(
+        "--to", type=Path, required=True, help="the folder to fill; repeat the command to resume"
+    )
+    command.add_argument("--urls", type=Path, help="a CSV with url[,path][,emotion] instead of FindingEmo")
+    command.add_argument("--limit", type=int, help="so many pictures, emotions in turn")
+    command.add_argument("--seed", type=int, default=0, help="which pictures --limit takes")
+    command.add_argument("--workers", type=int, default=16)
+    command.add_argument("--interval", type=float, default=1.0, help="seconds between requests to one host")
+    command.add_argument("--timeout", type=float, default=90.0, help="seconds for one picture")
+    command.add_argument("--max-mb", type=float, default=30.0, help="largest picture")
+    command.add_argument("--no-wayback", action="store_true", help="do not ask the Wayback Machine")
+    command.add_argument("--retry-failed", action="store_true", help="try again what failed in earlier runs")
+    command.add_argument("--verify", action="store_true", help="compare checksums of what is there")
+    command.add_argument("--allow-private", action="store_true", help="allow private and loopback addresses")
+    command.set_defaults(run=_download)
+
+
+def _import(args: argparse.Namespace) -> int:
+    from emolib.data import emoset, folder
+
+    on_error = "skip" if args.skip_bad else "refuse"
+    if zipfile.is_zipfile(args.source) or (args.source / "info.json").is_file():
+        manifest = emoset.read(args.source, on_error=on_error).manifest()
+    else:
+        manifest = folder.read(args.source, labels=_labels(args.labels), on_error=on_error)
+    problems = [manifest.problems]
+    if not args.no_check:
+        manifest = manifest.check(on_error, show_progress=True)
+        problems.append(manifest.problems)
+    manifest.save(args.output)
+    for line in [line for found in problems for line in found.lines]:
+        print(f"skipped {line}", file=sys.stderr)
+    skipped = sum(len(found.lines) for found in problems)
+    print(f"{args.output}: {len(manifest)} pictures, {skipped} skipped")
+    return 0
+
+
+def _labels(text: str | None) -> tuple[str, ...] | None:
+    from emolib.emotions.sets import SETS
+
+    if text is None:
+        return None
+    return tuple(SETS[text]) if text in SETS else tuple(name.strip() for name in text.split(","))
+
+
+def _show(args: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from emolib.data import manifest
+
+    found = manifest.load(args.manifest)
+    frame = found.frame.fillna({"split": "-", "emotion": "-"})
+    table = pd.crosstab(frame["emotion"], frame["split"])
+    order = [name for name in (*found.labels, "-") if name in table.index]
+    print(f"{args.manifest}: {len(found)} pictures from {found.source or 'an unnamed source'}")
+    print(f"labels in order: {', '.join(found.labels)}")
+    if len(found):
+        print(table.loc[order].to_string())
+    return 0
+
+
+def _findingemo(args: argparse.Namespace) -> int:
+    from emolib.data import findingemo
+
+    data = findingemo.read()
+    for name, count in data.counts.items():
+        print(f"{count:7d} {name}")
+    if args.output:
+        made = data.manifest(args.pictures)
+        made.save(args.output)
+        print(f"{args.output}: {len(made)} pictures")
+    return 0
+
+
+def _download(args: argparse.Namespace) -> int:
+    from emolib.data import download, findingemo
+    from emolib.data.download import Limits, Settings
+
+    for name in ("workers", "timeout", "max_mb"):
+        if getattr(args, name) <= 0:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be greater than 0")
+    pictures = download.read_list(args.urls) if args.urls else findingemo.read().frame
+    settings = Settings(
+        limits=Limits(total_timeout=args.timeout, max_bytes=int(args.max_mb * 2**20)),
+        workers=args.workers,
+        interval=args.interval,
+        allow_private=args.allow_private,
+        **({"wayback": None} if args.no_wayback else {}),
+    )
+    found = download.download(
+        pictures,
+        args.to,
+        settings=settings,
+        limit=args.limit,
+        seed=args.seed,
+        retry_failed=args.retry_failed,
+        verify=args.verify,
+    )
+    counts = found["status"].value_counts()
+    summary = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing to do"
+    print(f"{args.to}: {summary} (record: {args.to / download.RECORD})")
+    return 0
+
+
+def _standin(args: argparse.Namespace) -> int:
+    from emolib.data import emoset
+
+    folder = emoset.write_standin(args.folder, args.n, args.seed)
+    print(f"{folder}: {args.n} made-up pictures in EmoSet's layout")
+    return 0

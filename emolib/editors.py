@@ -91,6 +91,8 @@ class Img2Img:
 
     def __post_init__(self) -> None:
         steps_taken(self.num_inference_steps, self.strength)
+        if not math.isfinite(self.guidance_scale):
+            raise InputError(f"guidance_scale must be a finite number, not {self.guidance_scale}")
         self.backbone.timesteps(self.num_inference_steps)
 
     @torch.no_grad()

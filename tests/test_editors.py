@@ -122,6 +122,7 @@ def test_more_strength_never_takes_fewer_steps(steps, first, second):
         ({"strength": 1.2}, "strength must lie in"),
         ({"strength": -0.1}, "strength must lie in"),
         ({"strength": float("nan")}, "strength must lie in"),
+        ({"guidance_scale": float("inf")}, "guidance_scale must be a finite number"),
         ({"num_inference_steps": 0}, "num_inference_steps must be 1 to 1000, not 0"),
     ],
 )

@@ -242,6 +242,23 @@ def test_feather_lies_inside_and_picture_borders_are_no_rim():
     assert torch.allclose(images.feather(torch.ones(5, 5), 3), torch.ones(5, 5))
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 12))
+def test_feather_is_the_clipped_box_blur(seed, width):
+    mask = (torch.rand((13, 17), generator=torch.Generator().manual_seed(seed)) > 0.4).float()
+    padded = torch.nn.functional.pad(mask[None, None], (width,) * 4, mode="replicate")
+    blurred = torch.nn.functional.avg_pool2d(padded, 2 * width + 1, stride=1)[0, 0]
+    expected = (2 * blurred - 1).clamp(0, 1) * mask
+    torch.testing.assert_close(images.feather(mask, width), expected, rtol=0, atol=1e-6)
+
+
+def test_pictures_beside_each_other():
+    a, b = torch.zeros(2, 3, 4, 5), torch.ones(2, 3, 4, 2)
+    pair = images.beside(a, b)
+    assert pair.shape == (2, 3, 4, 7)
+    assert torch.equal(images.crop(pair, (5, 0, 7, 4)), b)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**31), st.integers(0, 5))
 def test_paste_leaves_everything_outside_bit_identical(seed, width):

@@ -1,0 +1,7 @@
+"""`python -m emolib` is the command line."""
+
+import sys
+
+from emolib.cli import main
+
+sys.exit(main())

@@ -1,0 +1,173 @@
+"""Bad input on the command line: exit code 2, one line that says what and how to mend it, nothing written."""
+
+import io
+import os
+import struct
+import zlib
+
+import pytest
+import tiny_pipelines
+from PIL import Image
+
+from emolib import cli
+
+GOOD = {"picture": "good.png", "--to": "anger", "-o": "out.png", "--model": "minisd"}
+
+
+def encoded(mode="RGB", size=(64, 48), file_format="PNG"):
+    buffer = io.BytesIO()
+    Image.effect_noise(size, 60).convert(mode).save(buffer, file_format)
+    return buffer.getvalue()
+
+
+def bomb(width, height):
+    """A PNG that claims to be that large, in a hundred bytes."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with good and bad files, and no model anywhere."""
+    files = {
+        "good.png": encoded(),
+        "cut.jpg": encoded(file_format="JPEG")[:700],
+        "cut.png": encoded()[:-300],
+        "bomb.png": bomb(40_000, 40_000),
+        "huge.png": bomb(200_000, 200_000),
+        "text.jpg": b"this is not a picture\n",
+        "empty.png": b"",
+        "page.pdf": b"%PDF-1.7\n1 0 obj\n",
+        "page.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",
+        "weights.bin": b"\x80\x04\x95pickle",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EMOLIB_HOME", str(tmp_path))
+    return tmp_path
+
+
+def refused(capfd, folder, **changes):
+    """Run `emolib edit` with one thing changed; the one line it answers. Nothing may be written."""
+    options = {**GOOD, **changes}
+    before = sorted(folder.rglob("*"))
+    arguments = ["edit", options.pop("picture")]
+    for name, value in options.items():
+        arguments += [f"{name}={value}"] if name.startswith("--") else [name, value]
+    code = cli.main(arguments)
+    out, err = capfd.readouterr()
+    assert code == 2
+    assert out == ""
+    lines = err.splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("emolib: ")
+    assert sorted(folder.rglob("*")) == before
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("none.png", "no such file"),
+        ("cut.jpg", "get a whole copy"),
+        ("cut.png", "get a whole copy"),
+        ("bomb.png", "scale it down"),
+        ("huge.png", "scale it down"),
+        ("text.jpg", "convert it to PNG"),
+        ("empty.png", "convert it to PNG"),
+        ("page.pdf", "convert it to PNG"),
+        ("page.eps", "convert it to PNG"),
+        ("weights.bin", "convert it to PNG"),
+        (".", "not a file"),
+    ],
+)
+def test_pictures_that_cannot_be_read(folder, capfd, name, says):
+    line = refused(capfd, folder, picture=name)
+    assert name in line
+    assert says in line
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root reads everything")
+def test_a_picture_without_permission(folder, capfd):
+    (folder / "good.png").chmod(0)
+    assert "cannot be read" in refused(capfd, folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"--to": "angr"}, "did you mean 'angry'?"),
+        ({"--to": "zzzz"}, "choose among neutral, amusement"),
+        ({"--to": ""}, "no emotion is known"),
+        ({"--to": "happiness"}, "could be amusement or contentment or excitement"),
+        ({"--model": "minsd"}, "did you mean 'minisd'?"),
+        ({"--model": "stable diffusion"}, "give minisd, sd15, sd21, sdxl, a folder, or a Hub id"),
+        ({"--model": "minisd"}, "MiniSD is not in"),
+        ({"--model": "sd15"}, "the Hub cannot be reached"),
+        ({"--model": "someone/something"}, "the Hub cannot be reached"),
+        ({"--model": "."}, "has no model_index.json"),
+        ({"--model": "good.png"}, "not a diffusers model folder"),
+        ({"-o": "none/out.png"}, "output folder 'none' does not exist"),
+        ({"-o": "."}, "is a folder"),
+        ({"-o": "out.xyz"}, "change the suffix"),
+        ({"-o": "out"}, "change the suffix"),
+        ({"-o": "good.png"}, "is the source picture"),
+        ({"--strength": "1.5"}, "strength must lie in [0, 1], not 1.5"),
+        ({"--strength": "nan"}, "strength must lie in [0, 1], not nan"),
+        ({"--box": "1,2,3"}, "give four whole numbers"),
+        ({"--box": "a,b,c,d"}, "give four whole numbers"),
+        ({"--box": "10,10,5,20"}, "inside the 64 x 48 picture"),
+        ({"--box": "0,0,65,48"}, "inside the 64 x 48 picture"),
+        ({"--device": "gpu"}, "unknown device 'gpu'"),
+        ({"--memory": "lo"}, "did you mean 'low'"),
+    ],
+    ids=lambda value: ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
+)
+def test_options_that_cannot_be_followed(folder, capfd, changes, says):
+    assert says in refused(capfd, folder, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"--steps": "0"}, "num_inference_steps must be 1 to 1000, not 0"),
+        ({"--steps": "1001"}, "num_inference_steps must be 1 to 1000, not 1001"),
+        ({"--guidance-scale": "inf"}, "guidance_scale must be a finite number"),
+        ({"--prompt": "a {mood} face"}, "may stand in braces"),
+    ],
+)
+def test_settings_that_the_model_cannot_follow(folder, capfd, changes, says):
+    changes["--model"] = str(tiny_pipelines.folder("sd"))
+    capfd.readouterr()  # what making the tiny model says
+    lines = refused_after_start(capfd, folder, **changes)
+    assert says in lines[-1]
+
+
+def refused_after_start(capfd, folder, **changes):
+    options = {**GOOD, **changes}
+    arguments = ["edit", options.pop("picture"), "-o", options.pop("-o")]
+    before = sorted(folder.rglob("*"))
+    assert cli.main([*arguments, *(f"{name}={value}" for name, value in options.items())]) == 2
+    assert sorted(folder.rglob("*")) == before
+    return capfd.readouterr().err.splitlines()
+
+
+def test_an_old_output_survives_a_failed_edit(folder, capfd):
+    (folder / "out.png").write_bytes(b"old")
+    refused(capfd, folder, picture="cut.jpg")
+    assert (folder / "out.png").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "LA", "1"])
+def test_odd_but_valid_pictures_are_edited(folder, capfd, mode):
+    file_format = "TIFF" if mode == "CMYK" else "PNG"
+    (folder / "odd").write_bytes(encoded(mode, file_format=file_format))
+    model = str(tiny_pipelines.folder("sd"))
+    command = ["edit", "odd", "--to", "awe", "-o", "odd-out.png", "--model", model, "--steps", "1"]
+    assert cli.main(command) == 0
+    assert Image.open("odd-out.png").size == (64, 48)

@@ -200,3 +200,12 @@ def test_presence_marks_the_units_of_each_variant():
     assert table.shape == (len(prototypes.variants("contempt")), len(facs.AUS))
     shown = {au for au, seen in zip(facs.AUS, table.any(axis=0), strict=True) if seen}
     assert shown == {"AU12", "AU14"}
+
+
+def test_every_prototype_is_nearest_to_its_own_emotion():
+    faces = [(e, p.aus) for e in sets.EKMAN7 for p in prototypes.variants(e)]
+    rows = [[facs.arkit_to_aus(facs.aus_to_arkit(aus)).get(au, 0) for au in facs.AUS] for _, aus in faces]
+    assert prototypes.nearest(rows, sets.EKMAN7) == [e for e, _ in faces]
+    assert prototypes.nearest(0.3 * np.array(rows), sets.EKMAN7) == [e for e, _ in faces]  # direction only
+    with pytest.raises(InputError, match="action units come as"):
+        prototypes.nearest(np.zeros(3))

@@ -1,6 +1,7 @@
 """Figures: what is drawn must be what was given (areas, positions, numbers), and labels must be readable."""
 
 import itertools
+import json
 import subprocess
 import sys
 
@@ -12,8 +13,8 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from emolib.emotions import facs, sets  # noqa: E402
-from emolib.figures import emotions, labels, pictures, style  # noqa: E402
+from emolib.emotions import facs, ratings, sets  # noqa: E402
+from emolib.figures import emotions, labels, measured, pictures, style  # noqa: E402
 from emolib.runtime import InputError  # noqa: E402
 
 
@@ -103,13 +104,42 @@ def test_density_cells_are_centred_on_whole_numbers_and_sum_to_one():
     assert fine.get_array().size == 1600 and fine.get_array().sum() == pytest.approx(1)
 
 
-def test_means_are_drawn_where_they_are():
+def test_points_are_drawn_where_they_are():
     ax = style.axes_of(None, (6, 5))
     ax.set(xlim=(-1, 1), ylim=(-1, 1))
-    emotions.va_means(["joy", "anger"], [[0.5, 0.2], [-0.5, 0.6]], ax=ax)
+    emotions.points(["joy", "anger"], [[0.5, 0.2], [-0.5, 0.6]], ax=ax)
     dots = [line.get_xydata()[0].tolist() for line in ax.lines if line.get_marker() == "o"]
     assert dots == [[0.5, 0.2], [-0.5, 0.6]]
     assert texts(ax) == ["joy", "anger"]
+
+
+def test_means_come_with_both_intervals_inside_the_axes():
+    means = ratings.label_means(["joy"] * 4 + ["fear"] * 4, np.arange(16.0).reshape(8, 2), draws=50)
+    ax = emotions.va_means(means)
+    bars = [line.get_xydata() for line in ax.lines if len(line.get_xydata()) == 2]
+    k = means.names.index("joy")
+    joy = [[means.low[k, 0], means.mean[k, 1]], [means.high[k, 0], means.mean[k, 1]]]
+    assert any(np.allclose(bar, joy) for bar in bars)
+    (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
+    assert all(x0 < x < x1 and y0 < y < y1 for bar in bars for x, y in bar)
+    ax = emotions.label_intervals(means, axis=1)
+    assert texts(ax) == ["n = 4", "n = 4"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["fear", "joy"]
+
+
+def test_measured_keeps_what_is_true_and_refuses_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMOLIB_HOME", str(tmp_path))
+    m = measured.Measured("01")
+    m.add("rate", 0.5, 0.4, 0.6, 12)
+    m.add_means("mean", ratings.label_means(["joy", "joy"], [1, 3], draws=20))
+    assert m.table().loc["rate"].tolist() == [0.5, 0.4, 0.6, 12]
+    assert m.table().loc["mean: joy", "value"] == 2 and m.table().loc["mean: joy", "n"] == 2
+    for row in (("rate", 1, 0, 2, 3), ("b", 1, 2, 3, 4), ("c", float("nan"), 0, 1, 2), ("d", 1, 0, 2, 0)):
+        with pytest.raises(InputError):
+            m.add(*row)
+    path = m.write()
+    assert path == tmp_path / "reports" / "data" / "01.json"
+    assert json.loads(path.read_text()) == {"lesson": "01", "measured": m.rows}
 
 
 def test_au_heatmap_drops_silent_units_and_prints_the_rest():

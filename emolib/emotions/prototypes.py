@@ -6,12 +6,13 @@ stereotypes), so an emotion has several, and `sample` draws one and perturbs it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from emolib.emotions import sets
-from emolib.emotions.facs import AUS
+from emolib.emotions.facs import AUS, arkit_to_aus, aus_to_arkit
 from emolib.runtime import InputError, one_of
 
 LETTERS = {"A": 0.2, "B": 0.4, "C": 0.6, "D": 0.8, "E": 1.0, "x": 0.3, "y": 0.6, "z": 1.0}
@@ -160,3 +161,21 @@ def presence(emotion: str) -> np.ndarray:
     """bool (variants, len(AUS)): which action units each variant shows, sides joined."""
     rows = [{au.rstrip("LR") for au in p.aus} for p in variants(emotion)]
     return np.array([[au in row for au in AUS] for row in rows])
+
+
+def nearest(aus, emotions: Sequence[str] = sets.MIKELS) -> list[str]:
+    """The emotion whose prototype, any variant, each action-unit vector is most similar to (cosine).
+
+    `aus`: (N, len(AUS)), as read off a face driven by ARKit units; prototypes are passed through those
+    units too, so that what they cannot show counts on neither side. A face at rest gets the first emotion.
+    """
+    faces = [(e, p.aus) for e in emotions for p in variants(e)]
+    ideal = np.zeros((len(faces), len(AUS)))
+    for row, (_, units) in zip(ideal, faces, strict=True):
+        for au, value in arkit_to_aus(aus_to_arkit(units)).items():
+            row[AUS.index(au)] = value
+    x = np.asarray(aus, dtype=np.float64)
+    if x.ndim != 2 or x.shape[1] != len(AUS):
+        raise InputError(f"action units come as (N, {len(AUS)}), got shape {x.shape}")
+    ideal /= np.maximum(np.linalg.norm(ideal, axis=1, keepdims=True), 1e-12)
+    return [faces[i][0] for i in (x @ ideal.T).argmax(axis=1)]

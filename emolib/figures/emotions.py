@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from emolib.emotions import colours, facs, sets, spaces
+from emolib.emotions.ratings import LabelMeans
 from emolib.figures import labels, style
 from emolib.runtime import InputError, one_of
 
@@ -110,20 +111,40 @@ def va_density(valence, arousal, *, scale: str = "findingemo", ax: Axes | None =
     return ax
 
 
-def va_means(
-    names: Sequence[str], means, low=None, high=None, *, ax: Axes | None = None, size: float = 9
-) -> Axes:
-    """Each emotion's mean point (n, 2) with its intervals `low`, `high` (n, 2), in its colour, labelled."""
+def points(names: Sequence[str], at, low=None, high=None, *, ax: Axes | None = None, size: float = 9) -> Axes:
+    """A labelled dot in its emotion's colour at each point (n, 2), with intervals `low`, `high` (n, 2).
+
+    Set the limits of `ax` first: the labels are laid out on what is there.
+    """
     ax = style.axes_of(ax, (6, 5))
-    m = np.asarray(means, dtype=float)
-    papers = [colours.colour(name) for name in names]
-    for i, paper in enumerate(papers):
+    m = np.asarray(at, dtype=float)
+    for i, name in enumerate(names):
         if low is not None:
             ax.plot([low[i][0], high[i][0]], [m[i, 1]] * 2, color=style.INK, lw=1.2, zorder=3)
             ax.plot([m[i, 0]] * 2, [low[i][1], high[i][1]], color=style.INK, lw=1.2, zorder=3)
-        ax.plot(m[i, 0], m[i, 1], "o", ms=8, color=paper, mec=style.INK, mew=0.8, zorder=4)
+        ax.plot(m[i, 0], m[i, 1], "o", ms=8, color=colours.colour(name), mec=style.INK, mew=0.8, zorder=4)
     labels.spread(ax, m[:, 0], m[:, 1], names, size=size)
     return ax
+
+
+def va_means(means: LabelMeans, *, ax: Axes | None = None, size: float = 9) -> Axes:
+    """Mean (valence, arousal) per label with both intervals, from `ratings.label_means`, on new axes or on
+    top of what `ax` shows."""
+    if ax is None:
+        ax = style.axes_of(None, (8.5, 5.5))
+        spans = [(means.low[:, k].min(), means.high[:, k].max()) for k in range(2)]
+        (x0, x1), (y0, y1) = [(a - 0.08 * (b - a), b + 0.15 * (b - a)) for a, b in spans]
+        ax.set(xlim=(x0, x1), ylim=(y0, y1), xlabel="valence", ylabel="arousal")
+        ax.grid()
+    return points(means.names, means.mean, means.low, means.high, ax=ax, size=size)
+
+
+def label_intervals(means: LabelMeans, axis: int = 0, *, ax: Axes | None = None) -> Axes:
+    """Mean and interval per label in its colour, with n, from `ratings.label_means`."""
+    papers = [colours.colour(name) for name in means.names]
+    notes = [f"n = {n:,}" for n in means.n]
+    centre, low, high = (part[:, axis] for part in (means.mean, means.low, means.high))
+    return style.intervals(means.names, centre, low, high, ax=ax, colours=papers, notes=notes)
 
 
 def au_heatmap(matrix, rows: Sequence[str], *, least: float = 0.05, ax: Axes | None = None) -> Axes:

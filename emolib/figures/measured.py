@@ -1,0 +1,49 @@
+"""The numbers a lesson reports: collected with their intervals, shown as a table, written as JSON."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from emolib import runtime
+from emolib.emotions.ratings import LabelMeans
+from emolib.runtime import InputError
+
+
+class Measured:
+    """Rows of (name, value, low, high, n), n and a 95 % interval beside every number; names are unique."""
+
+    def __init__(self, lesson: str) -> None:
+        """`lesson`: its two digits, e.g. "01"; the file is reports/data/01.json."""
+        self.lesson = lesson
+        self.rows: list[dict] = []
+
+    def add(self, name: str, value: float, low: float, high: float, n: int) -> None:
+        """One number with its interval. InputError unless low <= value <= high, n > 0 and the name is new."""
+        row = {"name": name, "value": float(value), "low": float(low), "high": float(high), "n": int(n)}
+        if not all(math.isfinite(row[key]) for key in ("value", "low", "high")) or n <= 0:
+            raise InputError(f"{name}: a measured number needs a finite interval and n > 0, got {row}")
+        if not low <= value <= high:
+            raise InputError(f"{name}: {value:g} is not inside its interval [{low:g}, {high:g}]")
+        if any(old["name"] == name for old in self.rows):
+            raise InputError(f"{name!r} is measured already; give every number a name of its own")
+        self.rows.append(row)
+
+    def add_means(self, name: str, means: LabelMeans, axis: int = 0) -> None:
+        """One row per label, "name: label", from `ratings.label_means`."""
+        for i, label in enumerate(means.names):
+            ends = means.low[i, axis], means.high[i, axis]
+            self.add(f"{name}: {label}", means.mean[i, axis], *ends, means.n[i])
+
+    def table(self) -> pd.DataFrame:
+        """The rows so far, indexed by name."""
+        return pd.DataFrame(self.rows, columns=["name", "value", "low", "high", "n"]).set_index("name")
+
+    def write(self) -> Path:
+        """Write reports/data/<lesson>.json, atomically; returns its path."""
+        path = runtime.repo_path("reports", "data", f"{self.lesson}.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        runtime.write_json(path, {"lesson": self.lesson, "measured": self.rows})
+        return path

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -42,11 +43,11 @@ def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
     is missing, not a picture of a known format, truncated or broken, or has more than `max_pixels`.
     """
     name = "the picture" if isinstance(source, bytes) else str(source)
-    data = source if isinstance(source, bytes) else _read(Path(source))
+    stream = io.BytesIO(source) if isinstance(source, bytes) else _stream(Path(source))
     try:
-        with warnings.catch_warnings():
+        with stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about bombs and odd metadata; the limit is ours
-            with Image.open(io.BytesIO(data), formats=READABLE) as image:
+            with Image.open(stream, formats=READABLE) as image:
                 width, height = image.size
                 if width * height > max_pixels:
                     raise InputError(_too_large(name, f"{width} x {height}", max_pixels))
@@ -64,13 +65,13 @@ def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
         raise InputError(f"{name}: broken or truncated picture ({reason}); get a whole copy of it") from None
 
 
-def _read(path: Path) -> bytes:
+def _stream(path: Path) -> BinaryIO:
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if not path.is_file():
         raise InputError(f"{path}: not a file; give a picture file")
     try:
-        return path.read_bytes()
+        return path.open("rb")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
@@ -165,16 +166,16 @@ def feather(mask: Tensor, width: int) -> Tensor:
 
     The slope is `width` pixels wide and lies inside the mask, so that nothing outside changes; the picture's
     own border is no rim."""
-    inside = (mask != 0).double()
+    inside = (mask != 0).float()
     if width > 0:
         sums = F.pad(inside[None, None], (width,) * 4, mode="replicate")[0, 0]
         size = 2 * width + 1
-        for dim in (0, 1):  # running sums: wide rims of large pictures cost no more than narrow ones
+        for dim in (0, 1):  # running sums, exact in float32: a wide rim costs no more than a narrow one
             total = F.pad(sums.cumsum(dim), (1, 0) if dim else (0, 0, 1, 0))
             count = total.shape[dim] - size
             sums = total.narrow(dim, size, count) - total.narrow(dim, 0, count)
         inside = (2 * sums / size**2 - 1).clamp(0, 1) * inside  # the blur is 1/2 on a straight rim
-    return inside.float()
+    return inside
 
 
 def paste(images: Tensor, patch: Tensor, box: Box, opacity: Tensor) -> Tensor:

@@ -50,6 +50,9 @@ def test_petals_and_dyads_are_published_and_exact():
 def test_what_is_ours_says_so():
     text = mappings.explain("plutchik24", "mikels", "serenity")
     assert text == "serenity -> contentment 1.00 (ours: joy split by arousal)"
+    kinds = {e.source: e.kind for e in mappings.mapping("plutchik24", "mikels").entries}
+    assert kinds["grief"] == kinds["fear"] == "published"  # a shade of a petal whose word both sets share
+    assert kinds["boredom"] == kinds["joy"] == "ours"
     awe = [e for e in mappings.mapping("mikels", "plutchik8").entries if e.source == "awe"]
     assert [(e.target, e.kind) for e in awe] == [("fear", "published"), ("surprise", "published")]
     chain = mappings.mapping("dyads", "mikels")

@@ -45,16 +45,9 @@ _SHADES = """
         acceptance: contentment 1 | pleasant and calm
         trust: contentment 1 | pleasant and calm
         admiration: awe .5, contentment .5 | pleasant, directed at something great
-        apprehension: fear 1 | petal
-        terror: fear 1 | petal
         distraction: awe .5, excitement .5 | as surprise
         amazement: awe 1 | aroused, directed at something great
-        pensiveness: sadness 1 | petal
-        grief: sadness 1 | petal
-        boredom: disgust .5, sadness .5 | petal, but low arousal
-        loathing: disgust 1 | petal
-        annoyance: anger 1 | petal
-        rage: anger 1 | petal
+        boredom: disgust .5, sadness .5 | its petal, but calm
         interest: contentment .5, excitement .5 | mildly aroused, pleasant
         anticipation: excitement 1 | optimism is anticipation and joy
         vigilance: excitement .5, fear .5 | aroused, valence open"""
@@ -117,8 +110,12 @@ def _published() -> dict[tuple[str, str], dict[str, tuple[list[tuple[str, float]
     def dyad(name: str) -> tuple[list[tuple[str, float]], str]:
         return [(sets.DYADS[name].first, 0.5), (sets.DYADS[name].second, 0.5)], DYAD
 
+    named = {x: ([(sets.petal(x), 1.0)], PETAL) for x in sets.PLUTCHIK24 if sets.petal(x) in sets.MIKELS}
+    del named["boredom"]  # its petal is disgust, but so calm a state is as near to sadness: ours, below
     return {
         ("plutchik24", "plutchik8"): {x: ([(sets.petal(x), 1.0)], PETAL) for x in sets.PLUTCHIK24},
+        ("plutchik24", "mikels"): named,
+        ("plutchik24", "emofaces-all"): named,
         ("plutchik8", "plutchik24"): {x: ([(x, 1.0)], PETAL) for x in sets.PLUTCHIK8},
         ("dyads", "plutchik8"): {x: dyad(x) for x in sets.DYADS},
         ("mikels", "plutchik8"): {"awe": dyad("awe")},

@@ -34,7 +34,7 @@ benchmark: $(STAMP) ## run the timings in benchmarks/
 
 clean: ## remove caches and generated pages (not .venv, data/ or reports/data/)
 	rm -rf .pytest_cache .ruff_cache .hypothesis reports/executed reports/*.html
-	find emolib tests data -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The pins are for Python 3.11 and newer; 3.10 takes what the ranges of pyproject.toml give it.
 # torch is named beside them so that pip can settle on no other.

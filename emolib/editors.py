@@ -164,37 +164,41 @@ class PerPerson:
         """(B, 3, H, W) scenes in, the same out. InputError: a bad box, mask, picture number, no emotion."""
         if not people:
             return images.clone()
-        for person in people:
-            if not 0 <= person.picture < len(images):
-                raise InputError(f"there is no picture {person.picture}; the batch has {len(images)}")
-            if person.emotion is None and emotion is None:
-                raise InputError("name an emotion, for the call or for each person")
+        check_targets(people, emotion, len(images))
         height, width = images.shape[-2:]
         boxes = [pictures.square_box(person.box, height, width, margin=self.margin) for person in people]
-        masks = [opacity_mask(person.mask, box, images) for person, box in zip(people, boxes, strict=True)]
+        masks = [target_mask(person.mask, box, images) for person, box in zip(people, boxes, strict=True)]
         crops = torch.cat(
             [
                 pictures.resize(pictures.crop(images[person.picture, None], box), self.size)
                 for person, box in zip(people, boxes, strict=True)
             ]
         )
-        labels = [person.emotion or emotion for person in people]
         known = [person.description for person in people]
         extra = {} if set(known) == {PERSON} else {"description": known}
+        labels = [person.emotion or emotion for person in people]
         edited = self.editor(crops, labels, generator=generator, **extra)
         result = images.clone()
         for i, (person, box, mask) in enumerate(zip(people, boxes, masks, strict=True)):
             if torch.equal(edited[i], crops[i]):
                 continue  # nothing was edited: do not let the resampling show
-            side = box[2] - box[0]
-            patch = pictures.resize(edited[i, None], side)
+            side, spot = box[2] - box[0], slice(person.picture, person.picture + 1)
             opacity = pictures.feather(mask, round(self.feather * side))
-            spot = slice(person.picture, person.picture + 1)
+            patch = pictures.resize(edited[i, None], side)
             result[spot] = pictures.paste(result[spot], patch, box, opacity)
         return result
 
 
-def opacity_mask(mask: Any, box: pictures.Box, images: Tensor) -> Tensor:
+def check_targets(people: Sequence[Target], emotion: str | None, n: int) -> None:
+    """InputError if a target's picture is not among the n, or nothing says what it should feel."""
+    for person in people:
+        if not 0 <= person.picture < n:
+            raise InputError(f"there is no picture {person.picture}; the batch has {n}")
+        if person.emotion is None and emotion is None:
+            raise InputError("name an emotion, for the call or for each person")
+
+
+def target_mask(mask: Any, box: pictures.Box, images: Tensor) -> Tensor:
     """Where a target may change: bool (H, W), its mask (default everywhere) within its crop. InputError."""
     height, width = images.shape[-2:]
     inside = torch.zeros((height, width), dtype=torch.bool, device=images.device)

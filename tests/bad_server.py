@@ -114,6 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_silent(self, name):
         self.send(200, length=10_000)
         self.server.gate.wait(5)
+        self.close_connection = True
 
     def do_truncated(self, name):
         body = picture(name)

@@ -59,6 +59,12 @@ def test_what_goes_wrong_is_named_and_leaves_no_file(server, tmp_path, address, 
     server.gate.set()
 
 
+def test_silence_does_not_outlast_the_whole_request(server, tmp_path):
+    settings = Settings(Limits(2, 30, 0.4, 2**20), interval=0, retries=2, wayback=None)
+    found = fetch(server, tmp_path, wanted(x="/silent/x"), settings)
+    assert "slower than 0.4 s" in found.loc["x.jpg", "reason"] and server.hits["/silent/x"] == 1
+
+
 def test_a_body_without_end_is_cut_off(server, tmp_path):
     fetch(server, tmp_path, wanted(x="/big/unstated"))
     assert server.gave_up.wait(5)  # the server could not get rid of its 50 MB

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from emolib.data import _journal, _net, download
-from emolib.data.download import Settings, read_list
+from emolib.data.download import Settings, read_list, status
 from emolib.runtime import InputError
 from tests.bad_server import BadServer, picture
 from tests.downloads import LIMITS, SITE, fetch, wanted

@@ -46,9 +46,7 @@ class HostQueue:
                 if self._planned.get(host) != when:
                     continue
                 del self._planned[host]
-                if not self._tasks[host] or self._out[host] >= self._per_host:
-                    continue
-                if self._start(host) > now:
+                if self._start(host) > now:  # the host was paused since
                     self._wake(host)
                     continue
                 task = heapq.heappop(self._tasks[host])[2]

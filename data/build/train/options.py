@@ -1,0 +1,83 @@
+"""The options all recipes share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from emolib.runtime import InputError, repo_path
+from train.loop import Plan
+
+TIMES = "It can be stopped at any time (exit code 3); the same command goes on at its last checkpoint."
+
+
+def parser(name: str, text: str, **defaults: float) -> argparse.ArgumentParser:
+    """`--help` of the recipe `name`; `defaults` are its steps, batch, lr and other fields of `loop.Plan`."""
+    plan = Plan(Path(), **defaults)
+    out = argparse.ArgumentParser(
+        prog=f"python -m train.{name}",
+        description=f"{text} {TIMES}",
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    add = out.add_argument
+    add("--data", type=Path, default=repo_path("data", "emofaces"), help="folder of portraits-*.parquet")
+    add("--work", type=Path, default=None, help=f"folder of the run (default data/build/work/{name})")
+    add("--fresh", action="store_true", help="forget the run in that folder and start again")
+    add("--steps", type=int, default=plan.steps, help=f"default {plan.steps}")
+    add("--batch", type=int, default=plan.batch, help=f"pictures a step; default {plan.batch}")
+    add("--lr", type=float, default=plan.lr, help=f"learning rate; default {plan.lr}")
+    add("--warmup", type=int, default=plan.warmup, help=f"steps; default {plan.warmup}")
+    add(
+        "--decay",
+        type=float,
+        default=plan.decay,
+        help=f"part of the run with falling rate; default {plan.decay}",
+    )
+    add("--weight-decay", type=float, default=plan.weight_decay, help=f"default {plan.weight_decay}")
+    add("--ema", type=float, default=plan.ema, help=f"decay of the averaged weights; default {plan.ema}")
+    add("--seed", type=int, default=plan.seed, help=f"default {plan.seed}")
+    add(
+        "--minutes",
+        type=float,
+        default=0.0,
+        help="stop after so many minutes, with a checkpoint; default: never",
+    )
+    add(
+        "--evaluate-every",
+        type=int,
+        default=plan.evaluate_every,
+        help=f"steps; default {plan.evaluate_every}",
+    )
+    add("--log-every", type=int, default=plan.log_every, help=f"steps; default {plan.log_every}")
+    add("--checkpoint-every", type=float, default=plan.checkpoint_every, help="seconds; default 120")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--precision", choices=("bf16", "no"), default="bf16", help="autocast; default bf16")
+    add("--compile", action="store_true", help="torch.compile the network: pays on a GPU, and over hours")
+    add("--threads", type=int, default=0, help="CPU threads; default: torch's choice")
+    return out
+
+
+def plan(args: argparse.Namespace, name: str) -> Plan:
+    """The run's plan; sets the threads, and empties the run's folder where --fresh asks for it."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.set_float32_matmul_precision("high")
+    work = args.work or repo_path("data", "build", "work", name)
+    if args.fresh:
+        for file in (work / "checkpoint.safetensors", work / "log.jsonl"):
+            file.unlink(missing_ok=True)
+    names = set(Plan.__dataclass_fields__) - {"work"}
+    return Plan(work, **{k: v for k, v in vars(args).items() if k in names})
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a recipe; wrong input is one line and exit code 2."""
+    try:
+        main()
+    except InputError as error:
+        print(f"train: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

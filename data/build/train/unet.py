@@ -1,0 +1,225 @@
+"""MiniSD's denoiser: a UNet2DConditionModel on cached latents, steered by MiniCLIP's frozen text tower.
+
+Timesteps are drawn mostly around the middle, sigmoid of a normal as in Esser et al. 2024 (arXiv 2403.03206,
+section 3.1), the rest evenly. At the end everything is assembled and saved as data/minisd.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import nn
+from transformers import AutoModelForImageClassification, CLIPTextModel, CLIPTokenizer
+
+from emolib.data._files import read_json
+from emolib.runtime import InputError, pick_device, repo_path, write_json
+from train import captions, data, files, latents, options
+from train.gauge import Gauge
+from train.loop import Plan, train
+from train.vae import face_weight
+
+SMALL = 64
+
+
+def network(
+    width: int, size: int, *, channels: tuple[int, ...] = (64, 128, 192), heads: int = 4
+) -> UNet2DConditionModel:
+    """A randomly initialised UNet for latents of `size`; all levels but the last attend to the text."""
+    levels = len(channels) - 1
+    return UNet2DConditionModel(
+        sample_size=size,
+        block_out_channels=channels,
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * levels + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * levels,
+        cross_attention_dim=width,
+        attention_head_dim=heads,  # diffusers reads this as the number of heads
+    )
+
+
+def schedule(prediction: str) -> DDIMScheduler:
+    """Stable Diffusion 1's noise levels; the clean end is level 0, not abar = 1 (edit-friendly inversion)."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction,
+    )
+
+
+def timesteps(
+    count: int, draw: torch.Generator, device: torch.device, *, mean: float, spread: float, even: float
+) -> torch.Tensor:
+    """(count,) in 0..999: part `even` uniform, the others 1000 sigmoid(normal(mean, spread)), stratified."""
+    order = torch.randperm(count, generator=draw, device=device)
+    place = ((order + torch.rand(count, generator=draw, device=device)) / count).clamp(1e-6, 1 - 1e-6)
+    middle = torch.sigmoid(mean + spread * torch.special.ndtri(place))
+    again = torch.rand(count, generator=draw, device=device)
+    uniform = torch.rand(count, generator=draw, device=device) < even
+    return (torch.where(uniform, again, middle) * 1000).long().clamp(0, 999)
+
+
+def loss_weight(abar: torch.Tensor, gamma: float, prediction: str) -> torch.Tensor:
+    """Min-SNR weights (Hang et al. 2023, arXiv 2303.09556, section 3.4) of levels `abar`; gamma 0: ones."""
+    if not gamma:
+        return torch.ones_like(abar)
+    snr = abar / (1 - abar)
+    return snr.clamp(max=gamma) / (snr if prediction == "epsilon" else snr + 1)
+
+
+@dataclass
+class Teacher:
+    """Draws a training batch and scores the network on it; everything but the network is frozen."""
+
+    people: data.Portraits
+    bank: captions.Bank
+    moments: dict[int, torch.Tensor]
+    text: CLIPTextModel
+    empty: torch.Tensor
+    scale: float
+    scheduler: DDIMScheduler
+    args: object
+    plan: Plan
+
+    def size(self, step: int) -> int:
+        """Picture size of `step`, px."""
+        return SMALL if step < self.args.small_steps else self.people.images.shape[-1]
+
+    def __call__(self, model: nn.Module, step: int, draw: torch.Generator) -> dict[str, torch.Tensor]:
+        """The loss of one step."""
+        args, device = self.args, draw.device
+        # Of a family all get the same flip, noise and time: only the expression differs.
+        rows, family = data.step_rows(self.people, self.plan.batch, self.plan.seed, step, args.siblings)
+        groups = len(rows) // family
+        flip = torch.randint(2, (groups,), generator=draw, device=device).repeat_interleave(family)
+        when = timesteps(
+            groups, draw, device, mean=args.time_mean, spread=args.time_spread, even=args.time_even
+        )
+        when = when.repeat_interleave(family)
+        which = torch.randint(self.bank.ids.shape[1], rows.shape, generator=draw, device=device)
+        dropped = torch.rand(len(rows), 1, generator=draw, device=device) < args.drop
+        ids = torch.where(dropped, self.empty, self.bank.ids[rows, which].long())
+        latent = latents.sample(self.moments[self.size(step)][rows, flip], draw) * self.scale
+        noise = torch.randn(groups, *latent.shape[1:], generator=draw, device=device).repeat_interleave(
+            family, 0
+        )
+        weight = face_weight(self.people.face_box[rows], latent.shape[-1], args.face)
+        weight = torch.where(flip.bool()[:, None, None, None], weight.flip(-1), weight)
+        return {"loss": self._error(model, latent, noise, when, ids, weight)}
+
+    def _error(self, model, latent, noise, when, ids, weight) -> torch.Tensor:
+        with torch.no_grad():
+            hidden = self.text(ids).last_hidden_state
+        noisy = self.scheduler.add_noise(latent, noise, when).contiguous(memory_format=torch.channels_last)
+        guess = model(noisy, when, hidden).sample.float()
+        kind = self.scheduler.config.prediction_type
+        target = noise if kind == "epsilon" else self.scheduler.get_velocity(latent, noise, when)
+        error = ((guess - target).pow(2) * weight).mean((1, 2, 3))
+        abar = self.scheduler.alphas_cumprod.to(when.device)[when]
+        return (error * loss_weight(abar, self.args.min_snr, kind)).mean()
+
+
+def arguments():
+    text = "Trains MiniSD's UNet and saves data/minisd. Needs data/miniclip, train.vae and the guide judge."
+    out = options.parser(
+        "unet", text, steps=30000, batch=64, lr=4e-4, ema=0.999, warmup=500, evaluate_every=1500
+    )
+    add, work = out.add_argument, repo_path("data", "build", "work")
+    add("--out", type=Path, default=repo_path("data", "minisd"), help="default data/minisd")
+    add("--miniclip", type=Path, default=repo_path("data", "miniclip"), help="default data/miniclip")
+    add("--vae", type=Path, default=work / "vae" / "final", help="default data/build/work/vae/final")
+    add(
+        "--judge",
+        type=Path,
+        default=repo_path("data", "judges", "guide"),
+        help="reads the samples; default the guide",
+    )
+    add("--channels", type=int, nargs="+", default=(64, 128, 192), help="default 64 128 192")
+    add("--heads", type=int, default=4, help="attention heads; default 4")
+    add("--small-steps", type=int, default=15000, help="first steps, at 64 px; default 15000")
+    add("--variants", type=int, default=16, help="captions drawn for a picture; default 16")
+    add("--drop", type=float, default=0.1, help="part of empty captions; default 0.1")
+    add("--siblings", type=float, default=0.0, help="part of the steps with whole families; default 0")
+    add("--time-mean", type=float, default=0.2, help="of the logit of time; default 0.2")
+    add("--time-spread", type=float, default=0.9, help="default 0.9")
+    add("--time-even", type=float, default=0.2, help="part of evenly drawn times; default 0.2")
+    add("--prediction", choices=("epsilon", "v_prediction"), default="epsilon", help="default epsilon")
+    add("--min-snr", type=float, default=0.0, help="gamma of min-SNR weights; default 0: off")
+    add("--face", type=float, default=0.0, help="extra weight of the face; default 0")
+    add("--samples", type=int, default=8, help="samples an emotion at each evaluation; default 8")
+    return out.parse_args()
+
+
+def pipeline(args, device: torch.device) -> StableDiffusionPipeline:
+    """MiniSD with an untrained UNet, on `device`. InputError for a missing part."""
+    for path in (args.miniclip, args.vae, args.judge):
+        if not path.is_dir():
+            raise InputError(f"{path}: not there; train it first (see python -m train --help)")
+    vae = AutoencoderKL.from_pretrained(args.vae)
+    tokenizer, text = (
+        CLIPTokenizer.from_pretrained(args.miniclip),
+        CLIPTextModel.from_pretrained(args.miniclip),
+    )
+    size = vae.config.sample_size // 2 ** (len(vae.config.block_out_channels) - 1)
+    unet = network(text.config.hidden_size, size, channels=tuple(args.channels), heads=args.heads)
+    pipe = StableDiffusionPipeline(
+        vae,
+        text.float(),
+        tokenizer,
+        unet,
+        schedule(args.prediction),
+        None,
+        None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    for part in (pipe.vae, pipe.text_encoder):
+        part.requires_grad_(False).eval()
+    return pipe.to(device)
+
+
+def export(pipe: StableDiffusionPipeline, folder: Path) -> None:
+    """Save the pipeline in fp16 safetensors; a CPU opens it in float32 unless told otherwise."""
+    with files.whole_folder(folder) as temporary:
+        pipe.to(torch.float16).save_pretrained(temporary)
+        path = temporary / "text_encoder" / "config.json"
+        write_json(path, read_json(path) | {"dtype": "float32"})
+    StableDiffusionPipeline.from_pretrained(folder)
+    print(f"saved {folder}, {files.megabytes(folder):.2f} MB")
+
+
+def main() -> None:
+    args = arguments()
+    plan, device = options.plan(args, "unet"), pick_device(args.device)
+    torch.manual_seed(plan.seed)
+    pipe = pipeline(args, device)
+    people, val = data.load("train", args.data).to(device), data.load("val", args.data).to(device)
+    native = people.images.shape[-1]
+    plan.work.mkdir(parents=True, exist_ok=True)
+    sizes = {native} | ({SMALL} if args.small_steps else set())
+    teacher = Teacher(
+        people=people,
+        bank=captions.bank(people.frame, pipe.tokenizer, variants=args.variants, seed=plan.seed).to(device),
+        moments={size: latents.posteriors(pipe.vae, people, size, plan.work) for size in sizes},
+        text=pipe.text_encoder,
+        empty=pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids.to(device),
+        scale=pipe.vae.config.scaling_factor,
+        scheduler=pipe.scheduler,
+        args=args,
+        plan=plan,
+    )
+    judge = AutoModelForImageClassification.from_pretrained(args.judge, dtype=torch.float32).to(device).eval()
+    gauge = Gauge(pipe, judge, val, plan.work, args.samples, bf16=plan.precision == "bf16")
+    evaluate = lambda model, step: gauge(model, step, teacher.size(step - 1))  # noqa: E731
+    pipe.unet = train(plan, pipe.unet, teacher, evaluate=evaluate)
+    export(pipe, args.out)
+
+
+if __name__ == "__main__":
+    options.run(main)

@@ -1,0 +1,220 @@
+"""MiniSD's autoencoder: an AutoencoderKL with f=4 and four latent channels.
+
+Loss: L1 + gradient L1 + a tiny KL term, more weight on the face, and optionally the distance between the
+guide judge's features of the picture and of its reconstruction. The first steps use 64-px pictures (the
+network is convolutional), the rest native ones. After training, mean and spread of each latent channel
+are folded into the 1x1 convolutions around the latents, so that one `scaling_factor` is right for all
+channels: the Stable Diffusion pipelines know no other normalisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import nn
+from transformers import AutoModelForImageClassification
+
+from emolib.runtime import InputError, pick_device, repo_path
+from train import data, files, options
+from train.judges import outputs
+from train.loop import Plan, train
+
+
+def network(channels: tuple[int, ...] = (32, 64, 128), size: int = 96) -> AutoencoderKL:
+    """A randomly initialised autoencoder; it shrinks by two per channel count but the last."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=channels,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=16,
+        sample_size=size,
+        force_upcast=False,
+    )
+
+
+def shrink(
+    x: torch.Tensor, weight: torch.Tensor, size: int, draw: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures and their weights at `size` px: half of the batch cut out, the other half resized."""
+    height, cut = x.shape[-1], len(x) // 2
+    top, left = torch.randint(0, height - size + 1, (2,), generator=draw, device=x.device).tolist()
+    parts = []
+    for t in (x, weight):
+        crop = t[:cut, :, top : top + size, left : left + size]
+        small = F.interpolate(
+            t[cut:], size=(size, size), mode="bilinear", antialias=True, align_corners=False
+        )
+        parts.append(torch.cat([crop, small]))
+    return parts[0].clamp(-1, 1), parts[1]
+
+
+def face_weight(box: torch.Tensor, size: int, extra: float) -> torch.Tensor:
+    """(B, 1, size, size) one outside the face boxes (parts of the width), 1 + extra inside; mean one."""
+    at = (torch.arange(size, device=box.device) + 0.5) / size
+    inside = lambda low, high: (at >= low[:, None]) & (at < high[:, None])  # noqa: E731
+    face = inside(box[:, 1], box[:, 3])[:, :, None] & inside(box[:, 0], box[:, 2])[:, None, :]
+    weight = 1 + extra * face[:, None].float()
+    return weight / weight.mean((1, 2, 3), keepdim=True)
+
+
+def reconstruction_loss(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Weighted L1 of the pictures ("l1") and of their horizontal and vertical differences ("gradient")."""
+    error = y - x
+    across, down = error.diff(dim=-1) * weight[..., 1:], error.diff(dim=-2) * weight[..., 1:, :]
+    return {"l1": (error * weight).abs().mean(), "gradient": across.abs().mean() + down.abs().mean()}
+
+
+class Features(nn.Module):
+    """Distance of two pictures in a frozen judge's first two stages, each channel over its own spread."""
+
+    def __init__(self, folder: Path, device: torch.device):
+        super().__init__()
+        judge = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32)
+        self.judge = judge.to(device).eval().requires_grad_(False)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        a, b = (self.judge(t, output_hidden_states=True).hidden_states[1:3] for t in (x, y))
+        parts = []
+        for one, other in zip(a, b, strict=True):
+            one, other = one.float(), other.float()
+            spread = one.std((0, 2, 3), keepdim=True).detach() + 1e-3
+            parts.append(((one - other) / spread).abs().mean())
+        return sum(parts) / len(parts)
+
+
+@torch.no_grad()
+def reconstruct(vae: AutoencoderKL, images: torch.Tensor, batch: int = 64) -> torch.Tensor:
+    """uint8 (N, 3, H, W) through the autoencoder and back (posterior mean): float32 in [-1, 1], on CPU."""
+    out = [
+        vae.decode(vae.encode(data.pixels(part)).latent_dist.mode()).sample for part in images.split(batch)
+    ]
+    return torch.cat([part.float().clamp(-1, 1).cpu() for part in out])
+
+
+def psnr(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """(N,) peak signal-to-noise ratio, dB, of pictures in [-1, 1] as 8-bit pictures have it."""
+    error = ((x - y).double() / 2).pow(2).mean((1, 2, 3))
+    return -10 * torch.log10(error.clamp(min=1e-12))
+
+
+@torch.no_grad()
+def fold_normalisation(vae: AutoencoderKL, images: torch.Tensor) -> dict[str, list[float]]:
+    """Shift and scale each latent channel to mean 0 and the common spread, changing no reconstruction.
+
+    The shift and scale go into the 1x1 convolutions on both sides of the latents; `scaling_factor` in the
+    configuration becomes 1 / the common spread. Returns the mean and spread the channels had.
+    """
+    parts = [vae.encode(data.pixels(part)).latent_dist.sample().float() for part in images.split(64)]
+    latents = torch.cat(parts).transpose(0, 1).flatten(1)
+    mean, spread = latents.mean(1), latents.std(1)
+    common = spread.pow(2).mean().sqrt()
+    scale = common / spread
+    before, after = vae.quant_conv, vae.post_quant_conv
+    count = len(mean)
+    before.weight[:count] *= scale[:, None, None, None]
+    before.bias[:count] = (before.bias[:count] - mean) * scale
+    before.bias[count:] += 2 * scale.log()  # the log variances
+    after.bias += after.weight[:, :, 0, 0] @ mean
+    after.weight /= scale[None, :, None, None]
+    vae.register_to_config(scaling_factor=float(1 / common))
+    return {"mean": mean.tolist(), "std": spread.tolist()}
+
+
+def arguments():
+    text = "Trains MiniSD's autoencoder on EmoFaces train."
+    out = options.parser("vae", text, steps=20000, batch=16, lr=8e-4, ema=0.999, warmup=300, decay=0.5)
+    add = out.add_argument
+    add("--channels", type=int, nargs="+", default=(32, 64, 128), help="default 32 64 128 (f=4)")
+    add("--small-steps", type=int, default=8000, help="first steps, with 64-px pictures; default 8000")
+    add("--kl", type=float, default=1e-6, help="weight of the mean KL per latent number; default 1e-6")
+    add("--gradient", type=float, default=0.5, help="weight of the differences' L1; default 0.5")
+    add(
+        "--perceptual",
+        type=float,
+        default=0.0,
+        help="weight of the guide judge's features; default 0: not used",
+    )
+    add("--face", type=float, default=1.0, help="extra weight of the face; default 1")
+    add(
+        "--judge",
+        type=Path,
+        default=repo_path("data", "judges", "guide"),
+        help="for --perceptual and the log",
+    )
+    add(
+        "--validate", type=int, default=256, help="val pictures reconstructed at each evaluation; default 256"
+    )
+    return out.parse_args()
+
+
+@dataclass
+class Teacher:
+    """Draws a training batch and scores the autoencoder on it; measures it on `val`."""
+
+    people: data.Portraits
+    val: data.Portraits
+    judge: Features | None
+    args: object
+    plan: Plan
+
+    def __call__(self, model: AutoencoderKL, step: int, draw: torch.Generator) -> dict[str, torch.Tensor]:
+        """The loss of one step, and its parts."""
+        args, people, size = self.args, self.people, self.people.images.shape[-1]
+        rows = data.batch_rows(len(people), self.plan.batch, self.plan.seed, step).to(draw.device)
+        x, weight = data.pixels(people.images[rows]), face_weight(people.face_box[rows], size, args.face)
+        flip = torch.rand(len(x), 1, 1, 1, generator=draw, device=draw.device) < 0.5
+        x, weight = torch.where(flip, x.flip(-1), x), torch.where(flip, weight.flip(-1), weight)
+        if step < args.small_steps:
+            x, weight = shrink(x, weight, 64, draw)
+        x = x.contiguous(memory_format=torch.channels_last)
+        posterior = model.encode(x).latent_dist
+        y = model.decode(posterior.sample(generator=draw)).sample.float()
+        parts = reconstruction_loss(x, y, weight)
+        parts["kl"] = posterior.kl().float().mean() / posterior.mean[0].numel()
+        loss = parts["l1"] + args.gradient * parts["gradient"] + args.kl * parts["kl"]
+        if args.perceptual:
+            parts["perceptual"] = self.judge(x, y)
+            loss = loss + args.perceptual * parts["perceptual"]
+        return {"loss": loss, **parts}
+
+    def evaluate(self, model: AutoencoderKL, step: int) -> dict[str, float]:
+        """PSNR on val, and the judge's accuracy before and after the autoencoder."""
+        val = self.val
+        again = reconstruct(model, val.images).to(val.images.device)
+        found = {"val_psnr": float(psnr(data.pixels(val.images), again).mean())}
+        if self.judge is not None:
+            for name, pictures in (("original", val.images), ("reconstructed", again)):
+                right = outputs(self.judge.judge, pictures)[:, :9].argmax(1) == val.emotion
+                found[f"val_accuracy_{name}"] = float(right.float().mean())
+        return found
+
+
+def main() -> None:
+    args = arguments()
+    plan, device = options.plan(args, "vae"), pick_device(args.device)
+    people, val = data.load("train", args.data).to(device), data.load("val", args.data)
+    some = torch.randperm(len(val), generator=torch.Generator().manual_seed(0))[: args.validate]
+    judge = Features(args.judge, device) if args.judge.is_dir() else None
+    if args.perceptual and judge is None:
+        raise InputError(f"{args.judge}: no judge there for --perceptual; train it first")
+    torch.manual_seed(plan.seed)
+    model = network(tuple(args.channels), people.images.shape[-1])
+    teacher = Teacher(people, val.keep(some.numpy()).to(device), judge, args, plan)
+    trained = train(plan, model, teacher, evaluate=teacher.evaluate)
+    some = torch.randperm(len(people), generator=torch.Generator().manual_seed(1))[:1024].to(device)
+    had = fold_normalisation(trained, people.images[some])
+    with files.whole_folder(plan.work / "final") as temporary:
+        trained.save_pretrained(temporary)
+    print(
+        f"saved {plan.work / 'final'}; scaling_factor {trained.config.scaling_factor:.4f}; channels had {had}"
+    )
+
+
+if __name__ == "__main__":
+    options.run(main)

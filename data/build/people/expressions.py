@@ -1,0 +1,120 @@
+"""Emotions as face-unit settings: prototypes with variants and intensity (FACS after Ekman & Friesen; see emolib.emotions.facs).
+
+Two or three units at 0.8 read weakly at 96 px, so each variant engages six to nine units near full strength.
+A trailing "*" sets the left and the right unit. Values are the setting at intensity 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+PROTOTYPES: dict[str, list[dict[str, float]]] = {
+    "neutral": [{}],
+    "amusement": [
+        {"mouthSmile*": 1, "cheekSquint*": 1, "eyeSquint*": 0.9, "mouthUpperUp*": 0.65, "mouthLowerDown*": 0.35,
+         "jawOpen": 0.45, "mouthDimple*": 0.4, "eyeBlink*": 0.1, "browOuterUp*": 0.1},
+        {"mouthSmile*": 1, "cheekSquint*": 1, "eyeSquint*": 0.8, "mouthUpperUp*": 0.7, "mouthLowerDown*": 0.4,
+         "jawOpen": 0.6, "eyeBlink*": 0.8, "browInnerUp": 0.15, "noseSneer*": 0.2},
+        {"mouthSmile*": 1, "cheekSquint*": 1, "eyeSquint*": 1, "mouthUpperUp*": 0.8, "mouthLowerDown*": 0.25,
+         "jawOpen": 0.22, "mouthDimple*": 0.6, "eyeBlink*": 0.5},
+    ],
+    "awe": [
+        {"browInnerUp": 0.95, "browOuterUp*": 0.9, "eyeWide*": 0.55, "eyeLookUp*": 0.5, "jawOpen": 0.42,
+         "mouthFunnel": 0.15},
+        {"browInnerUp": 1, "browOuterUp*": 0.7, "eyeWide*": 0.4, "eyeLookUp*": 0.65, "jawOpen": 0.30,
+         "mouthSmile*": 0.22},
+    ],
+    "contentment": [
+        {"mouthSmile*": 0.85, "cheekSquint*": 0.6, "eyeBlink*": 0.5, "mouthDimple*": 0.35, "eyeSquint*": 0.3},
+        {"mouthSmile*": 0.75, "cheekSquint*": 0.5, "eyeBlink*": 1.0, "mouthDimple*": 0.3, "browOuterUp*": 0.15},
+        {"mouthSmile*": 0.9, "cheekSquint*": 0.5, "eyeBlink*": 0.38, "mouthPress*": 0.4, "browInnerUp": 0.15},
+    ],
+    "excitement": [
+        {"mouthSmile*": 1, "eyeWide*": 0.9, "browOuterUp*": 0.9, "browInnerUp": 0.7, "jawOpen": 0.55,
+         "mouthUpperUp*": 0.5, "mouthLowerDown*": 0.5, "cheekSquint*": 0.3},
+        {"mouthSmile*": 1, "eyeWide*": 1, "browOuterUp*": 1, "browInnerUp": 0.8, "jawOpen": 0.3,
+         "mouthUpperUp*": 0.75, "mouthLowerDown*": 0.6, "mouthStretch*": 0.2},
+    ],
+    "anger": [
+        {"browDown*": 1, "noseSneer*": 0.6, "eyeSquint*": 0.5, "eyeWide*": 0.35, "mouthPress*": 1,
+         "mouthRollUpper": 0.5, "mouthRollLower": 0.5, "mouthShrugLower": 0.4, "mouthFrown*": 0.3},
+        {"browDown*": 1, "noseSneer*": 0.8, "eyeSquint*": 0.4, "eyeWide*": 0.6, "mouthUpperUp*": 0.95,
+         "mouthLowerDown*": 1, "jawOpen": 0.06, "mouthStretch*": 0.5, "mouthFrown*": 0.4},
+        {"browDown*": 1, "noseSneer*": 0.7, "eyeWide*": 0.8, "mouthUpperUp*": 0.6, "mouthLowerDown*": 0.9,
+         "jawOpen": 0.42, "mouthFunnel": 0.15, "mouthStretch*": 0.4, "mouthFrown*": 0.3},
+    ],
+    "disgust": [
+        {"noseSneer*": 1, "mouthUpperUp*": 1, "browDown*": 0.4, "eyeSquint*": 1, "cheekSquint*": 0.7,
+         "mouthShrugLower": 0.7, "mouthFrown*": 0.6, "eyeBlink*": 0.3},
+        {"noseSneer*": 1, "mouthUpperUp*": 0.8, "eyeSquint*": 0.9, "cheekSquint*": 0.6, "browDown*": 0.3,
+         "mouthFrown*": 0.7, "jawOpen": 0.22, "tongueOut": 0.7, "mouthLowerDown*": 0.3, "eyeBlink*": 0.35},
+        {"noseSneer*": 1, "mouthUpperUpLeft": 1, "mouthUpperUpRight": 0.5, "browDown*": 0.5, "eyeSquint*": 1,
+         "cheekSquint*": 0.8, "mouthShrugLower": 0.8, "mouthShrugUpper": 0.4, "eyeBlink*": 0.3},
+    ],
+    "fear": [
+        {"browInnerUp": 1, "browOuterUp*": 0.3, "browDown*": 0.25, "eyeWide*": 1, "mouthStretch*": 1,
+         "mouthLowerDown*": 0.7, "jawOpen": 0.18, "mouthFrown*": 0.35},
+        {"browInnerUp": 1, "browOuterUp*": 0.2, "browDown*": 0.3, "eyeWide*": 1, "mouthStretch*": 1,
+         "mouthLowerDown*": 0.9, "mouthUpperUp*": 0.25, "jawOpen": 0.32, "mouthFrown*": 0.25},
+    ],
+    "sadness": [
+        {"browInnerUp": 1, "mouthFrown*": 1, "mouthShrugLower": 0.7, "eyeLookDown*": 0.5, "eyeBlink*": 0.1,
+         "eyeSquint*": 0.1, "browDown*": 0.1},
+        {"browInnerUp": 1, "mouthFrown*": 1, "mouthShrugLower": 0.9, "cheekSquint*": 0.3, "eyeBlink*": 0.25,
+         "mouthPress*": 0.4, "browDown*": 0.2},
+        {"browInnerUp": 1, "mouthFrown*": 1, "mouthShrugLower": 0.4, "eyeLookDown*": 0.8, "eyeBlink*": 0.15,
+         "mouthLowerDown*": 0.2},
+    ],
+    "surprise": [
+        {"browInnerUp": 1, "browOuterUp*": 1, "eyeWide*": 1, "jawOpen": 0.8, "mouthFunnel": 0.25},
+        {"browInnerUp": 0.9, "browOuterUp*": 1, "eyeWide*": 0.9, "jawOpen": 0.6, "mouthFunnel": 0.6},
+    ],
+    "contempt": [
+        {"mouthSmileLeft": 0.9, "mouthDimpleLeft": 1, "cheekSquintLeft": 0.5, "mouthPress*": 0.5, "eyeBlink*": 0.25,
+         "browOuterUpLeft": 0.5, "mouthLeft": 0.3},
+        {"mouthSmileRight": 0.9, "mouthDimpleRight": 1, "cheekSquintRight": 0.5, "mouthPress*": 0.5, "eyeBlink*": 0.3,
+         "browOuterUpRight": 0.5, "mouthRight": 0.3, "mouthUpperUpRight": 0.3},
+    ],
+}  # fmt: skip
+
+
+# How far a unit at 1 moves the mesh. MakeHuman's brow and frown targets stop short of what faces do, so they are pushed further;
+# the recorded unit stays in [0, 1].
+GAIN = {
+    "browDownLeft": 1.7, "browDownRight": 1.7, "browInnerUp": 1.5, "mouthFrownLeft": 1.5, "mouthFrownRight": 1.5,
+    "noseSneerLeft": 1.5, "noseSneerRight": 1.5, "mouthStretchLeft": 1.3, "mouthStretchRight": 1.3,
+    "browOuterUpLeft": 1.3, "browOuterUpRight": 1.3, "eyeWideLeft": 1.3, "eyeWideRight": 1.3,
+}  # fmt: skip
+
+
+def geometry(units: dict[str, float]) -> dict[str, float]:
+    """Recorded units -> weights of the mesh's targets."""
+    return {name: value * GAIN.get(name, 1.0) for name, value in units.items()}
+
+
+def expand(units: dict[str, float]) -> dict[str, float]:
+    """{"browDown*": 1} -> {"browDownLeft": 1, "browDownRight": 1}."""
+    full: dict[str, float] = {}
+    for name, value in units.items():
+        names = (name[:-1] + "Left", name[:-1] + "Right") if name.endswith("*") else (name,)
+        full.update(dict.fromkeys(names, float(value)))
+    return full
+
+
+def sample(rng: np.random.Generator, emotion: str) -> tuple[dict[str, float], float, str]:
+    """One expression -> (face units in [0, 1], intensity in [0, 1], variant name).
+
+    Intensity is 0.6-1.0 with a median of about 0.85; every unit varies by about 10 % and sides by about 6 %.
+    Neutral faces get a trace (below 0.08) of a few units, as real neutral faces have.
+    """
+    if emotion == "neutral":
+        trace = rng.choice(["mouthPress*", "browDown*", "mouthShrugLower", "browOuterUp*"], size=2, replace=False)
+        return expand({str(name): rng.uniform(0, 0.08) for name in trace}), 0.0, "neutral-0"
+    variant = int(rng.integers(len(PROTOTYPES[emotion])))
+    intensity = float(0.6 + 0.4 * rng.beta(2.2, 1.4))
+    units = {}
+    for name, value in PROTOTYPES[emotion][variant].items():
+        common = rng.normal(1, 0.10)
+        for side, full in expand({name: value}).items():
+            units[side] = float(np.clip(full * intensity * common * rng.normal(1, 0.06), 0, 1))
+    return units, intensity, f"{emotion}-{variant}"

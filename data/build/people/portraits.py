@@ -1,0 +1,100 @@
+"""Renders the portraits: `PYTHONPATH=data/build python -m people.portraits --out data/build/work/portraits`.
+
+One file per identity (`00012.npz`, written when all its emotions are done), so a killed run goes on where it was. Two
+processes with one thread each use two cores best. Deterministic: identity = seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+
+NINE = ("neutral", "amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness")
+NEW = ("surprise", "contempt")
+FIRST_CONCEPT = 100_000  # identities that are also rendered under NEW have seeds from here on
+
+
+def _start() -> None:
+    os.nice(0)
+    import torch
+
+    torch.set_num_threads(1)
+    import mitsuba as mi
+
+    mi.set_variant("scalar_rgb")
+    mi.set_log_level(mi.LogLevel.Error)
+    from people import studio
+
+    studio.single_thread()
+
+
+def face_box(rig, portrait) -> list[int]:
+    """Brow to chin, ear to ear, in pixels of the portrait: [x0, y0, x1, y1]."""
+    template = rig.assets.template
+    face = np.unique(rig.assets.triangles["body"])
+    face = face[(template[face, 1] > 6.15) & (template[face, 1] < 7.75) & (template[face, 2] > 0.9)]
+    xy = portrait.project(rig.place(rig.neutral[face]))
+    size = portrait.size
+    low, high = np.clip(xy.min(axis=0), 0, size), np.clip(xy.max(axis=0), 0, size)
+    return [int(low[0]), int(low[1]), int(np.ceil(high[0])), int(np.ceil(high[1]))]
+
+
+def render_identity(seed: int, folder: Path, size: int, samples: int) -> str:
+    """Every emotion of one identity -> one npz: pictures (E, size, size, 3) uint8 and the records as JSON."""
+    from people import expressions, look, rig, studio
+
+    person = look.sample(seed)
+    body_rig = rig.Rig(person)
+    portrait = studio.Portrait(body_rig, size=size, samples=samples)
+    rng = np.random.default_rng([11, seed])
+    pictures, records = [], []
+    for emotion in NINE + (NEW if seed >= FIRST_CONCEPT else ()):
+        units, intensity, variant = expressions.sample(rng, emotion)
+        pictures.append(portrait.shoot(units))
+        records.append({"emotion": emotion, "intensity": intensity, "variant": variant, "units": units})
+    target, part = folder / f"{seed:06d}.npz", folder / f".{seed:06d}.part.npz"
+    meta = json.dumps({"seed": seed, "records": records, "face_box": face_box(body_rig, portrait)})
+    np.savez_compressed(part, pictures=np.stack(pictures), meta=np.array(meta))
+    os.replace(part, target)
+    return target.name
+
+
+def plan(identities: int, concepts: int) -> list[int]:
+    return [*range(FIRST_CONCEPT, FIRST_CONCEPT + concepts), *range(identities)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("data/build/work/portraits"))
+    parser.add_argument("--identities", type=int, default=1000)
+    parser.add_argument("--concepts", type=int, default=64, help="further identities, also under surprise and contempt")
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--samples", type=int, default=4, help="paths per sub-pixel (four sub-pixels a pixel)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    wanted = plan(args.identities, args.concepts)
+    todo = [seed for seed in wanted if not (args.out / f"{seed:06d}.npz").exists()]
+    print(f"{len(wanted)} identities, {len(wanted) - len(todo)} done before", flush=True)
+    start, failed = time.time(), 0
+    with ProcessPoolExecutor(args.workers, initializer=_start) as pool:
+        jobs = {pool.submit(render_identity, seed, args.out, args.size, args.samples): seed for seed in todo}
+        for done, job in enumerate(as_completed(jobs), 1):
+            if job.exception() is not None:
+                failed += 1
+                print(f"identity {jobs[job]}: {job.exception()!r}", flush=True)
+            if done % 10 == 0 or done == len(todo):
+                rate = (time.time() - start) / done
+                print(f"{done}/{len(todo)}  {rate:.2f} s an identity, {rate * (len(todo) - done) / 60:.0f} min left", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

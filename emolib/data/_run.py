@@ -21,7 +21,7 @@ from emolib.images import open_image
 from emolib.runtime import InputError
 
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "TIFF": ".tif"}
-# So many pictures without any server ever answering mean that the fault is on our side.
+# So many hosts given up on without any server ever answering mean that the fault is on our side.
 NO_NETWORK = 10
 MAX_PIXELS = 50_000_000
 # A hostile list must not fill the memory with many enormous pictures at once.
@@ -87,6 +87,7 @@ class Run:
         self._settings, self._journal = settings, journal
         self._queue = HostQueue(settings.per_host, settings.interval)
         self._results: queue.Queue = queue.Queue()
+        self._silent: set[str] = set()
         self._stopped = False
         self._fetcher = Fetcher(
             settings.limits,
@@ -118,13 +119,11 @@ class Run:
         held: list[dict] = []
         for _ in range(count):
             record, unreachable = self._results.get()
-            if isinstance(record, BaseException):
+            if isinstance(record, Exception):
                 raise record
             if unreachable and not self._fetcher.answered:
-                # Not yet known to be the other side's fault: recording these as failed might be a lie.
+                # Not yet known to be the other side's fault: recording it as failed might be a lie.
                 held.append(record)
-                if len(held) == NO_NETWORK:
-                    raise InputError(f"no server can be reached ({record['reason']}); check the network")
                 continue
             if self._fetcher.answered:
                 yield from held
@@ -190,6 +189,10 @@ class Run:
             job.attempt += 1
             self._queue.add(_host(job.url), job, wait=wait)
             return
+        if answer.kind == "unreachable" and not self._fetcher.answered:
+            self._silent.add(_host(job.url))
+            if len(self._silent) >= NO_NETWORK:
+                raise InputError(f"no server can be reached (the last: {reason}); check the network")
         job.reasons.append(f"{job.url[:200]}: {reason[:200]}")
         self._begin(job)
 

@@ -68,6 +68,8 @@ def assets() -> Assets:
         if name in CUT_BELOW:
             tri = tri[template[tri][:, :, 1].min(axis=1) > CUT_BELOW[name]]
         triangles[name] = tri
+    long = _triangulate(groups["helper-tights"])
+    triangles["tights-long"] = long[template[long][:, :, 1].min(axis=1) > 2.0]
     uv = np.zeros((N_VERTICES, 2))
     for vertex, index in vertex_uv.items():
         uv[vertex] = uvs[index]

@@ -21,8 +21,7 @@ NEW = ("surprise", "contempt")
 FIRST_CONCEPT = 100_000  # identities that are also rendered under NEW have seeds from here on
 
 
-def _start() -> None:
-    os.nice(0)
+def start_worker() -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -35,14 +34,14 @@ def _start() -> None:
     studio.single_thread()
 
 
-def face_box(rig, portrait) -> list[int]:
-    """Brow to chin, ear to ear, in pixels of the portrait: [x0, y0, x1, y1]."""
+def face_box(figure, view) -> list[int]:
+    """Brow to chin, ear to ear, in pixels of the view (a Portrait or a Stage): [x0, y0, x1, y1]."""
+    rig = figure.rig
     template = rig.assets.template
     face = np.unique(rig.assets.triangles["body"])
     face = face[(template[face, 1] > 6.15) & (template[face, 1] < 7.75) & (template[face, 2] > 0.9)]
-    xy = portrait.project(rig.place(rig.neutral[face]))
-    size = portrait.size
-    low, high = np.clip(xy.min(axis=0), 0, size), np.clip(xy.max(axis=0), 0, size)
+    xy = view.project(figure.world(rig.neutral[face]))
+    low, high = np.clip(xy.min(axis=0), 0, view.size), np.clip(xy.max(axis=0), 0, view.size)
     return [int(low[0]), int(low[1]), int(np.ceil(high[0])), int(np.ceil(high[1]))]
 
 
@@ -60,7 +59,7 @@ def render_identity(seed: int, folder: Path, size: int, samples: int) -> str:
         pictures.append(portrait.shoot(units))
         records.append({"emotion": emotion, "intensity": intensity, "variant": variant, "units": units})
     target, part = folder / f"{seed:06d}.npz", folder / f".{seed:06d}.part.npz"
-    meta = json.dumps({"seed": seed, "records": records, "face_box": face_box(body_rig, portrait)})
+    meta = json.dumps({"seed": seed, "records": records, "face_box": face_box(portrait.figure, portrait)})
     np.savez_compressed(part, pictures=np.stack(pictures), meta=np.array(meta))
     os.replace(part, target)
     return target.name
@@ -84,7 +83,7 @@ def main() -> int:
     todo = [seed for seed in wanted if not (args.out / f"{seed:06d}.npz").exists()]
     print(f"{len(wanted)} identities, {len(wanted) - len(todo)} done before", flush=True)
     start, failed = time.time(), 0
-    with ProcessPoolExecutor(args.workers, initializer=_start) as pool:
+    with ProcessPoolExecutor(args.workers, initializer=start_worker) as pool:
         jobs = {pool.submit(render_identity, seed, args.out, args.size, args.samples): seed for seed in todo}
         for done, job in enumerate(as_completed(jobs), 1):
             if job.exception() is not None:

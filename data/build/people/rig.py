@@ -126,9 +126,9 @@ class Rig:
             parts["beard"] = self.beard.strands(vertices, self.assets.template)
         return parts
 
-    def clothes(self) -> tuple[np.ndarray, np.ndarray]:
-        """A sweater: MakeHuman's tights helper pushed out along its normals, with a crew neck."""
-        triangles = self.assets.triangles["helper-tights"]
+    def clothes(self, long: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """A sweater: MakeHuman's tights helper pushed out along its normals; `long` reaches the waist."""
+        triangles = self.assets.triangles["tights-long" if long else "helper-tights"]
         normals = body.vertex_normals(self.neutral, triangles)
         return self.neutral + 0.6 * self.look.detail["collar"] * normals + 0.25 * normals, triangles
 

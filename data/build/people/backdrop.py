@@ -48,7 +48,9 @@ def _textured(rng, colour, size: tuple[int, int]) -> Image.Image:
             for x in range(-shift, w, wide):
                 draw.rectangle([x, y, x + wide - 4, y + unit - 4], fill=_near(rng, colour, 8))
     else:
-        noise = Image.effect_noise((max(w // 12, 2), max(h // 12, 2)), 60).resize(size, Image.Resampling.BICUBIC)
+        noise = Image.effect_noise((max(w // 12, 2), max(h // 12, 2)), 60).resize(
+            size, Image.Resampling.BICUBIC
+        )
         return Image.composite(picture, Image.new("RGB", size, darker), noise)
     return picture
 
@@ -63,7 +65,10 @@ def _shelf(rng, draw: ImageDraw.ImageDraw, box) -> None:
         while x < x1 - 10:
             width = rng.uniform(5, 14)
             height = (bottom - top) * rng.uniform(0.55, 0.95)
-            draw.rectangle([x, bottom - height, min(x + width, x1 - 5), bottom], fill=tuple(rng.integers(30, 225, 3).tolist()))
+            draw.rectangle(
+                [x, bottom - height, min(x + width, x1 - 5), bottom],
+                fill=tuple(rng.integers(30, 225, 3).tolist()),
+            )
             x += width + rng.uniform(0, 3)
 
 
@@ -85,7 +90,8 @@ def _plant(rng, draw: ImageDraw.ImageDraw, box) -> None:
         a, b = rng.uniform(5, 17, 2)
         draw.ellipse([x - a, y - b, x + a, y + b], fill=_near(rng, (54, 118, 56), 22))
     draw.polygon(
-        [(middle - 20, y1 - 42), (middle + 20, y1 - 42), (middle + 14, y1), (middle - 14, y1)], fill=_near(rng, (170, 96, 62), 20)
+        [(middle - 20, y1 - 42), (middle + 20, y1 - 42), (middle + 14, y1), (middle - 14, y1)],
+        fill=_near(rng, (170, 96, 62), 20),
     )
 
 
@@ -103,7 +109,10 @@ def _lamp(rng, draw: ImageDraw.ImageDraw, box) -> None:
     x0, y0, x1, y1 = box
     middle = (x0 + x1) / 2
     draw.rectangle([middle - 3, y0 + 40, middle + 3, y1], fill=_near(rng, (70, 66, 60), 15))
-    draw.polygon([(middle - 15, y0), (middle + 15, y0), (middle + 32, y0 + 44), (middle - 32, y0 + 44)], fill=_near(rng, (236, 208, 150), 14))
+    draw.polygon(
+        [(middle - 15, y0), (middle + 15, y0), (middle + 32, y0 + 44), (middle - 32, y0 + 44)],
+        fill=_near(rng, (236, 208, 150), 14),
+    )
 
 
 def _cluttered(rng, colour, size: tuple[int, int]) -> Image.Image:

@@ -119,7 +119,9 @@ class Person:
     def _rest(self) -> np.ndarray:
         """The expressionless mesh, (19158, 3)."""
         model, basis, template = _model()
-        as_tensors = [{k: torch.tensor([float(v)]) for k, v in d.items()} for d in (self.phenotype, self.local)]
+        as_tensors = [
+            {k: torch.tensor([float(v)]) for k, v in d.items()} for d in (self.phenotype, self.local)
+        ]
         _, phenotype, local, action = model.get_tensor_inputs(None, *as_tensors, {})
         weights = model._get_phenotype_blendshape_coefficients(phenotype, local, action)[0]
         used = weights.abs() > 1e-9

@@ -108,7 +108,9 @@ def sample(rng: np.random.Generator, emotion: str) -> tuple[dict[str, float], fl
     Neutral faces get a trace (below 0.08) of a few units, as real neutral faces have.
     """
     if emotion == "neutral":
-        trace = rng.choice(["mouthPress*", "browDown*", "mouthShrugLower", "browOuterUp*"], size=2, replace=False)
+        trace = rng.choice(
+            ["mouthPress*", "browDown*", "mouthShrugLower", "browOuterUp*"], size=2, replace=False
+        )
         return expand({str(name): rng.uniform(0, 0.08) for name in trace}), 0.0, "neutral-0"
     variant = int(rng.integers(len(PROTOTYPES[emotion])))
     intensity = float(0.6 + 0.4 * rng.beta(2.2, 1.4))

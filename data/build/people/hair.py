@@ -50,7 +50,9 @@ def scalp_area(assets: Assets, hairline: float) -> np.ndarray:
     azimuth = np.arctan2(np.abs(d[:, 0]), d[:, 2])  # 0 = front, pi = back
     elevation = np.arcsin(np.clip(d[:, 1] / np.maximum(radius, 1e-9), -1, 1))
     knots_a = np.radians([0, 25, 45, 62, 80, 95, 115, 140, 180])
-    knots_e = np.array([30, 30, 28, 11, -6, 8, -4, -30, -34]) + hairline * np.array([1, 1.2, 0.6, 0, 0, 0, 0, 0, 0])
+    knots_e = np.array([30, 30, 28, 11, -6, 8, -4, -30, -34]) + hairline * np.array(
+        [1, 1.2, 0.6, 0, 0, 0, 0, 0, 0]
+    )
     edge = np.interp(azimuth, knots_a, np.radians(knots_e))
     mask = 1 / (1 + np.exp(-(elevation - edge) / np.radians(1.6)))
     return mask * (1 - np.clip(assets.ears * 2, 0, 1)) * (radius < 1.6)
@@ -104,7 +106,9 @@ def _comb_field(cut: Cut, rest: np.ndarray, part: float) -> np.ndarray:
     return direction * (1 - low) + back * low
 
 
-def head_hair(rng, assets: Assets, vertices: np.ndarray, cut: Cut, *, hairline: float, part: float) -> np.ndarray:
+def head_hair(
+    rng, assets: Assets, vertices: np.ndarray, cut: Cut, *, hairline: float, part: float
+) -> np.ndarray:
     """(N, POINTS, 3) control points in the head frame, cm, grown on the neutral face and kept for every expression."""
     body = assets.triangles["body"]
     mask = scalp_area(assets, hairline)
@@ -116,9 +120,13 @@ def head_hair(rng, assets: Assets, vertices: np.ndarray, cut: Cut, *, hairline: 
     root_normal /= np.maximum(np.linalg.norm(root_normal, axis=1, keepdims=True), 1e-9)
     crown = np.clip((rest[:, 1] - 7.7) / 0.5, 0, 1)
     length = (cut.length + (cut.top_length - cut.length) * crown) * rng.uniform(0.82, 1.06, len(rest))
-    free = (cut.fringe > 0) & (rest[:, 2] > 0.85) & (np.abs(rest[:, 0]) < 0.45)  # these may fall over the forehead
+    free = (
+        (cut.fringe > 0) & (rest[:, 2] > 0.85) & (np.abs(rest[:, 0]) < 0.45)
+    )  # these may fall over the forehead
     if cut.fringe:
-        length = np.where(free, np.clip((start[:, 1] - 3.0) * rng.uniform(0.9, 1.15, len(rest)), 0.8, 7), length)
+        length = np.where(
+            free, np.clip((start[:, 1] - 3.0) * rng.uniform(0.9, 1.15, len(rest)), 0.8, 7), length
+        )
     comb = _comb_field(cut, rest, part) + rng.normal(0, 0.10, rest.shape)
     comb /= np.maximum(np.linalg.norm(comb, axis=1, keepdims=True), 1e-9)
 
@@ -126,7 +134,9 @@ def head_hair(rng, assets: Assets, vertices: np.ndarray, cut: Cut, *, hairline: 
     skin = vertex_normals(vertices, np.concatenate([body, assets.triangles["helper-tights"]]))
     tree = cKDTree(vertices[near])
     step = (length / (POINTS - 1))[:, None]
-    layer = rng.uniform(0.10, 0.75, len(rest)) * (0.5 + cut.lift)  # cm above the scalp: gives the hair its volume
+    layer = rng.uniform(0.10, 0.75, len(rest)) * (
+        0.5 + cut.lift
+    )  # cm above the scalp: gives the hair its volume
     points, direction = [start - 0.15 * root_normal], root_normal * cut.lift + comb * (1 - cut.lift * 0.6)
     brow, temple = 2.5, -1.8  # below the brows hair stays behind the temples
     for k in range(1, POINTS):
@@ -228,4 +238,9 @@ def beard(rng, assets: Assets, *, length: float, density: float, goatee: bool) -
     direction += rng.normal(0, 0.22, direction.shape)
     tapered = length * np.clip(0.45 + (6.75 - rest[:, 1]) * 1.6, 0.35, 1.3)
     moustache = rest[:, 1] > 6.68
-    return Fuzz(roots, direction, np.where(moustache, np.minimum(tapered, 0.4), tapered) * rng.uniform(0.7, 1.1, len(rest)), 0.3)
+    return Fuzz(
+        roots,
+        direction,
+        np.where(moustache, np.minimum(tapered, 0.4), tapered) * rng.uniform(0.7, 1.1, len(rest)),
+        0.3,
+    )

@@ -32,10 +32,34 @@ COLOURS = {  # names people use for clothes and walls
     "black": (36, 36, 40),
 }
 STYLES = {
-    "woman": {"bob": 2, "fringe-bob": 2, "long": 3, "wavy": 3, "bun": 2, "curly": 1.5, "afro": 1, "short": 0.7},
-    "man": {"short": 3, "crew": 3, "side-part": 3, "slick-back": 1.5, "curly": 1.2, "afro": 1, "bald": 1.6, "long": 0.5},
+    "woman": {
+        "bob": 2,
+        "fringe-bob": 2,
+        "long": 3,
+        "wavy": 3,
+        "bun": 2,
+        "curly": 1.5,
+        "afro": 1,
+        "short": 0.7,
+    },
+    "man": {
+        "short": 3,
+        "crew": 3,
+        "side-part": 3,
+        "slick-back": 1.5,
+        "curly": 1.2,
+        "afro": 1,
+        "bald": 1.6,
+        "long": 0.5,
+    },
 }
-STYLE_NAMES = {"crew": "short", "side-part": "short", "slick-back": "short", "fringe-bob": "bob", "wavy": "long"}
+STYLE_NAMES = {
+    "crew": "short",
+    "side-part": "short",
+    "slick-back": "short",
+    "fringe-bob": "bob",
+    "wavy": "long",
+}
 
 
 @dataclass(frozen=True)
@@ -77,7 +101,11 @@ def vary(rng, srgb, hue=0.01, saturation=0.12, value=0.12) -> np.ndarray:
 
 
 def _shape(rng, gender: str, age: str) -> tuple[dict, dict, float]:
-    years = {"young": rng.uniform(0.44, 0.55), "adult": rng.uniform(0.55, 0.75), "old": rng.uniform(0.86, 1.0)}[age]
+    years = {
+        "young": rng.uniform(0.44, 0.55),
+        "adult": rng.uniform(0.55, 0.75),
+        "old": rng.uniform(0.86, 1.0),
+    }[age]
     origin = rng.dirichlet((0.55, 0.55, 0.55))
     phenotype = {
         "gender": float(np.clip(rng.normal(0.95 if gender == "man" else 0.05, 0.06), 0, 1)),
@@ -96,7 +124,9 @@ def _shape(rng, gender: str, age: str) -> tuple[dict, dict, float]:
         local[name] = value
         if name.startswith("l-"):  # faces are symmetric but for a little
             local["r-" + name[2:]] = float(value + rng.normal(0, 0.03))
-    position = 0.06 + 0.76 * (0.75 * origin[0] + 0.33 * origin[1] + 0.12 * origin[2]) / 0.75 * rng.uniform(0.75, 1.25)
+    position = 0.06 + 0.76 * (0.75 * origin[0] + 0.33 * origin[1] + 0.12 * origin[2]) / 0.75 * rng.uniform(
+        0.75, 1.25
+    )
     return phenotype, local, float(np.clip(position, 0.02, 0.88))
 
 
@@ -126,7 +156,12 @@ def sample(seed: int) -> Look:
         "freckle_seed": int(rng.integers(1 << 30)),
         "age": phenotype["age"],
         "hair": vary(rng, HAIR_COLOURS[hair_color]).tolist(),
-        "iris": vary(rng, [(92, 60, 36), (62, 40, 26), (74, 104, 140), (88, 116, 82)][rng.choice(4, p=[0.4, 0.25, 0.2, 0.15])]).tolist(),
+        "iris": vary(
+            rng,
+            [(92, 60, 36), (62, 40, 26), (74, 104, 140), (88, 116, 82)][
+                rng.choice(4, p=[0.4, 0.25, 0.2, 0.15])
+            ],
+        ).tolist(),
         "hairline": float(rng.normal(0, 2.5) + (4 if gender == "man" and age == "old" else 0)),
         "part": float(rng.choice([-0.18, 0, 0.18])),
         "brow_thickness": float(np.clip(rng.normal(1.15 if gender == "man" else 0.8, 0.18), 0.5, 1.6)),
@@ -135,7 +170,9 @@ def sample(seed: int) -> Look:
         "goatee": bool(rng.random() < 0.3),
         "glasses": {
             "round": bool(rng.random() < 0.4),
-            "colour": vary(rng, [(20, 20, 22), (70, 40, 24), (150, 40, 40), (140, 140, 146)][rng.integers(4)]).tolist(),
+            "colour": vary(
+                rng, [(20, 20, 22), (70, 40, 24), (150, 40, 40), (140, 140, 146)][rng.integers(4)]
+            ).tolist(),
             "thickness": float(rng.uniform(0.10, 0.2)),
         },
         "gaze": [float(rng.normal(0, 4)), float(rng.normal(0, 2.5))],
@@ -146,7 +183,10 @@ def sample(seed: int) -> Look:
             "fill": float(rng.uniform(0.32, 0.55)),
             "warmth": float(rng.normal(0, 0.08)),
         },
-        "camera": {"zoom": float(rng.normal(1, 0.025)), "shift": [float(rng.normal(0, 0.25)), float(rng.normal(0, 0.25))]},
+        "camera": {
+            "zoom": float(rng.normal(1, 0.025)),
+            "shift": [float(rng.normal(0, 0.25)), float(rng.normal(0, 0.25))],
+        },
         "collar": float(rng.uniform(0.4, 1.0)),
         "backdrop_seed": int(rng.integers(1 << 30)),
     }

@@ -1,4 +1,4 @@
-"""Packs rendered portraits into parquet: `PYTHONPATH=data/build python -m people.pack`.
+"""Packs what was rendered into parquet: `PYTHONPATH=data/build python -m people.pack`.
 
 Identities ending in 8 go to val, in 9 to test, the rest to train; those also rendered under surprise and contempt to
 `concepts`. A picture whose identity is not rendered yet is simply not in the file, so this can run at any time.
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from train.captions import ATTRIBUTES, describe
 
-from emolib.emotions import facs, spaces
+from emolib.emotions import facs, spaces, words
 from emolib.emotions.sets import HELD_OUT
 from emolib.runtime import InputError, atomic_write, progress
 from people import look
@@ -31,15 +31,44 @@ FEATURES = datasets.Features(
         "image_id": datasets.Value("string"),
         "identity": datasets.Value("int32"),
         **{name: datasets.Value("string") for name in ("split", "emotion", "variant", "caption")},
-        **{name: datasets.Value("float32") for name in ("intensity", "valence", "arousal", "yaw", "pitch", "roll")},
+        **{
+            name: datasets.Value("float32")
+            for name in ("intensity", "valence", "arousal", "yaw", "pitch", "roll")
+        },
         **{name: datasets.Value("bool") for name in ("beard", "glasses")},
         **{
             name: datasets.Value("string")
-            for name in ("age", "gender", "skin", "hair_style", "hair_color", "clothes_color", "background", "background_color")
+            for name in (
+                "age",
+                "gender",
+                "skin",
+                "hair_style",
+                "hair_color",
+                "clothes_color",
+                "background",
+                "background_color",
+            )
         },
         "arkit": datasets.Sequence(datasets.Value("float32"), length=len(facs.ARKIT)),
         "aus": datasets.Sequence(datasets.Value("float32"), length=len(facs.AUS)),
         "face_box": datasets.Sequence(datasets.Value("int32"), length=4),
+    }
+)
+
+PERSON = {
+    "identity": datasets.Value("int32"),
+    **{name: datasets.Value("string") for name in ("emotion", "target", "gender", "hair_color")},
+    "box": datasets.Sequence(datasets.Value("int32"), length=4),
+}
+SCENE_FEATURES = datasets.Features(
+    {
+        "image": datasets.Image(),
+        "scene": datasets.Value("int32"),
+        "version": datasets.Value("string"),
+        "n_people": datasets.Value("int32"),
+        "people": [PERSON],
+        "mask": datasets.Image(),
+        "caption": datasets.Value("string"),
     }
 )
 
@@ -57,15 +86,59 @@ def encode(picture: np.ndarray, quality: int) -> bytes:
     return buffer.getvalue()
 
 
+def encode_mask(owners: np.ndarray) -> bytes:
+    """(H, W) uint8 -> PNG bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(owners).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def encode_scene(picture: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 -> JPEG bytes. JPEG codes each 16x16 block by itself, so blocks that a counterfactual leaves alone
+    decode to the source's pixels bit for bit, which WebP would not give."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=80, subsampling=2, optimize=True, progressive=True)
+    return buffer.getvalue()
+
+
+def _felt(person: dict, k: int, version: str) -> str:
+    return person["target"] if version in ("all", f"person{k}") else person["emotion"]
+
+
+def _one(person: dict, emotion: str) -> str:
+    word = words.adjective(emotion)
+    return f"{words.article(word)} {word} {person['gender']}"
+
+
+def scene_rows(file: Path) -> list[dict]:
+    """The table rows of one scene."""
+    with np.load(file) as kept:
+        pictures, owners, meta = kept["pictures"], kept["mask"], json.loads(str(kept["meta"]))
+    people, mask = meta["people"], encode_mask(owners)
+    rows = []
+    for version, picture in zip(meta["versions"], pictures, strict=True):
+        who = [_one(p, _felt(p, k, version)) for k, p in enumerate(people)]
+        name = f"scene-{meta['scene']:04d}-{version}"
+        rows.append(
+            {
+                "image": {"bytes": encode_scene(picture), "path": f"{name}.jpg"},
+                "scene": meta["scene"],
+                "version": version,
+                "n_people": len(people),
+                "people": people,
+                "mask": {"bytes": mask, "path": f"{name}-mask.png"},
+                "caption": "photo of " + ", ".join(who[:-1]) + " and " + who[-1] + " at a table",
+            }
+        )
+    return rows
+
+
 def rows_of(file: Path, quality: int) -> list[dict]:
     """The table rows of one identity."""
     with np.load(file) as stored:
         pictures, meta = stored["pictures"], json.loads(str(stored["meta"]))
     person, identity = look.sample(meta["seed"]), meta["seed"]
-    shared = {
-        name: getattr(person, name)
-        for name in (*ATTRIBUTES[1:], "yaw", "pitch", "roll")
-    }
+    shared = {name: getattr(person, name) for name in (*ATTRIBUTES[1:], "yaw", "pitch", "roll")}
     rows = []
     for picture, record in zip(pictures, meta["records"], strict=True):
         emotion, units = record["emotion"], record["units"]
@@ -100,28 +173,35 @@ def caption(row: dict) -> str:
     return describe(row, named, wording).text
 
 
+def write(rows: list[dict], features: datasets.Features, path: Path) -> None:
+    with atomic_write(path) as temporary:
+        datasets.Dataset.from_list(rows, features=features).to_parquet(str(temporary), compression="zstd")
+    print(f"{path.name}: {len(rows)} pictures, {path.stat().st_size / 2**20:.2f} MiB")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rendered", type=Path, default=Path("data/build/work/portraits"))
+    parser.add_argument("--portraits", type=Path, default=Path("data/build/work/portraits"))
+    parser.add_argument("--scenes", type=Path, default=Path("data/build/work/scenes"))
     parser.add_argument("--out", type=Path, default=Path("data/emofaces"))
-    parser.add_argument("--quality", type=int, default=86, help="WebP quality")
+    parser.add_argument("--quality", type=int, default=84, help="WebP quality of the portraits")
     args = parser.parse_args()
-    files = sorted(args.rendered.glob("[0-9]*.npz"))
-    if not files:
-        raise InputError(f"{args.rendered}: no rendered identities; run python -m people.portraits first")
+    portraits, scenes = (sorted(folder.glob("[0-9]*.npz")) for folder in (args.portraits, args.scenes))
+    if not portraits and not scenes:
+        raise InputError(f"{args.portraits}: nothing rendered; run python -m people.portraits first")
+    args.out.mkdir(parents=True, exist_ok=True)
     tables: dict[str, list[dict]] = {split: [] for split in SPLITS}
-    for file in progress(files, "packing", total=len(files)):
+    for file in progress(portraits, "packing portraits", total=len(portraits)):
         rows = rows_of(file, args.quality)
         tables[rows[0]["split"]] += rows
-    args.out.mkdir(parents=True, exist_ok=True)
     for split, rows in tables.items():
-        if not rows:
-            continue
-        with atomic_write(args.out / f"portraits-{split}.parquet") as temporary:
-            datasets.Dataset.from_list(rows, features=FEATURES).to_parquet(str(temporary))
-        size = (args.out / f"portraits-{split}.parquet").stat().st_size
-        people = len({row["identity"] for row in rows})
-        print(f"{split}: {people} identities, {len(rows)} pictures, {size / 2**20:.2f} MiB, {dict(Counter(r['emotion'] for r in rows))}")
+        if rows:
+            write(rows, FEATURES, args.out / f"portraits-{split}.parquet")
+            people, counts = {row["identity"] for row in rows}, Counter(row["emotion"] for row in rows)
+            print(f"  {len(people)} identities; {dict(counts)}")
+    rows = [row for file in progress(scenes, "packing scenes", total=len(scenes)) for row in scene_rows(file)]
+    if rows:
+        write(rows, SCENE_FEATURES, args.out / "scenes-test.parquet")
     return 0
 
 

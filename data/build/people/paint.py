@@ -71,7 +71,9 @@ def skin_colours(assets: Assets, look: dict) -> np.ndarray:
     blend(_blob(template, (0.47, 6.98, 1.33), 0.24), (1.05, 0.80, 0.80), look["blush"])  # cheeks
     blend(_blob(template, (0.0, 6.98, 1.75), 0.14), (1.03, 0.86, 0.85), look["blush"])  # nose tip
     blend(assets.ears, (1.03, 0.88, 0.88), 0.5)
-    blend(_blob(template, (0.30, 7.20, 1.40), 0.12), (0.86, 0.80, 0.84), 0.25 + 0.45 * look["age"])  # under the eye
+    blend(
+        _blob(template, (0.30, 7.20, 1.40), 0.12), (0.86, 0.80, 0.84), 0.25 + 0.45 * look["age"]
+    )  # under the eye
     blend(assets.eyelids, (0.86, 0.74, 0.74), 0.6 + look.get("eye_shadow", 0.0))
     blend(beard_area(assets), (0.62, 0.62, 0.66), look["stubble"])
     lip = base * np.array([1.02, 0.62, 0.64]) * (1 - look["lip_red"]) + look["lip_red"] * (

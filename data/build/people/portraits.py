@@ -73,9 +73,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("data/build/work/portraits"))
     parser.add_argument("--identities", type=int, default=1000)
-    parser.add_argument("--concepts", type=int, default=64, help="further identities, also under surprise and contempt")
+    parser.add_argument(
+        "--concepts", type=int, default=64, help="further identities, also under surprise and contempt"
+    )
     parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--samples", type=int, default=4, help="paths per sub-pixel (four sub-pixels a pixel)")
+    parser.add_argument(
+        "--samples", type=int, default=4, help="paths per sub-pixel (four sub-pixels a pixel)"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -91,7 +95,10 @@ def main() -> int:
                 print(f"identity {jobs[job]}: {job.exception()!r}", flush=True)
             if done % 10 == 0 or done == len(todo):
                 rate = (time.time() - start) / done
-                print(f"{done}/{len(todo)}  {rate:.2f} s an identity, {rate * (len(todo) - done) / 60:.0f} min left", flush=True)
+                print(
+                    f"{done}/{len(todo)}  {rate:.2f} s an identity, {rate * (len(todo) - done) / 60:.0f} min left",
+                    flush=True,
+                )
     return 1 if failed else 0
 
 

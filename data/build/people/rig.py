@@ -26,7 +26,9 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return about_y @ about_x @ about_z
 
 
-def tube(path: np.ndarray, radius: float, sides: int = 8, closed: bool = True) -> tuple[np.ndarray, np.ndarray]:
+def tube(
+    path: np.ndarray, radius: float, sides: int = 8, closed: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """A tube along a polyline -> (vertices, triangles)."""
     n = len(path)
     ahead = np.roll(path, -1, axis=0) - np.roll(path, 1, axis=0)
@@ -155,7 +157,9 @@ class Rig:
         ears = vertices[np.where(self.assets.ears > 0.5)[0]]
         for corner, sign in zip(outer, (1, -1), strict=True):
             mine = ears[ears[:, 0] * sign > 0]
-            hook = np.array([sign * (np.abs(mine[:, 0]).min() + 0.4), mine[:, 1].max() - 0.9, mine[:, 2].mean()])
+            hook = np.array(
+                [sign * (np.abs(mine[:, 0]).min() + 0.4), mine[:, 1].max() - 0.9, mine[:, 2].mean()]
+            )
             start = np.array([hook[0], corner[1], corner[2] - 0.8])
             meshes.append(tube(np.stack([corner, start, hook]), style["thickness"] * 0.8, closed=False))
         return merge(meshes)

@@ -35,7 +35,9 @@ def layout(rng, n: int) -> list[tuple[float, float, float]]:
     for k in range(n):
         back = (k + odd) % 2 if n > 2 else 0
         x = (k - (n - 1) / 2) * step + rng.normal(0, 0.8)
-        places.append((float(x), float(7.0 * back + rng.normal(0, 1.5)), float(-16.0 * back + rng.normal(0, 2))))
+        places.append(
+            (float(x), float(7.0 * back + rng.normal(0, 1.5)), float(-16.0 * back + rng.normal(0, 2)))
+        )
     return places
 
 
@@ -48,7 +50,13 @@ class Stage:
         from people import studio
         from people.backdrop import backdrop
 
-        self.mi, self.studio, self.rigs, self.seed, self.size = mi, studio, rigs, seed, np.array([WIDTH, HEIGHT])
+        self.mi, self.studio, self.rigs, self.seed, self.size = (
+            mi,
+            studio,
+            rigs,
+            seed,
+            np.array([WIDTH, HEIGHT]),
+        )
         rng = np.random.default_rng([13, seed])
         n, look = len(rigs), rigs[0].look
         span = SPAN[n]
@@ -59,8 +67,12 @@ class Stage:
             studio.Figure(rig, offset=place, tag=f"p{k}", long=True)
             for k, (rig, place) in enumerate(zip(rigs, places, strict=True))
         ]
-        picture = backdrop("cluttered", look.detail["wall"], look.detail["backdrop_seed"], size=(1152, 768), blur=2.0)
-        pose = mi.ScalarTransform4f().look_at(origin=self.origin.tolist(), target=target.tolist(), up=[0, 1, 0])
+        picture = backdrop(
+            "cluttered", look.detail["wall"], look.detail["backdrop_seed"], size=(1152, 768), blur=2.0
+        )
+        pose = mi.ScalarTransform4f().look_at(
+            origin=self.origin.tolist(), target=target.tolist(), up=[0, 1, 0]
+        )
         self.boxes = [self._window(figure) for figure in self.figures]
         sensors = {"sensor": self._sensor(pose, samples, None)}
         for k, box in enumerate(self.boxes):
@@ -68,7 +80,9 @@ class Stage:
         shapes: dict = {}
         for figure, setting in zip(self.figures, units, strict=True):
             shapes.update(figure.shapes(setting))
-        wood = studio.to_linear(np.array([(120, 78, 48), (190, 160, 120), (70, 52, 44), (200, 200, 198)][rng.integers(4)]))
+        wood = studio.to_linear(
+            np.array([(120, 78, 48), (190, 160, 120), (70, 52, 44), (200, 200, 198)][rng.integers(4)])
+        )
         table = mi.ScalarTransform4f().translate([0, -36, 12]).scale([110, 12, 20])
         self.scene = mi.load_dict(
             {
@@ -124,7 +138,9 @@ class Stage:
             tag = shape.id().split("_")[0]
             if tag[:1] == "p" and tag[1:].isdigit():
                 table[i] = int(tag[1:]) + 1
-        return np.where(index >= 1, table[np.clip(index - 1, 0, len(table) - 1)], 0).astype(np.uint8)  # counts from 1
+        return np.where(index >= 1, table[np.clip(index - 1, 0, len(table) - 1)], 0).astype(
+            np.uint8
+        )  # counts from 1
 
     def move(self, k: int, units: dict) -> None:
         self.figures[k].move(self.params, units)
@@ -178,7 +194,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("data/build/work/scenes"))
     parser.add_argument("--scenes", type=int, default=105)
-    parser.add_argument("--samples", type=int, default=4, help="paths per sub-pixel (four sub-pixels a pixel)")
+    parser.add_argument(
+        "--samples", type=int, default=4, help="paths per sub-pixel (four sub-pixels a pixel)"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -193,7 +211,10 @@ def main() -> int:
                 print(f"scene {jobs[job]}: {job.exception()!r}", flush=True)
             if done % 5 == 0 or done == len(todo):
                 rate = (time.time() - start) / done
-                print(f"{done}/{len(todo)}  {rate:.1f} s a scene, {rate * (len(todo) - done) / 60:.0f} min left", flush=True)
+                print(
+                    f"{done}/{len(todo)}  {rate:.1f} s a scene, {rate * (len(todo) - done) / 60:.0f} min left",
+                    flush=True,
+                )
     return 1 if failed else 0
 
 

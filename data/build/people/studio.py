@@ -27,7 +27,9 @@ def single_thread() -> None:
     dr.set_thread_count(1)
 
 
-def _mesh(name: str, vertices: np.ndarray, triangles: np.ndarray, bsdf: dict, colours: np.ndarray | None = None):
+def _mesh(
+    name: str, vertices: np.ndarray, triangles: np.ndarray, bsdf: dict, colours: np.ndarray | None = None
+):
     props = mi.Properties()
     props["bsdf"] = mi.load_dict(bsdf)
     mesh = mi.Mesh(name, len(vertices), len(triangles), has_vertex_normals=True, props=props)
@@ -58,7 +60,12 @@ def rgb(colour) -> dict:
 
 
 def _hair_bsdf(colour) -> dict:
-    return {"type": "principled", "base_color": rgb(np.clip(colour, 0, 1)), "roughness": 0.45, "specular": 0.35}
+    return {
+        "type": "principled",
+        "base_color": rgb(np.clip(colour, 0, 1)),
+        "roughness": 0.45,
+        "specular": 0.35,
+    }
 
 
 def _iris(colour) -> mi.Bitmap:
@@ -124,22 +131,34 @@ class Figure:
                 bsdf = {"type": "diffuse", "reflectance": {"type": "mesh_attribute", "name": "vertex_color"}}
             else:
                 bsdf = {"type": "principled", "base_color": rgb(to_linear((176, 80, 84))), "roughness": 0.4}
-            parts[f"{self.tag}_{name}"] = _mesh(name, vertices, triangles, {"type": "twosided", "b": bsdf}, colours)
+            parts[f"{self.tag}_{name}"] = _mesh(
+                name, vertices, triangles, {"type": "twosided", "b": bsdf}, colours
+            )
         for side, eye in zip("lr", rig.eyes(units), strict=True):
             parts[f"{self.tag}_eye_{side}"] = self._eye(eye)
         cloth, triangles = rig.clothes(self.long)
         used, triangles = np.unique(triangles, return_inverse=True)
         cloth_bsdf = {"type": "twosided", "b": {"type": "diffuse", "reflectance": rgb(detail["clothes"])}}
-        parts[f"{self.tag}_clothes"] = _mesh("clothes", self.world(cloth[used]), triangles.reshape(-1, 3), cloth_bsdf)
+        parts[f"{self.tag}_clothes"] = _mesh(
+            "clothes", self.world(cloth[used]), triangles.reshape(-1, 3), cloth_bsdf
+        )
         if look.glasses:
-            frame = {"type": "twosided", "b": {"type": "plastic", "diffuse_reflectance": rgb(detail["glasses"]["colour"])}}
+            frame = {
+                "type": "twosided",
+                "b": {"type": "plastic", "diffuse_reflectance": rgb(detail["glasses"]["colour"])},
+            }
             vertices, triangles = rig.glasses()
             parts[f"{self.tag}_glasses"] = _mesh("glasses", self.world(vertices), triangles, frame)
         parts.update(self._strands(moving))
         return parts
 
     def _eye(self, eye: Eye):
-        texture = {"type": "bitmap", "bitmap": _iris(self.rig.look.detail["iris"]), "raw": True, "wrap_mode": "clamp"}
+        texture = {
+            "type": "bitmap",
+            "bitmap": _iris(self.rig.look.detail["iris"]),
+            "raw": True,
+            "wrap_mode": "clamp",
+        }
         pose = mi.ScalarTransform4f().translate(self.offset.tolist()) @ _eye_pose(eye, self.rig)
         bsdf = {"type": "plastic", "diffuse_reflectance": texture}
         return mi.load_dict({"type": "sphere", "to_world": pose, "bsdf": bsdf})
@@ -151,12 +170,16 @@ class Figure:
             if self.rig.hair is not None:
                 for i, shade in enumerate(SHADES):
                     strands = self.world(self.rig.hair[i :: len(SHADES)])
-                    parts[f"{self.tag}_hair{i}"] = _curves(strands, 0.085, 0.05, _hair_bsdf(colour * shade), Path(folder))
+                    parts[f"{self.tag}_hair{i}"] = _curves(
+                        strands, 0.085, 0.05, _hair_bsdf(colour * shade), Path(folder)
+                    )
             brows = self.world(moving["brows"])
             parts[f"{self.tag}_brows"] = _curves(brows, 0.038, 0.018, _hair_bsdf(brow_colour), Path(folder))
             if "beard" in moving:
                 beard = self.world(moving["beard"])
-                parts[f"{self.tag}_beard"] = _curves(beard, 0.05, 0.03, _hair_bsdf(colour * 0.9), Path(folder))
+                parts[f"{self.tag}_beard"] = _curves(
+                    beard, 0.05, 0.03, _hair_bsdf(colour * 0.9), Path(folder)
+                )
         return parts
 
     def move(self, params, units: dict[str, float]) -> None:
@@ -249,7 +272,9 @@ class Portrait:
             "sensor": {
                 "type": "perspective",
                 "fov": float(fov),
-                "to_world": mi.ScalarTransform4f().look_at(origin=origin.tolist(), target=target.tolist(), up=[0, 1, 0]),
+                "to_world": mi.ScalarTransform4f().look_at(
+                    origin=origin.tolist(), target=target.tolist(), up=[0, 1, 0]
+                ),
                 **film(2 * size, 2 * size, samples),
             },
             "wall": wall(picture, 24, 24, -55),

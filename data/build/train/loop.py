@@ -124,8 +124,11 @@ class Run:
             tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
         tensors |= {f"meter.{k}": v for k, v in self.meters.items()}
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        plan = {k: v for k, v in asdict(self.plan).items() if k != "work"}
-        metadata = {"step": str(self.step), "seconds": repr(self.seconds), "plan": json.dumps(plan)}
+        metadata = {
+            "step": str(self.step),
+            "seconds": repr(self.seconds),
+            "plan": json.dumps(self.settings()),
+        }
         with atomic_write(self.path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
 
@@ -159,6 +162,10 @@ class Run:
             with atomic_write(self.log_path) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
+    def settings(self) -> dict:
+        """The plan without its folder."""
+        return {k: v for k, v in asdict(self.plan).items() if k != "work"}
+
     def _check(self) -> None:
         for name, value in self.meters.items():
             if not torch.isfinite(value):
@@ -170,7 +177,7 @@ class Run:
             self.meters[name] = self.meters.get(name, 0) + value.detach().float()
         self.meters["count"] = self.meters.get("count", torch.zeros((), device=self.device)) + 1
 
-    def log(self, values: dict[str, float] | None = None) -> dict[str, float]:
+    def log(self, values: dict | None = None) -> dict:
         """Append a line to the log: `values`, or the mean of the meters, which start again."""
         if values is None:
             self._check()
@@ -179,7 +186,7 @@ class Run:
             values["lr"] = rate(self.plan, self.step - 1)
             self.meters = {}
         line = {"step": self.step, "pictures": self.step * self.plan.batch, "seconds": round(self.seconds, 1)}
-        line |= {k: float(f"{v:.6g}") for k, v in values.items()}
+        line |= {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()}
         with self.log_path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         return line
@@ -222,6 +229,7 @@ def train(plan: Plan, model: nn.Module, losses: Losses, *, evaluate: Callable | 
         run.model.compile()
     optimizer = backend.prepare(run.optimizer)
     draw = torch.Generator(backend.device)
+    run.log({"device": _name(backend.device), "plan": run.settings()})
     start = saved = told = time.monotonic()
     before, spent = run.step, run.seconds
     with stop_on_signal() as caught:
@@ -265,6 +273,12 @@ def _one_step(run: Run, backend: Accelerator, optimizer, losses: Losses, draw: t
     run.average.update(run.step)
     run.measure(values)
     run.step += 1
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else device.type
 
 
 def _progress(plan: Plan, line: dict, speed: float) -> str:

@@ -1,0 +1,110 @@
+"""The whole chain on cartoons with tiny networks: what one recipe saves, the next and diffusers can open."""
+
+import json
+import sys
+
+import pytest
+import torch
+from diffusers import AutoPipelineForImage2Image, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from train import judges, miniclip, options, standin, unet, vae
+from transformers import CLIPModel, CLIPProcessor
+
+from emolib import judges as judging
+
+TINY = ["--device", "cpu", "--precision", "no", "--threads", "1", "--log-every", "2", "--warmup", "1"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """All recipes run once, two or three steps each, on three people."""
+    root = tmp_path_factory.mktemp("world")
+    standin.write(root / "faces", {"train": 3, "val": 2})
+
+    def recipe(module, name, *arguments):
+        common = ["--data", root / "faces", "--work", root / "work" / name, *TINY]
+        before = sys.argv
+        sys.argv = [str(argument) for argument in ("train", *arguments, *common)]
+        try:
+            options.run(module.main)
+        finally:
+            sys.argv = before
+
+    guide = ["--judge", root / "judges" / "guide"]
+    recipe(judges, "guide", "guide", "--out", root / "judges", "--steps", 2, "--batch", 4)
+    small = ["--width", 32, "--layers", 1, 1, "--patch", 24, "--variants", 4]
+    recipe(miniclip, "miniclip", "--out", root / "miniclip", "--steps", 3, "--batch", 9, *small)
+    sizes = ["--channels", 16, 16, 16, "--validate", 3, "--small-steps", 1, "--perceptual", 0.1]
+    recipe(vae, "vae", *guide, "--steps", 2, "--batch", 2, *sizes)
+    parts = [
+        "--miniclip",
+        root / "miniclip",
+        "--vae",
+        root / "work" / "vae" / "final",
+        "--out",
+        root / "minisd",
+    ]
+    sizes = ["--channels", 32, 32, "--heads", 2, "--small-steps", 2, "--variants", 4, "--samples", 1]
+    recipe(unet, "unet", *guide, *parts, "--steps", 3, "--batch", 9, "--siblings", 0.5, *sizes)
+    return root
+
+
+def test_the_judge_opens_with_its_calibration(world):
+    verdict = judging.load(world / "judges" / "guide", device="cpu")(torch.zeros(2, 3, 96, 96))
+    assert verdict.probs.shape == (2, 9) and torch.allclose(verdict.probs.sum(1), torch.ones(2))
+    calibration = json.loads((world / "judges" / "guide" / "calibration.json").read_text())
+    assert set(calibration) == {"temperature", "labels", "ece", "n"} and calibration["n"] == 18
+
+
+def test_miniclip_opens_with_its_processor(world):
+    model = CLIPModel.from_pretrained(world / "miniclip")
+    processor = CLIPProcessor.from_pretrained(world / "miniclip")
+    picture = torch.zeros(3, 50, 70, dtype=torch.uint8)
+    batch = processor(text=["a sad person"], images=picture, return_tensors="pt", padding="max_length")
+    assert batch["pixel_values"].shape == (1, 3, 96, 96) and (batch["pixel_values"] == -1).all()
+    assert batch["input_ids"].shape == (1, 40)
+    assert torch.isfinite(model(**batch).logits_per_image).all() and model.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "opener", [StableDiffusionPipeline, StableDiffusionImg2ImgPipeline, AutoPipelineForImage2Image]
+)
+def test_minisd_opens_and_runs_in_every_pipeline(world, opener):
+    pipe = opener.from_pretrained(world / "minisd")
+    pipe.set_progress_bar_config(disable=True)
+    image = {} if opener is StableDiffusionPipeline else {"image": torch.rand(1, 3, 96, 96), "strength": 1.0}
+    draw = torch.Generator().manual_seed(0)
+    made = pipe("photo of an angry person", num_inference_steps=2, generator=draw, output_type="pt", **image)
+    assert made.images.shape == (1, 3, 96, 96) and torch.isfinite(made.images).all()
+
+
+def test_minisd_says_what_the_inversions_need(world):
+    pipe = StableDiffusionPipeline.from_pretrained(world / "minisd")
+    assert not pipe.scheduler.config.set_alpha_to_one and not pipe.scheduler.config.clip_sample
+    assert pipe.tokenizer.model_max_length == pipe.text_encoder.config.max_position_embeddings == 40
+    assert pipe.unet.config.sample_size * pipe.vae_scale_factor == 96
+    assert pipe.safety_checker is None and pipe.vae.config.scaling_factor != 0.18215
+
+
+def test_the_text_tower_is_miniclips(world):
+    pipe = StableDiffusionPipeline.from_pretrained(world / "minisd")
+    clip = CLIPModel.from_pretrained(world / "miniclip")
+    ids = pipe.tokenizer("a sad man", padding="max_length", return_tensors="pt").input_ids
+    with torch.no_grad():
+        ours, theirs = pipe.text_encoder(ids).pooler_output, clip.text_model(ids).pooler_output
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_the_log_holds_the_emotion_rates_and_the_sheet_is_drawn(world):
+    lines = [json.loads(line) for line in (world / "work" / "unet" / "log.jsonl").read_text().splitlines()]
+    rates = lines[-1]
+    assert rates["step"] == 3 and 0 <= rates["text_rate"] <= 1 and 0 <= rates["edit_anger"] <= 1
+    assert (world / "work" / "unet" / "samples-0000003.png").is_file()
+
+
+def test_a_missing_part_is_one_line_and_exit_code_2(world, monkeypatch, capsys):
+    arguments = ["--data", world / "faces", "--work", world / "w", "--miniclip", world / "none", *TINY]
+    monkeypatch.setattr(sys, "argv", [str(argument) for argument in ("train", *arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        options.run(unet.main)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith(f"train: {world / 'none'}")

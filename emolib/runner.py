@@ -120,6 +120,7 @@ def execute(path: Path, target: Path, given: dict[str, object]) -> nbformat.Note
             kernel_name="python3",
             language="python",
             progress_bar=False,
+            start_timeout=300,  # seconds until the kernel answers; a busy machine takes long
             kernel_manager_class=OwnKernel,
             on_cell_executed=progress.step,
         )

@@ -175,7 +175,7 @@ def caption(row: dict) -> str:
 
 def write(rows: list[dict], features: datasets.Features, path: Path) -> None:
     with atomic_write(path) as temporary:
-        datasets.Dataset.from_list(rows, features=features).to_parquet(str(temporary), compression="zstd")
+        datasets.Dataset.from_list(rows, features=features).to_parquet(str(temporary))
     print(f"{path.name}: {len(rows)} pictures, {path.stat().st_size / 2**20:.2f} MiB")
 
 

@@ -25,7 +25,7 @@ def parser(name: str, text: str, **defaults: float) -> argparse.ArgumentParser:
     )
     add = out.add_argument
     add("--data", type=Path, default=repo_path("data", "emofaces"), help="folder of portraits-*.parquet")
-    add("--work", type=Path, default=None, help=f"folder of the run (default data/build/work/{name})")
+    add("--work", type=Path, default=None, help="folder of the run (default data/build/work/NAME)")
     add("--fresh", action="store_true", help="forget the run in that folder and start again")
     add("--steps", type=int, default=plan.steps, help=f"default {plan.steps}")
     add("--batch", type=int, default=plan.batch, help=f"pictures a step; default {plan.batch}")

@@ -205,6 +205,9 @@ def main() -> None:
         raise InputError(f"{args.judge}: no judge there for --perceptual; train it first")
     torch.manual_seed(plan.seed)
     model = network(tuple(args.channels), people.images.shape[-1])
+    if args.compile:  # the loop compiles `forward`, which is not what is called here
+        model.encoder.compile()
+        model.decoder.compile()
     teacher = Teacher(people, val.keep(some.numpy()).to(device), judge, args, plan)
     trained = train(plan, model, teacher, evaluate=teacher.evaluate)
     some = torch.randperm(len(people), generator=torch.Generator().manual_seed(1))[:1024].to(device)

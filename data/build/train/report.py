@@ -55,13 +55,19 @@ def measure_judges(test: data.Portraits, args) -> dict:
             "valence_error": estimate(metrics.mean(errors[:, 0].abs(), groups=test.frame["identity"])),
             "arousal_error": estimate(metrics.mean(errors[:, 1].abs(), groups=test.frame["identity"])),
         }
+    if repo_path("data", "judges", "probe").is_dir():
+        found["probe"] = _measure_probe(test, x, args)
+    return found | {"labels": list(EMOFACES)}
+
+
+def _measure_probe(test: data.Portraits, x: torch.Tensor, args) -> dict:
+    """The attribute probe's accuracy on the test renders: the ceiling of what it can find in samples."""
     probe, labels = _probe(args)
     wanted, logits = probe_targets(test.frame, labels).to(x.device), outputs(probe, x)
-    found["probe"] = {
+    return {
         name: estimate(metrics.rate(logits[:, places].argmax(1) == wanted[:, k]))
         for k, (name, places) in enumerate(probe_groups(labels).items())
     }
-    return found | {"labels": list(EMOFACES)}
 
 
 def measure_miniclip(test: data.Portraits, args) -> dict:

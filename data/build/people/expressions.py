@@ -1,4 +1,6 @@
-"""Emotions as face-unit settings: prototypes with variants and intensity (FACS after Ekman & Friesen; see emolib.emotions.facs).
+"""Emotions as settings of face units: prototypes with variants and intensity.
+
+After FACS (Ekman & Friesen); `emolib.emotions.facs` relates the units to action units.
 
 Two or three units at 0.8 read weakly at 96 px, so each variant engages six to nine units near full strength.
 A trailing "*" sets the left and the right unit. Values are the setting at intensity 1.
@@ -11,8 +13,9 @@ import numpy as np
 PROTOTYPES: dict[str, list[dict[str, float]]] = {
     "neutral": [{}],
     "amusement": [
-        {"mouthSmile*": 1, "cheekSquint*": 1, "eyeSquint*": 0.9, "mouthUpperUp*": 0.65, "mouthLowerDown*": 0.35,
-         "jawOpen": 0.45, "mouthDimple*": 0.4, "eyeBlink*": 0.1, "browOuterUp*": 0.1},
+        {"mouthSmile*": 1, "cheekSquint*": 1, "eyeSquint*": 0.9, "mouthUpperUp*": 0.65,
+         "mouthLowerDown*": 0.35, "jawOpen": 0.45, "mouthDimple*": 0.4, "eyeBlink*": 0.1,
+         "browOuterUp*": 0.1},
         {"mouthSmile*": 1, "cheekSquint*": 1, "eyeSquint*": 0.8, "mouthUpperUp*": 0.7, "mouthLowerDown*": 0.4,
          "jawOpen": 0.6, "eyeBlink*": 0.8, "browInnerUp": 0.15, "noseSneer*": 0.2},
         {"mouthSmile*": 1, "cheekSquint*": 1, "eyeSquint*": 1, "mouthUpperUp*": 0.8, "mouthLowerDown*": 0.25,
@@ -26,7 +29,8 @@ PROTOTYPES: dict[str, list[dict[str, float]]] = {
     ],
     "contentment": [
         {"mouthSmile*": 0.85, "cheekSquint*": 0.6, "eyeBlink*": 0.5, "mouthDimple*": 0.35, "eyeSquint*": 0.3},
-        {"mouthSmile*": 0.75, "cheekSquint*": 0.5, "eyeBlink*": 1.0, "mouthDimple*": 0.3, "browOuterUp*": 0.15},
+        {"mouthSmile*": 0.75, "cheekSquint*": 0.5, "eyeBlink*": 1.0, "mouthDimple*": 0.3,
+         "browOuterUp*": 0.15},
         {"mouthSmile*": 0.9, "cheekSquint*": 0.5, "eyeBlink*": 0.38, "mouthPress*": 0.4, "browInnerUp": 0.15},
     ],
     "excitement": [
@@ -70,19 +74,19 @@ PROTOTYPES: dict[str, list[dict[str, float]]] = {
         {"browInnerUp": 0.9, "browOuterUp*": 1, "eyeWide*": 0.9, "jawOpen": 0.6, "mouthFunnel": 0.6},
     ],
     "contempt": [
-        {"mouthSmileLeft": 0.9, "mouthDimpleLeft": 1, "cheekSquintLeft": 0.5, "mouthPress*": 0.5, "eyeBlink*": 0.25,
-         "browOuterUpLeft": 0.5, "mouthLeft": 0.3},
-        {"mouthSmileRight": 0.9, "mouthDimpleRight": 1, "cheekSquintRight": 0.5, "mouthPress*": 0.5, "eyeBlink*": 0.3,
-         "browOuterUpRight": 0.5, "mouthRight": 0.3, "mouthUpperUpRight": 0.3},
+        {"mouthSmileLeft": 0.9, "mouthDimpleLeft": 1, "cheekSquintLeft": 0.5, "mouthPress*": 0.5,
+         "eyeBlink*": 0.25, "browOuterUpLeft": 0.5, "mouthLeft": 0.3},
+        {"mouthSmileRight": 0.9, "mouthDimpleRight": 1, "cheekSquintRight": 0.5, "mouthPress*": 0.5,
+         "eyeBlink*": 0.3, "browOuterUpRight": 0.5, "mouthRight": 0.3, "mouthUpperUpRight": 0.3},
     ],
 }  # fmt: skip
 
-
-# How far a unit at 1 moves the mesh. MakeHuman's brow and frown targets stop short of what faces do, so they are pushed further;
-# the recorded unit stays in [0, 1].
+# How far a unit at 1 moves the mesh. MakeHuman's brow and frown targets stop short of what faces do, so they
+# are pushed further; the recorded unit stays in [0, 1].
 GAIN = {
-    "browDownLeft": 1.7, "browDownRight": 1.7, "browInnerUp": 1.5, "mouthFrownLeft": 1.5, "mouthFrownRight": 1.5,
-    "noseSneerLeft": 1.5, "noseSneerRight": 1.5, "mouthStretchLeft": 1.3, "mouthStretchRight": 1.3,
+    "browDownLeft": 1.7, "browDownRight": 1.7, "browInnerUp": 1.5,
+    "mouthFrownLeft": 1.5, "mouthFrownRight": 1.5, "noseSneerLeft": 1.5, "noseSneerRight": 1.5,
+    "mouthStretchLeft": 1.3, "mouthStretchRight": 1.3,
     "browOuterUpLeft": 1.3, "browOuterUpRight": 1.3, "eyeWideLeft": 1.3, "eyeWideRight": 1.3,
 }  # fmt: skip
 

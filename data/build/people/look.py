@@ -1,4 +1,7 @@
-"""Who is in front of the camera, and where: one seed draws a person's shape, skin, hair, clothes, pose, light, background."""
+"""Who is in front of the camera, and where: one seed draws a person and the scene around them.
+
+The order of the random draws is part of the data set: a draw added or moved makes other people of all seeds.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from people.body import local_names
-from people.hair import CUTS
 from people.paint import to_linear
 
 SHAPE = ("nose", "mouth", "chin", "head", "forehead", "eyebrows", "cheek", "ear", "eye", "r-")
@@ -31,35 +33,20 @@ COLOURS = {  # names people use for clothes and walls
     "grey": (132, 132, 134),
     "black": (36, 36, 40),
 }
-STYLES = {
+STYLES = {  # how often each cut of `hair.CUTS` is drawn; bald is none of them
     "woman": {
-        "bob": 2,
-        "fringe-bob": 2,
-        "long": 3,
-        "wavy": 3,
-        "bun": 2,
-        "curly": 1.5,
-        "afro": 1,
-        "short": 0.7,
+        "bob": 2, "fringe-bob": 2, "long": 3, "wavy": 3, "bun": 2, "curly": 1.5, "afro": 1, "short": 0.7,
     },
     "man": {
-        "short": 3,
-        "crew": 3,
-        "side-part": 3,
-        "slick-back": 1.5,
-        "curly": 1.2,
-        "afro": 1,
-        "bald": 1.6,
+        "short": 3, "crew": 3, "side-part": 3, "slick-back": 1.5, "curly": 1.2, "afro": 1, "bald": 1.6,
         "long": 0.5,
     },
-}
-STYLE_NAMES = {
-    "crew": "short",
-    "side-part": "short",
-    "slick-back": "short",
-    "fringe-bob": "bob",
-    "wavy": "long",
-}
+}  # fmt: skip
+STYLE_NAMES = {  # what captions call the cuts that do not go by their own name
+    "crew": "short", "side-part": "short", "slick-back": "short", "fringe-bob": "bob", "wavy": "long",
+}  # fmt: skip
+IRISES = [(92, 60, 36), (62, 40, 26), (74, 104, 140), (88, 116, 82)]  # sRGB: brown, dark brown, blue, green
+FRAMES = [(20, 20, 22), (70, 40, 24), (150, 40, 40), (140, 140, 146)]  # sRGB of glasses
 
 
 @dataclass(frozen=True)
@@ -83,16 +70,17 @@ class Look:
     roll: float
     phenotype: dict[str, float]
     local: dict[str, float]
-    detail: dict = field(default_factory=dict)
+    detail: dict = field(default_factory=dict)  # what captions do not name
 
 
 def _pick(rng, weights: dict[str, float]) -> str:
+    """One of the keys, as often as its weight says."""
     p = np.array(list(weights.values()), dtype=np.float64)
     return str(rng.choice(list(weights), p=p / p.sum()))
 
 
 def vary(rng, srgb, hue=0.01, saturation=0.12, value=0.12) -> np.ndarray:
-    """A colour near `srgb` (0-255), linear RGB."""
+    """A colour near `srgb` (in [0, 255]), linear RGB."""
     h, s, v = colorsys.rgb_to_hsv(*(np.asarray(srgb) / 255))
     h = (h + rng.normal(0, hue)) % 1
     s = float(np.clip(s * rng.normal(1, saturation), 0, 1))
@@ -101,6 +89,7 @@ def vary(rng, srgb, hue=0.01, saturation=0.12, value=0.12) -> np.ndarray:
 
 
 def _shape(rng, gender: str, age: str) -> tuple[dict, dict, float]:
+    """Anny's phenotype and local changes, and the place among the skin tones in [0, 1]."""
     years = {
         "young": rng.uniform(0.44, 0.55),
         "adult": rng.uniform(0.55, 0.75),
@@ -124,58 +113,51 @@ def _shape(rng, gender: str, age: str) -> tuple[dict, dict, float]:
         local[name] = value
         if name.startswith("l-"):  # faces are symmetric but for a little
             local["r-" + name[2:]] = float(value + rng.normal(0, 0.03))
-    position = 0.06 + 0.76 * (0.75 * origin[0] + 0.33 * origin[1] + 0.12 * origin[2]) / 0.75 * rng.uniform(
-        0.75, 1.25
-    )
+    darkness = 0.75 * origin[0] + 0.33 * origin[1] + 0.12 * origin[2]
+    position = 0.06 + 0.76 * darkness / 0.75 * rng.uniform(0.75, 1.25)
     return phenotype, local, float(np.clip(position, 0.02, 0.88))
 
 
-def sample(seed: int) -> Look:
-    """The person with this seed, always the same one."""
-    rng = np.random.default_rng([2026, seed])
-    gender = _pick(rng, {"woman": 1, "man": 1})
-    age = _pick(rng, {"young": 0.4, "adult": 0.38, "old": 0.22})
-    phenotype, local, skin = _shape(rng, gender, age)
-    cut = _pick(rng, STYLES[gender])
-    if cut == "afro" and skin < 0.5:
-        cut = "curly"
+def _hair_colour(rng, age: str, skin: float) -> str:
+    """A key of HAIR_COLOURS; people with dark skin are rarely blond, old ones mostly grey."""
     colours = {"black": 2, "brown": 2, "blond": 2, "red": 1.5, "grey": 0.3}
     if skin > 0.6:
         colours = {"black": 4, "brown": 1.5, "blond": 0.4, "red": 0.3, "grey": 0.3}
     if age == "old":
         colours["grey"] = 6
-    hair_color = _pick(rng, colours)
-    beard = gender == "man" and rng.random() < 0.38
-    detail = {
-        "skin": skin,
+    return _pick(rng, colours)
+
+
+def _person_detail(rng, gender: str, age: str, hair_color: str) -> dict:
+    """Skin, hair, eyes and glasses; lengths in cm, angles in degrees, colours linear RGB."""
+    woman, man = gender == "woman", gender == "man"
+    return {
         "warmth": float(rng.normal(0, 0.8)),
-        "lip_red": float(rng.uniform(0.15, 0.8) if gender == "woman" else rng.uniform(0, 0.12)),
-        "eye_shadow": float(rng.uniform(0, 0.4) if gender == "woman" else 0),
+        "lip_red": float(rng.uniform(0.15, 0.8) if woman else rng.uniform(0, 0.12)),
+        "eye_shadow": float(rng.uniform(0, 0.4) if woman else 0),
         "blush": float(rng.uniform(0.2, 0.7)),
-        "stubble": float(rng.uniform(0, 0.55) if gender == "man" else 0),
+        "stubble": float(rng.uniform(0, 0.55) if man else 0),
         "freckle_seed": int(rng.integers(1 << 30)),
-        "age": phenotype["age"],
         "hair": vary(rng, HAIR_COLOURS[hair_color]).tolist(),
-        "iris": vary(
-            rng,
-            [(92, 60, 36), (62, 40, 26), (74, 104, 140), (88, 116, 82)][
-                rng.choice(4, p=[0.4, 0.25, 0.2, 0.15])
-            ],
-        ).tolist(),
-        "hairline": float(rng.normal(0, 2.5) + (4 if gender == "man" and age == "old" else 0)),
+        "iris": vary(rng, IRISES[rng.choice(4, p=[0.4, 0.25, 0.2, 0.15])]).tolist(),
+        "hairline": float(rng.normal(0, 2.5) + (4 if man and age == "old" else 0)),
         "part": float(rng.choice([-0.18, 0, 0.18])),
-        "brow_thickness": float(np.clip(rng.normal(1.15 if gender == "man" else 0.8, 0.18), 0.5, 1.6)),
+        "brow_thickness": float(np.clip(rng.normal(1.15 if man else 0.8, 0.18), 0.5, 1.6)),
         "brow_arch": float(rng.uniform(0, 1)),
         "beard_length": float(rng.choice([0.35, 0.8, 1.8])),
         "goatee": bool(rng.random() < 0.3),
         "glasses": {
             "round": bool(rng.random() < 0.4),
-            "colour": vary(
-                rng, [(20, 20, 22), (70, 40, 24), (150, 40, 40), (140, 140, 146)][rng.integers(4)]
-            ).tolist(),
+            "colour": vary(rng, FRAMES[rng.integers(4)]).tolist(),
             "thickness": float(rng.uniform(0.10, 0.2)),
         },
         "gaze": [float(rng.normal(0, 4)), float(rng.normal(0, 2.5))],
+    }
+
+
+def _scene_detail(rng) -> dict:
+    """Light, camera and collar; angles in degrees, camera shift in cm."""
+    return {
         "light": {
             "azimuth": float(rng.uniform(-65, 65)),
             "elevation": float(rng.uniform(15, 55)),
@@ -190,6 +172,21 @@ def sample(seed: int) -> Look:
         "collar": float(rng.uniform(0.4, 1.0)),
         "backdrop_seed": int(rng.integers(1 << 30)),
     }
+
+
+def sample(seed: int) -> Look:
+    """The person with this seed, always the same one."""
+    rng = np.random.default_rng([2026, seed])
+    gender = _pick(rng, {"woman": 1, "man": 1})
+    age = _pick(rng, {"young": 0.4, "adult": 0.38, "old": 0.22})
+    phenotype, local, skin = _shape(rng, gender, age)
+    cut = _pick(rng, STYLES[gender])
+    if cut == "afro" and skin < 0.5:
+        cut = "curly"
+    hair_color = _hair_colour(rng, age, skin)
+    beard = gender == "man" and rng.random() < 0.38
+    detail = {"skin": skin, "age": phenotype["age"], **_person_detail(rng, gender, age, hair_color)}
+    detail.update(_scene_detail(rng))
     clothes = _pick(rng, dict.fromkeys(COLOURS, 1))
     wall = _pick(rng, dict.fromkeys(COLOURS, 1))
     detail["clothes"] = vary(rng, COLOURS[clothes]).tolist()
@@ -214,6 +211,3 @@ def sample(seed: int) -> Look:
         local=local,
         detail=detail,
     )
-
-
-assert set(CUTS) >= {c for s in STYLES.values() for c in s} - {"bald"}

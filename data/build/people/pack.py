@@ -1,7 +1,8 @@
 """Packs what was rendered into parquet: `PYTHONPATH=data/build python -m people.pack`.
 
-Identities ending in 8 go to val, in 9 to test, the rest to train; those also rendered under surprise and contempt to
-`concepts`. A picture whose identity is not rendered yet is simply not in the file, so this can run at any time.
+Identities ending in 8 go to val, in 9 to test, the rest to train; those also rendered under surprise and
+contempt to `concepts`. A picture whose identity is not rendered yet is simply not in the file, so this can
+run at any time.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ SCENE_FEATURES = datasets.Features(
 
 
 def split_of(identity: int) -> str:
+    """The split of an identity, by its last digit; from FIRST_CONCEPT on all are `concepts`."""
     if identity >= FIRST_CONCEPT:
         return "concepts"
     return {8: "val", 9: "test"}.get(identity % 10, "train")
@@ -94,18 +96,24 @@ def encode_mask(owners: np.ndarray) -> bytes:
 
 
 def encode_scene(picture: np.ndarray) -> bytes:
-    """(H, W, 3) uint8 -> JPEG bytes. JPEG codes each 16x16 block by itself, so blocks that a counterfactual leaves alone
-    decode to the source's pixels bit for bit, which WebP would not give."""
+    """(H, W, 3) uint8 -> JPEG bytes.
+
+    JPEG codes each 16x16 block by itself, so blocks that a counterfactual leaves alone decode to the source's
+    pixels bit for bit, but for one pixel beside a changed block, where decoders smooth the colour. WebP would
+    change pixels everywhere.
+    """
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=80, subsampling=2, optimize=True, progressive=True)
     return buffer.getvalue()
 
 
 def _felt(person: dict, k: int, version: str) -> str:
+    """The emotion that person k shows in a version of the scene."""
     return person["target"] if version in ("all", f"person{k}") else person["emotion"]
 
 
-def _one(person: dict, emotion: str) -> str:
+def _mention(person: dict, emotion: str) -> str:
+    """ "an angry woman"."""
     word = words.adjective(emotion)
     return f"{words.article(word)} {word} {person['gender']}"
 
@@ -117,7 +125,7 @@ def scene_rows(file: Path) -> list[dict]:
     people, mask = meta["people"], encode_mask(owners)
     rows = []
     for version, picture in zip(meta["versions"], pictures, strict=True):
-        who = [_one(p, _felt(p, k, version)) for k, p in enumerate(people)]
+        who = [_mention(p, _felt(p, k, version)) for k, p in enumerate(people)]
         name = f"scene-{meta['scene']:04d}-{version}"
         rows.append(
             {
@@ -167,13 +175,14 @@ def rows_of(file: Path, quality: int) -> list[dict]:
 
 
 def caption(row: dict) -> str:
-    """A full description in a wording that depends on the identity only; surprise and contempt are not named."""
+    """A full description, worded by identity; surprise and contempt are not named."""
     wording = np.random.default_rng([row["identity"], 5])
     named = set(ATTRIBUTES) - ({"emotion"} if row["emotion"] in HELD_OUT else set())
     return describe(row, named, wording).text
 
 
 def write(rows: list[dict], features: datasets.Features, path: Path) -> None:
+    """A parquet file that `datasets.load_dataset` opens; whole or not at all."""
     with atomic_write(path) as temporary:
         datasets.Dataset.from_list(rows, features=features).to_parquet(str(temporary))
     print(f"{path.name}: {len(rows)} pictures, {path.stat().st_size / 2**20:.2f} MiB")

@@ -43,7 +43,10 @@ def _blob(template: np.ndarray, centre, radius: float) -> np.ndarray:
 
 
 def beard_area(assets: Assets) -> np.ndarray:
-    """Where a beard grows: cheeks below the sideburns, jaw, chin, upper lip; not lips, not neck. Mask in [0, 1]."""
+    """Where a beard grows: cheeks below the sideburns, jaw, chin, upper lip; not lips, not neck.
+
+    (19158,) in [0, 1]; the numbers below are template positions, decimetres.
+    """
     x, y, z = assets.template.T
     jaw = 1 / (1 + np.exp((y - (6.62 + 0.75 * np.clip(np.abs(x) - 0.28, 0, 1))) / 0.035))
     moustache = np.exp(-(((y - 6.80) / 0.045) ** 2)) * (np.abs(x) < 0.34) * (z > 1.3)
@@ -54,7 +57,9 @@ def beard_area(assets: Assets) -> np.ndarray:
 
 
 def skin_colours(assets: Assets, look: dict) -> np.ndarray:
-    """(19158, 3) linear RGB. `look` holds skin, warmth, lip_red, blush, stubble, freckle_seed, age in [0, 1]."""
+    """(19158, 3) linear RGB. `look` is `Look.detail`: its skin, warmth, lip_red, eye_shadow, blush, stubble,
+    freckle_seed and age are read.
+    """
     template = assets.template
     base = skin_tone(look["skin"], look["warmth"])
     colours = np.tile(base, (len(template), 1))
@@ -63,7 +68,7 @@ def skin_colours(assets: Assets, look: dict) -> np.ndarray:
     mottle = np.cos(template @ waves.T + rng.uniform(0, 6.28, 6)).mean(axis=1)
     colours *= (1 + 0.05 * mottle)[:, None]
 
-    def blend(mask, factor, amount):
+    def blend(mask, factor, amount):  # multiplies the colour by `factor` where the mask is
         nonlocal colours
         m = np.clip(mask * amount, 0, 1)[:, None]
         colours = colours * (1 - m) + colours * np.asarray(factor) * m
@@ -71,14 +76,12 @@ def skin_colours(assets: Assets, look: dict) -> np.ndarray:
     blend(_blob(template, (0.47, 6.98, 1.33), 0.24), (1.05, 0.80, 0.80), look["blush"])  # cheeks
     blend(_blob(template, (0.0, 6.98, 1.75), 0.14), (1.03, 0.86, 0.85), look["blush"])  # nose tip
     blend(assets.ears, (1.03, 0.88, 0.88), 0.5)
-    blend(
-        _blob(template, (0.30, 7.20, 1.40), 0.12), (0.86, 0.80, 0.84), 0.25 + 0.45 * look["age"]
-    )  # under the eye
+    under_eye = _blob(template, (0.30, 7.20, 1.40), 0.12)
+    blend(under_eye, (0.86, 0.80, 0.84), 0.25 + 0.45 * look["age"])
     blend(assets.eyelids, (0.86, 0.74, 0.74), 0.6 + look.get("eye_shadow", 0.0))
     blend(beard_area(assets), (0.62, 0.62, 0.66), look["stubble"])
-    lip = base * np.array([1.02, 0.62, 0.64]) * (1 - look["lip_red"]) + look["lip_red"] * (
-        0.35 * base + 0.65 * to_linear((176, 44, 56))
-    )
+    red, lipstick = look["lip_red"], 0.35 * base + 0.65 * to_linear((176, 44, 56))
+    lip = base * np.array([1.02, 0.62, 0.64]) * (1 - red) + red * lipstick
     mask = np.clip(assets.lips * 1.2, 0, 1)[:, None]
     colours = colours * (1 - mask) + lip * mask
     inside = np.clip(assets.mouth_inside, 0, 1)[:, None]

@@ -1,7 +1,7 @@
 """Renders the portraits: `PYTHONPATH=data/build python -m people.portraits --out data/build/work/portraits`.
 
-One file per identity (`00012.npz`, written when all its emotions are done), so a killed run goes on where it was. Two
-processes with one thread each use two cores best. Deterministic: identity = seed.
+One file per identity (`000012.npz`, written when all its emotions are done), so a killed run goes on where it
+was. Two processes with one thread each use two cores best. Deterministic: identity = seed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ FIRST_CONCEPT = 100_000  # identities that are also rendered under NEW have seed
 
 
 def start_worker() -> None:
+    """Prepares a process for rendering on one core, without messages."""
     import torch
 
     torch.set_num_threads(1)
@@ -35,7 +36,10 @@ def start_worker() -> None:
 
 
 def face_box(figure, view) -> list[int]:
-    """Brow to chin, ear to ear, in pixels of the view (a Portrait or a Stage): [x0, y0, x1, y1]."""
+    """Brow to chin, ear to ear, in pixels of the view (a Portrait or a Stage): [x0, y0, x1, y1].
+
+    The face without expression, cut to the picture.
+    """
     rig = figure.rig
     template = rig.assets.template
     face = np.unique(rig.assets.triangles["body"])
@@ -66,6 +70,7 @@ def render_identity(seed: int, folder: Path, size: int, samples: int) -> str:
 
 
 def plan(identities: int, concepts: int) -> list[int]:
+    """Seeds in the order of rendering: the few of `concepts` first, so that a short run has both kinds."""
     return [*range(FIRST_CONCEPT, FIRST_CONCEPT + concepts), *range(identities)]
 
 
@@ -74,12 +79,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("data/build/work/portraits"))
     parser.add_argument("--identities", type=int, default=1000)
     parser.add_argument(
-        "--concepts", type=int, default=64, help="further identities, also under surprise and contempt"
+        "--concepts", type=int, default=64, help="more of them, also in surprise and contempt"
     )
     parser.add_argument("--size", type=int, default=96)
-    parser.add_argument(
-        "--samples", type=int, default=4, help="paths per sub-pixel (four sub-pixels a pixel)"
-    )
+    parser.add_argument("--samples", type=int, default=4, help="paths per sub-pixel (four to a pixel)")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -95,10 +98,8 @@ def main() -> int:
                 print(f"identity {jobs[job]}: {job.exception()!r}", flush=True)
             if done % 10 == 0 or done == len(todo):
                 rate = (time.time() - start) / done
-                print(
-                    f"{done}/{len(todo)}  {rate:.2f} s an identity, {rate * (len(todo) - done) / 60:.0f} min left",
-                    flush=True,
-                )
+                left = rate * (len(todo) - done) / 60
+                print(f"{done}/{len(todo)}  {rate:.2f} s an identity, {left:.0f} min left", flush=True)
     return 1 if failed else 0
 
 

@@ -26,7 +26,11 @@ def single_thread() -> None:
 
 
 def lights(light: dict) -> dict:
-    """A constant sky, a weaker light from the other side, a soft key light, after `Look.detail["light"]`."""
+    """A constant sky, a weaker light from the other side, a soft key light, after `Look.detail["light"]`.
+
+    They are loaded here and not with the scene: Mitsuba orders what it loads itself differently from run to
+    run, and the order of the lights decides the pattern of the noise.
+    """
     warm = np.array([1 + light["warmth"], 1.0, 1 - light["warmth"]])
 
     def panel(azimuth, elevation, power, size, distance):  # degrees, radiance, half width and distance in cm
@@ -42,7 +46,7 @@ def lights(light: dict) -> dict:
     sky = {"type": "constant", "radiance": rgb(light["fill"] * np.array([0.97, 1.0, 1.03]))}
     other = panel(-light["azimuth"] * 1.3 + 10, 25, 0.35 * light["key"], 45, 190)
     key = panel(light["azimuth"], light["elevation"], light["key"], 45, 170)
-    return {"key": key, "rim": other, "sky": sky}
+    return {name: mi.load_dict(one) for name, one in (("sky", sky), ("rim", other), ("key", key))}
 
 
 def wall(picture: np.ndarray, half_width: float, half_height: float, depth: float) -> dict:

@@ -81,7 +81,6 @@ def test_clutter_on_a_bare_wall_is_its_seed():
     assert not np.array_equal(first[0], first[1])
 
 
-@pytest.mark.xfail(strict=True, reason="PIL draws plaster's noise from C's rand(), which has no seed here")
 def test_a_seed_is_a_plaster_wall():
     seed = seed_of("plaster")
     assert np.array_equal(backdrop("textured", BLUE, seed), backdrop("textured", BLUE, seed))

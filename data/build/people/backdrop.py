@@ -53,9 +53,9 @@ def _textured(rng, colour, size: tuple[int, int]) -> Image.Image:
             for x in range(-shift, w, wide):
                 draw.rectangle([x, y, x + wide - 4, y + unit - 4], fill=_near(rng, colour, 8))
     else:
-        noise = Image.effect_noise((max(w // 12, 2), max(h // 12, 2)), 60).resize(
-            size, Image.Resampling.BICUBIC
-        )
+        # A generator of its own: the draws after this wall stay where they were.
+        grain = rng.spawn(1)[0].normal(128, 60, (max(h // 12, 2), max(w // 12, 2)))
+        noise = Image.fromarray(grain.clip(0, 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
         return Image.composite(picture, Image.new("RGB", size, darker), noise)
     return picture
 

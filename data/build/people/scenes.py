@@ -74,7 +74,9 @@ def render_scene(number: int, folder: Path, samples: int) -> str:
     pictures, everybody, people = [source], source.copy(), []
     for k in range(n):
         scene.move(k, after[k][0])
-        crop, changed = scene.picture(k + 1), scene.owners()
+        crop, changed = scene.picture(k + 1), owners.copy()
+        x0, y0, x1, y1 = scene.boxes[k]
+        changed[y0:y1, x0:x1] = scene.owners(k + 1)
         mine = exchanged(owners, changed, k)
         pictures.append(paste(source, crop, mine, scene.boxes[k]))
         everybody = paste(everybody, crop, mine, scene.boxes[k])

@@ -92,10 +92,10 @@ class Stage:
         """What a sensor sees, uint8: (HEIGHT, WIDTH, 3) for sensor 0, the size of `boxes[k]` for k + 1."""
         return studio.develop(studio.expose(self.scene, self.seed, sensor), self.exposure)
 
-    def owners(self) -> np.ndarray:
-        """(HEIGHT, WIDTH) uint8: who is seen in each pixel, person k as k + 1, nobody as 0."""
+    def owners(self, sensor: int = 0) -> np.ndarray:
+        """(H, W) uint8, the size of `picture(sensor)`: who is in each pixel, person k as k + 1, nobody as 0."""
         probe = mi.load_dict({"type": "aov", "aovs": "i:shape_index"})
-        layers = np.array(mi.render(self.scene, sensor=0, integrator=probe, spp=1, seed=self.seed))
+        layers = np.array(mi.render(self.scene, sensor=sensor, integrator=probe, spp=1, seed=self.seed))
         index = np.nan_to_num(layers[::2, ::2, -1], nan=-1).round().astype(int)  # counts from 1
         table = np.zeros(len(self.scene.shapes()) + 1, dtype=np.uint8)
         for i, shape in enumerate(self.scene.shapes()):

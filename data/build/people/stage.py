@@ -93,7 +93,7 @@ class Stage:
         return studio.develop(studio.expose(self.scene, self.seed, sensor), self.exposure)
 
     def owners(self, sensor: int = 0) -> np.ndarray:
-        """(H, W) uint8, the size of `picture(sensor)`: who is in each pixel, person k as k + 1, nobody as 0."""
+        """(H, W) uint8, sized as `picture(sensor)`: who is in each pixel; person k is k + 1, nobody is 0."""
         probe = mi.load_dict({"type": "aov", "aovs": "i:shape_index"})
         layers = np.array(mi.render(self.scene, sensor=sensor, integrator=probe, spp=1, seed=self.seed))
         index = np.nan_to_num(layers[::2, ::2, -1], nan=-1).round().astype(int)  # counts from 1

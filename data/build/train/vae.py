@@ -24,15 +24,15 @@ from train.judges import outputs
 from train.loop import Plan, train
 
 
-def network(channels: tuple[int, ...] = (32, 64, 128), size: int = 96) -> AutoencoderKL:
-    """A randomly initialised autoencoder; it shrinks by two per channel count but the last."""
+def network(channels: tuple[int, ...] = (24, 48, 96), size: int = 96, latent: int = 8) -> AutoencoderKL:
+    """A randomly initialised autoencoder of `latent` channels; it shrinks by two per width but the last."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),
         block_out_channels=channels,
-        latent_channels=4,
+        latent_channels=latent,
         layers_per_block=1,
-        norm_num_groups=16,
+        norm_num_groups=8,
         sample_size=size,
         force_upcast=False,
     )
@@ -130,7 +130,8 @@ def arguments():
     text = "Trains MiniSD's autoencoder on EmoFaces train."
     out = options.parser("vae", text, steps=20000, batch=16, lr=8e-4, ema=0.999, warmup=300, decay=0.5)
     add = out.add_argument
-    add("--channels", type=int, nargs="+", default=(32, 64, 128), help="default 32 64 128 (f=4)")
+    add("--channels", type=int, nargs="+", default=(24, 48, 96), help="widths; default 24 48 96 (f=4)")
+    add("--latent", type=int, default=8, help="latent channels; default 8")
     add("--small-steps", type=int, default=8000, help="first steps, with 64-px pictures; default 8000")
     add("--kl", type=float, default=1e-6, help="weight of the mean KL per latent number; default 1e-6")
     add("--gradient", type=float, default=0.5, help="weight of the differences' L1; default 0.5")
@@ -204,7 +205,7 @@ def main() -> None:
     if args.perceptual and judge is None:
         raise InputError(f"{args.judge}: no judge there for --perceptual; train it first")
     torch.manual_seed(plan.seed)
-    model = network(tuple(args.channels), people.images.shape[-1])
+    model = network(tuple(args.channels), people.images.shape[-1], args.latent)
     if args.compile:  # the loop compiles `forward`, which is not what is called here
         model.encoder.compile()
         model.decoder.compile()

@@ -141,3 +141,20 @@ def test_versions_name_what_runs():
     assert report["torch"].startswith(torch.__version__.split("+")[0])
     assert report["python"].count(".") == 2 and report["emolib"] == __version__
     assert all(f"{name} {value}" in runtime.versions_report() for name, value in report.items())
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("fpu avx2", False), ("avx512f avx512_bf16", True), ("amx_bf16", True)]
+)
+def test_bf16_is_fast_only_where_the_cpu_has_it(monkeypatch, flags, expected):
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: f"flags : {flags}\n")
+    assert runtime.fast_bf16("cpu") is expected
+    assert not runtime.fast_bf16("mps")
+
+
+def test_bf16_is_not_counted_on_where_nothing_tells(monkeypatch):
+    def missing(self, **_):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert not runtime.fast_bf16("cpu")

@@ -100,26 +100,28 @@ def test_shrinking_cuts_and_resizes_picture_and_weight_alike():
     assert small[0].diff(dim=-1).mean() < small[2].diff(dim=-1).mean()  # cut out, against resized
 
 
-def test_folding_normalises_latents_and_changes_no_reconstruction(autoencoder, people):
+def test_folding_makes_channels_show_alike_and_changes_no_reconstruction(autoencoder, people):
     images = people.images[:, :, ::3, ::3]
     with torch.no_grad():
         autoencoder.quant_conv.weight[1] *= 7  # channels of very different mean and spread
-        autoencoder.quant_conv.bias[:4] += torch.tensor([3.0, -2.0, 0.0, 1.0])
+        autoencoder.quant_conv.bias[:8] += torch.tensor([3.0, -2.0, 0.0, 1.0, 0.0, 0.0, 0.5, 0.0])
     before = vae.reconstruct(autoencoder, images)
     torch.manual_seed(0)
-    vae.fold_normalisation(autoencoder, images)
+    vae.fold_scales(autoencoder, images)
     after = vae.reconstruct(autoencoder, images)
     assert torch.allclose(before, after, atol=1e-4)
     torch.manual_seed(0)
     posterior = autoencoder.encode(data.pixels(images)).latent_dist
     scaled = (posterior.sample() * autoencoder.config.scaling_factor).transpose(0, 1).flatten(1)
-    assert torch.allclose(scaled.mean(1), torch.zeros(4), atol=0.03)
-    assert torch.allclose(scaled.std(1), torch.ones(4), atol=0.03)
+    assert torch.allclose(scaled.mean(1), torch.zeros(8), atol=0.03)
+    assert scaled.std(1).pow(2).mean().sqrt().item() == pytest.approx(1, abs=0.03)
+    energy = vae.energies(autoencoder, images)
+    assert torch.allclose(energy, torch.ones(8), rtol=0.05)
 
 
 def test_cached_posteriors_are_the_autoencoders(autoencoder, people, tmp_path):
     moments = latents.posteriors(autoencoder, people, 64, tmp_path)
-    assert moments.shape == (27, 2, 8, 16, 16)
+    assert moments.shape == (27, 2, 16, 16, 16)
     mirrored = data.pixels(people.images[:1].flip(-1))
     small = F.interpolate(mirrored, size=(64, 64), mode="bilinear", antialias=True, align_corners=False)
     with torch.no_grad():
@@ -143,6 +145,18 @@ def test_timesteps_lie_around_the_middle_or_evenly():
     inside = ((middle > 0.336) & (middle < 0.750)).double().mean()  # one deviation about the mean
     assert inside == pytest.approx(0.6827, abs=0.01)
     assert even.min() >= 0 and even.max() <= 999 and even.double().mean() == pytest.approx(500, abs=15)
+
+
+def test_expression_weights_favour_what_differs_between_siblings():
+    moments = torch.zeros(4, 2, 2, 4, 4)  # two people of two pictures, one latent channel
+    moments[1, :, 0, 0, 0] = 1.0  # the first person's pictures differ in one corner
+    moments[2:, :, 0, 3, 3] = 5.0  # the second's share what sets them apart from the first
+    moments[3, :, 0, 1, 1] = 1.0
+    weight = unet.expression_weight(moments, torch.tensor([[0, 1], [2, 3]]), extra=2.0)
+    assert weight.shape == (4, 2, 1, 4, 4) and torch.allclose(weight.mean((2, 3, 4)), torch.ones(4, 2))
+    assert torch.equal(weight[0], weight[1]) and weight[0, 0, 0].flatten().argmax() == 0
+    assert weight[2, 0, 0, 3, 3] == weight[2, 0, 0, 0, 0]
+    assert weight[0, 0, 0, 0, 0] / weight[0, 0, 0, 1, 1] == pytest.approx(1 + 2 * 16)
 
 
 def test_min_snr_weights():

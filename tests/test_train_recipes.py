@@ -32,7 +32,9 @@ def world(tmp_path_factory):
     guide = ["--judge", root / "judges" / "guide"]
     recipe(judges, "guide", "guide", "--out", root / "judges", "--steps", 2, "--batch", 4)
     small = ["--width", 32, "--layers", 1, 1, "--patch", 24, "--variants", 4]
-    recipe(miniclip, "miniclip", "--out", root / "miniclip", "--steps", 3, "--batch", 9, *small)
+    towers = ["--text", root / "text", "--out", root / "miniclip", "--steps", 3, "--batch", 9, *guide, *small]
+    for part in ("text", "picture"):
+        recipe(miniclip, f"miniclip-{part}", part, *towers)
     sizes = ["--channels", 16, 16, 16, "--validate", 3, "--small-steps", 1, "--perceptual", 0.1]
     recipe(vae, "vae", *guide, "--steps", 2, "--batch", 2, *sizes)
     parts = [
@@ -43,7 +45,7 @@ def world(tmp_path_factory):
         "--out",
         root / "minisd",
     ]
-    sizes = ["--channels", 32, 32, "--heads", 2, "--small-steps", 2, "--variants", 4, "--samples", 1]
+    sizes = ["--channels", 32, 64, "--heads", 2, "--small-steps", 2, "--variants", 4, "--samples", 1]
     recipe(unet, "unet", *guide, *parts, "--steps", 3, "--batch", 9, "--siblings", 0.5, *sizes)
     return root
 

@@ -1,4 +1,10 @@
-"""MiniCLIP: a CLIP of our own, trained contrastively on EmoFaces train and saved as data/miniclip.
+"""MiniCLIP: a CLIP of our own, trained contrastively on EmoFaces train in two parts, text first.
+
+`text`: the text tower learns against frozen features of the pictures (the guide judge's stages and coarse
+colours), which are computed once; that takes minutes, and this tower is all that MiniSD waits for. `picture`:
+the text tower is locked, as in Zhai et al. 2022 (LiT, with the towers' roles exchanged), and the picture
+tower learns to meet it; from random weights a transformer starts slowly, so its patches also learn to predict
+the guide judge's features of the same place. The result is saved as data/miniclip.
 
 Loss: the symmetric cross entropy of Radford et al. 2021 (CLIP, figure 3), except that the targets are spread
 over all pairs that are true. "photo of an angry person" fits many pictures of the batch; none is a negative.
@@ -6,17 +12,25 @@ over all pairs that are true. "photo of an angry person" fits many pictures of t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from torch import nn
+from transformers import (
+    AutoModelForImageClassification,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTokenizer,
+)
 
 from emolib.emotions import words
 from emolib.emotions.sets import EMOFACES
-from emolib.runtime import pick_device, repo_path
+from emolib.runtime import InputError, pick_device, progress, repo_path
 from train import augment, captions, data, files, options
-from train.loop import train
+from train.loop import Plan, train
 from train.tokenizer import learn
 
 
@@ -24,7 +38,7 @@ def network(
     tokenizer: CLIPTokenizer,
     size: int,
     *,
-    patch: int = 12,
+    patch: int = 16,
     width: int = 160,
     layers: tuple[int, int] = (5, 3),
 ) -> CLIPModel:
@@ -84,51 +98,195 @@ def save(model: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
         ).save_pretrained(temporary)
 
 
+@torch.no_grad()
+def seen(judge: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the frozen side knows of pictures (B, 3, H, W): (B, F) for all of it, (B, C, h, w) for each place.
+
+    The judge's stages and the picture itself, averaged over coarse grids; places are its third stage.
+    """
+    stages = judge(images, output_hidden_states=True).hidden_states[1:]
+    parts = [F.adaptive_avg_pool2d(stage, 3).flatten(1) for stage in stages]
+    return torch.cat([*parts, F.adaptive_avg_pool2d(images, 6).flatten(1)], 1), stages[2]
+
+
+class Meeting(nn.Module):
+    """A CLIP's text tower and a head that brings standardised frozen features to meet it."""
+
+    def __init__(self, clip: CLIPModel, features: torch.Tensor, hidden: int = 256):
+        super().__init__()
+        self.clip = clip
+        for tower in (clip.vision_model, clip.visual_projection):
+            tower.requires_grad_(False)
+        self.register_buffer("mean", features.mean(0))
+        self.register_buffer("spread", features.std(0) + 1e-3)
+        out = clip.config.projection_dim
+        self.head = nn.Sequential(nn.Linear(features.shape[1], hidden), nn.GELU(), nn.Linear(hidden, out))
+
+    def pictures(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, D) embeddings of length one."""
+        return F.normalize(self.head((features.float() - self.mean) / self.spread), dim=-1)
+
+    def forward(self, ids: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings (B, D) of texts and pictures."""
+        return texts_of(self.clip, ids), self.pictures(features)
+
+
+class Seeing(nn.Module):
+    """A CLIP with its text tower locked, and a head that predicts the judge's features from its patches."""
+
+    def __init__(self, clip: CLIPModel, channels: int):
+        super().__init__()
+        self.clip = clip
+        for tower in (clip.text_model, clip.text_projection):
+            tower.requires_grad_(False)
+        clip.logit_scale.requires_grad_(False)
+        self.head = nn.Linear(clip.config.vision_config.hidden_size, channels)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings (B, D) of pictures, and predicted features (B, places, C), row by row."""
+        out = self.clip.vision_model(pixel_values=images)
+        embeds = F.normalize(self.clip.visual_projection(out.pooler_output), dim=-1)
+        return embeds, self.head(out.last_hidden_state[:, 1:])
+
+
+def texts_of(clip: CLIPModel, ids: torch.Tensor) -> torch.Tensor:
+    """(B, D) embeddings of length one of token ids (B, L); padding behind the longest is not computed."""
+    longest = int((ids != clip.config.text_config.pad_token_id).sum(1).max()) + 1
+    found = clip.text_model(input_ids=ids[:, : max(2, longest)].long()).pooler_output
+    return F.normalize(clip.text_projection(found), dim=-1)
+
+
+@dataclass
+class World:
+    """What both parts need: pictures, captions, the judge, the plan and the device."""
+
+    args: object
+    people: data.Portraits
+    val: data.Portraits
+    judge: nn.Module
+    plan: Plan
+
+    def features(self, people: data.Portraits) -> torch.Tensor:
+        """(N, 2, F) frozen features of each picture and of its mirror image."""
+        parts = []
+        for images in progress(people.images.split(128), f"features of {len(people)} portraits"):
+            x = data.pixels(images)
+            parts.append(torch.stack([seen(self.judge, t)[0] for t in (x, x.flip(-1))], 1))
+        return torch.cat(parts)
+
+
+def train_text(world: World, tokenizer: CLIPTokenizer, bank: captions.Bank) -> CLIPModel:
+    """The text tower against frozen features."""
+    args, people, val, plan = world.args, world.people, world.val, world.plan
+    features, val_features = world.features(people), world.features(val)[:, 0]
+    clip = network(
+        tokenizer, people.images.shape[-1], patch=args.patch, width=args.width, layers=tuple(args.layers)
+    )
+    prompts = tokenizer(
+        [words.prompt(emotion) for emotion in EMOFACES], padding="max_length", return_tensors="pt"
+    ).input_ids.to(people.images.device)
+
+    def losses(model, step, draw):
+        rows, _ = data.step_rows(people, plan.batch, plan.seed, step, args.siblings)
+        which = torch.randint(bank.ids.shape[1], rows.shape, generator=draw, device=rows.device)
+        flip = torch.randint(2, rows.shape, generator=draw, device=rows.device)
+        texts, pictures = model(bank.ids[rows, which], features[rows, flip])
+        scale = model.clip.logit_scale.exp().clamp(max=100)
+        return {"loss": contrastive(pictures, texts, scale, bank.true_of(rows, which))}
+
+    @torch.no_grad()
+    def evaluate(model, step):
+        scores = model.pictures(val_features) @ texts_of(model.clip, prompts).T
+        return {"val_accuracy": float((scores.argmax(1) == val.emotion).float().mean())}
+
+    return train(plan, Meeting(clip, features.flatten(0, 1)), losses, evaluate=evaluate).clip
+
+
+def train_picture(world: World, tokenizer: CLIPTokenizer, bank: captions.Bank, clip: CLIPModel) -> CLIPModel:
+    """The picture tower against the locked text tower."""
+    args, people, val, plan = world.args, world.people, world.val, world.plan
+    side = clip.config.vision_config.image_size // clip.config.vision_config.patch_size
+    channels = seen(world.judge, data.pixels(people.images[:1]))[1].shape[1]
+
+    def losses(model, step, draw):
+        rows, _ = data.step_rows(people, plan.batch, plan.seed, step, args.siblings)
+        which = torch.randint(bank.ids.shape[1], rows.shape, generator=draw, device=rows.device)
+        x = augment.distort(data.pixels(people.images[rows]), draw)
+        pictures, places = model(x)
+        with torch.no_grad():
+            texts = texts_of(model.clip, bank.ids[rows, which])
+            wanted = F.adaptive_avg_pool2d(seen(world.judge, x)[1], side).flatten(2).transpose(1, 2)
+            wanted = F.layer_norm(wanted, wanted.shape[-1:])
+        meet = contrastive(
+            pictures, texts, model.clip.logit_scale.exp().clamp(max=100), bank.true_of(rows, which)
+        )
+        look = F.mse_loss(places.float(), wanted)
+        return {"loss": meet + args.look * look, "meet": meet, "look": look}
+
+    def evaluate(model, step):
+        scores = zero_shot(model.clip, tokenizer, val.images)
+        return {"val_accuracy": float((scores.argmax(1) == val.emotion).float().mean())}
+
+    return train(plan, Seeing(clip, channels), losses, evaluate=evaluate).clip
+
+
 def arguments():
-    text = "Trains MiniCLIP on EmoFaces train."
+    text = "Trains MiniCLIP's text tower, then its picture tower, on EmoFaces train. Needs the guide judge."
     out = options.parser(
-        "miniclip", text, steps=4000, batch=252, lr=1e-3, ema=0.998, weight_decay=0.1, warmup=300
+        "miniclip",
+        text,
+        steps=600,
+        batch=126,
+        lr=1e-3,
+        ema=0.99,
+        weight_decay=0.1,
+        warmup=50,
+        evaluate_every=100,
     )
-    out.add_argument("--out", type=Path, default=repo_path("data", "miniclip"), help="default data/miniclip")
-    out.add_argument("--patch", type=int, default=12, help="px of the picture tower's patches; default 12")
-    out.add_argument("--width", type=int, default=160, help="of both towers; default 160")
-    out.add_argument(
-        "--layers", type=int, nargs=2, default=(5, 3), help="picture and text tower; default 5 3"
+    add, work = out.add_argument, repo_path("data", "build", "work")
+    add("part", choices=("text", "picture"))
+    add(
+        "--text",
+        type=Path,
+        default=work / "miniclip-text" / "final",
+        help="what `text` saves, `picture` opens",
     )
-    out.add_argument(
-        "--siblings", type=float, default=0.5, help="part of the steps with whole families; default 0.5"
-    )
-    out.add_argument("--variants", type=int, default=16, help="captions drawn for a picture; default 16")
+    add("--out", type=Path, default=repo_path("data", "miniclip"), help="of `picture`; default data/miniclip")
+    add("--judge", type=Path, default=repo_path("data", "judges", "guide"), help="default the guide")
+    add("--patch", type=int, default=16, help="px of the picture tower's patches; default 16")
+    add("--width", type=int, default=160, help="of both towers; default 160")
+    add("--layers", type=int, nargs=2, default=(5, 3), help="picture and text tower; default 5 3")
+    add("--look", type=float, default=1.0, help="weight of the patches' loss; default 1")
+    add("--siblings", type=float, default=0.5, help="part of the steps with whole families; default 0.5")
+    add("--variants", type=int, default=16, help="captions drawn for a picture; default 16")
     return out.parse_args()
 
 
 def main() -> None:
     args = arguments()
-    plan, device = options.plan(args, "miniclip"), pick_device(args.device)
+    plan, device = options.plan(args, f"miniclip-{args.part}"), pick_device(args.device)
     people, val = data.load("train", args.data).to(device), data.load("val", args.data).to(device)
-    texts = [c.text for row in captions.texts(people.frame, args.variants, plan.seed) for c in row]
-    tokenizer = learn(texts)
+    if not args.judge.is_dir():
+        raise InputError(f"{args.judge}: no judge there; train it first")
+    judge = AutoModelForImageClassification.from_pretrained(args.judge, dtype=torch.float32).to(device).eval()
+    world = World(args, people, val, judge.requires_grad_(False), plan)
+    if args.part == "text":
+        tokenizer = learn(
+            [c.text for row in captions.texts(people.frame, args.variants, plan.seed) for c in row]
+        )
+    elif args.text.is_dir():
+        tokenizer = CLIPTokenizer.from_pretrained(args.text)
+    else:
+        raise InputError(f"{args.text}: no text tower there; run the part `text` first")
     bank = captions.bank(people.frame, tokenizer, variants=args.variants, seed=plan.seed).to(device)
     torch.manual_seed(plan.seed)
-    model = network(
-        tokenizer, people.images.shape[-1], patch=args.patch, width=args.width, layers=tuple(args.layers)
-    )
-
-    def losses(model, step, draw):
-        rows, _ = data.step_rows(people, plan.batch, plan.seed, step, args.siblings)
-        which = torch.randint(bank.ids.shape[1], rows.shape, generator=draw, device=device)
-        x = augment.distort(data.pixels(people.images[rows]), draw)
-        out = model(input_ids=bank.ids[rows, which].long(), pixel_values=x)
-        scale = model.logit_scale.exp().clamp(max=100)
-        return {"loss": contrastive(out.image_embeds, out.text_embeds, scale, bank.true_of(rows, which))}
-
-    def evaluate(model, step):
-        scores = zero_shot(model, tokenizer, val.images)
-        return {"val_accuracy": float((scores.argmax(1) == val.emotion).float().mean())}
-
-    trained = train(plan, model, losses, evaluate=evaluate)
-    save(trained, tokenizer, args.out)
-    print(f"saved {args.out}, {files.megabytes(args.out):.2f} MB")
+    if args.part == "text":
+        trained, out = train_text(world, tokenizer, bank), args.text
+    else:
+        clip = CLIPModel.from_pretrained(args.text, dtype=torch.float32)
+        trained, out = train_picture(world, tokenizer, bank, clip), args.out
+    save(trained, tokenizer, out)
+    print(f"saved {out}, {files.megabytes(out):.2f} MB")
 
 
 if __name__ == "__main__":

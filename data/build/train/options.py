@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from emolib.runtime import InputError, repo_path
+from emolib.runtime import InputError, fast_bf16, pick_device, repo_path
 from train.loop import Plan
 
 TIMES = "It can be stopped at any time (exit code 3); the same command goes on at its last checkpoint."
@@ -55,7 +55,12 @@ def parser(name: str, text: str, **defaults: float) -> argparse.ArgumentParser:
     add("--log-every", type=int, default=plan.log_every, help=f"steps; default {plan.log_every}")
     add("--checkpoint-every", type=float, default=plan.checkpoint_every, help="seconds; default 120")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
-    add("--precision", choices=("bf16", "no"), default="bf16", help="autocast; default bf16")
+    add(
+        "--precision",
+        choices=("auto", "bf16", "no"),
+        default="auto",
+        help="autocast; default auto: bf16 where the device computes in it, else none",
+    )
     add("--compile", action="store_true", help="torch.compile the network: pays on a GPU, and over hours")
     add("--threads", type=int, default=0, help="CPU threads; default: torch's choice")
     return out
@@ -70,8 +75,11 @@ def plan(args: argparse.Namespace, name: str) -> Plan:
     if args.fresh:
         for file in (work / "checkpoint.safetensors", work / "log.jsonl"):
             file.unlink(missing_ok=True)
-    names = set(Plan.__dataclass_fields__) - {"work"}
-    return Plan(work, **{k: v for k, v in vars(args).items() if k in names})
+    names = set(Plan.__dataclass_fields__) - {"work", "precision"}
+    precision = args.precision
+    if precision == "auto":
+        precision = "bf16" if fast_bf16(pick_device(args.device)) else "no"
+    return Plan(work, precision=precision, **{k: v for k, v in vars(args).items() if k in names})
 
 
 def run(main: Callable[[], None]) -> None:

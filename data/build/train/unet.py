@@ -19,22 +19,24 @@ from emolib.runtime import InputError, pick_device, repo_path, write_json
 from train import captions, data, files, latents, options
 from train.gauge import Gauge
 from train.loop import Plan, train
-from train.vae import face_weight
 
 SMALL = 64
 
 
 def network(
-    width: int, size: int, *, channels: tuple[int, ...] = (64, 128, 192), heads: int = 4
+    latent: int, width: int, size: int, *, channels: tuple[int, ...] = (64, 128, 160), heads: int = 4
 ) -> UNet2DConditionModel:
-    """A randomly initialised UNet for latents of `size`; all levels but the last attend to the text."""
+    """A randomly initialised UNet for `latent` channels of side `size`; all levels but the first and dearest
+    attend to the text."""
     levels = len(channels) - 1
     return UNet2DConditionModel(
         sample_size=size,
+        in_channels=latent,
+        out_channels=latent,
         block_out_channels=channels,
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",) * levels + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * levels,
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels + ("UpBlock2D",),
         cross_attention_dim=width,
         attention_head_dim=heads,  # diffusers reads this as the number of heads
     )
@@ -73,6 +75,20 @@ def loss_weight(abar: torch.Tensor, gamma: float, prediction: str) -> torch.Tens
     return snr.clamp(max=gamma) / (snr if prediction == "epsilon" else snr + 1)
 
 
+def expression_weight(moments: torch.Tensor, siblings: torch.Tensor, extra: float) -> torch.Tensor:
+    """(N, 2, 1, h, w) weights of latents: 1 + `extra` times how much a person's pictures differ there.
+
+    `moments` (N, 2, 2C, h, w) are posteriors of pictures and mirror images, `siblings` (people, S) the rows
+    of the same person under all emotions. The difference is the spread over them, in units of its own mean.
+    Each picture's weights have mean one.
+    """
+    mean, weight = moments.chunk(2, 2)[0], torch.ones_like(moments[:, :, :1], dtype=torch.float32)
+    for rows in siblings:
+        spread = mean[rows].float().var(0).mean(1, keepdim=True).sqrt()
+        weight[rows] = 1 + extra * spread / spread.mean((1, 2, 3), keepdim=True)
+    return weight / weight.mean((2, 3, 4), keepdim=True)
+
+
 @dataclass
 class Teacher:
     """Draws a training batch and scores the network on it; everything but the network is frozen."""
@@ -80,6 +96,7 @@ class Teacher:
     people: data.Portraits
     bank: captions.Bank
     moments: dict[int, torch.Tensor]
+    weights: dict[int, torch.Tensor]
     text: CLIPTextModel
     empty: torch.Tensor
     scale: float
@@ -89,7 +106,7 @@ class Teacher:
 
     def size(self, step: int) -> int:
         """Picture size of `step`, px."""
-        return SMALL if step < self.args.small_steps else self.people.images.shape[-1]
+        return SMALL if step < self.args.small_steps else self.args.size or self.people.images.shape[-1]
 
     def __call__(self, model: nn.Module, step: int, draw: torch.Generator) -> dict[str, torch.Tensor]:
         """The loss of one step."""
@@ -105,13 +122,11 @@ class Teacher:
         which = torch.randint(self.bank.ids.shape[1], rows.shape, generator=draw, device=device)
         dropped = torch.rand(len(rows), 1, generator=draw, device=device) < args.drop
         ids = torch.where(dropped, self.empty, self.bank.ids[rows, which].long())
-        latent = latents.sample(self.moments[self.size(step)][rows, flip], draw) * self.scale
-        noise = torch.randn(groups, *latent.shape[1:], generator=draw, device=device).repeat_interleave(
-            family, 0
-        )
-        weight = face_weight(self.people.face_box[rows], latent.shape[-1], args.face)
-        weight = torch.where(flip.bool()[:, None, None, None], weight.flip(-1), weight)
-        return {"loss": self._error(model, latent, noise, when, ids, weight)}
+        size = self.size(step)
+        latent = latents.sample(self.moments[size][rows, flip], draw) * self.scale
+        noise = torch.randn(groups, *latent.shape[1:], generator=draw, device=device)
+        noise = noise.repeat_interleave(family, 0)
+        return {"loss": self._error(model, latent, noise, when, ids, self.weights[size][rows, flip])}
 
     def _error(self, model, latent, noise, when, ids, weight) -> torch.Tensor:
         with torch.no_grad():
@@ -128,7 +143,7 @@ class Teacher:
 def arguments():
     text = "Trains MiniSD's UNet and saves data/minisd. Needs data/miniclip, train.vae and the guide judge."
     out = options.parser(
-        "unet", text, steps=30000, batch=64, lr=4e-4, ema=0.999, warmup=500, evaluate_every=1500
+        "unet", text, steps=30000, batch=36, lr=5e-4, ema=0.998, warmup=300, evaluate_every=1500
     )
     add, work = out.add_argument, repo_path("data", "build", "work")
     add("--out", type=Path, default=repo_path("data", "minisd"), help="default data/minisd")
@@ -140,34 +155,46 @@ def arguments():
         default=repo_path("data", "judges", "guide"),
         help="reads the samples; default the guide",
     )
-    add("--channels", type=int, nargs="+", default=(64, 128, 192), help="default 64 128 192")
+    add("--channels", type=int, nargs="+", default=(64, 128, 160), help="widths; default 64 128 160")
+    add("--size", type=int, default=0, help="px of the finished model's pictures; default: the portraits'")
+    add("--start", type=Path, default=None, help="folder of a MiniSD whose UNet to start from")
     add("--heads", type=int, default=4, help="attention heads; default 4")
     add("--small-steps", type=int, default=15000, help="first steps, at 64 px; default 15000")
     add("--variants", type=int, default=16, help="captions drawn for a picture; default 16")
     add("--drop", type=float, default=0.1, help="part of empty captions; default 0.1")
-    add("--siblings", type=float, default=0.0, help="part of the steps with whole families; default 0")
+    add("--siblings", type=float, default=0.4, help="part of the steps with whole families; default 0.4")
     add("--time-mean", type=float, default=0.2, help="of the logit of time; default 0.2")
     add("--time-spread", type=float, default=0.9, help="default 0.9")
     add("--time-even", type=float, default=0.2, help="part of evenly drawn times; default 0.2")
     add("--prediction", choices=("epsilon", "v_prediction"), default="epsilon", help="default epsilon")
-    add("--min-snr", type=float, default=0.0, help="gamma of min-SNR weights; default 0: off")
-    add("--face", type=float, default=0.0, help="extra weight of the face; default 0")
+    add("--min-snr", type=float, default=5.0, help="gamma of min-SNR weights; default 5; 0: off")
+    add(
+        "--expression",
+        type=float,
+        default=1.0,
+        help="extra weight of what differs between a person's pictures; default 1",
+    )
     add("--samples", type=int, default=8, help="samples an emotion at each evaluation; default 8")
     return out.parse_args()
 
 
 def pipeline(args, device: torch.device) -> StableDiffusionPipeline:
     """MiniSD with an untrained UNet, on `device`. InputError for a missing part."""
-    for path in (args.miniclip, args.vae, args.judge):
-        if not path.is_dir():
+    for path in (args.miniclip, args.vae, args.judge, args.start):
+        if path and not path.is_dir():
             raise InputError(f"{path}: not there; train it first (see python -m train --help)")
     vae = AutoencoderKL.from_pretrained(args.vae)
     tokenizer, text = (
         CLIPTokenizer.from_pretrained(args.miniclip),
         CLIPTextModel.from_pretrained(args.miniclip),
     )
-    size = vae.config.sample_size // 2 ** (len(vae.config.block_out_channels) - 1)
-    unet = network(text.config.hidden_size, size, channels=tuple(args.channels), heads=args.heads)
+    side = (args.size or vae.config.sample_size) // 2 ** (len(vae.config.block_out_channels) - 1)
+    if args.start:
+        unet = UNet2DConditionModel.from_pretrained(args.start / "unet", dtype=torch.float32)
+        unet.register_to_config(sample_size=side)
+    else:
+        shape = {"channels": tuple(args.channels), "heads": args.heads}
+        unet = network(vae.config.latent_channels, text.config.hidden_size, side, **shape)
     pipe = StableDiffusionPipeline(
         vae,
         text.float(),
@@ -200,13 +227,15 @@ def main() -> None:
     torch.manual_seed(plan.seed)
     pipe = pipeline(args, device)
     people, val = data.load("train", args.data).to(device), data.load("val", args.data).to(device)
-    native = people.images.shape[-1]
     plan.work.mkdir(parents=True, exist_ok=True)
-    sizes = {native} | ({SMALL} if args.small_steps else set())
+    native = args.size or people.images.shape[-1]
+    sizes = ({native} if plan.steps > args.small_steps else set()) | ({SMALL} if args.small_steps else set())
+    moments = {size: latents.posteriors(pipe.vae, people, size, plan.work) for size in sizes}
     teacher = Teacher(
         people=people,
         bank=captions.bank(people.frame, pipe.tokenizer, variants=args.variants, seed=plan.seed).to(device),
-        moments={size: latents.posteriors(pipe.vae, people, size, plan.work) for size in sizes},
+        moments=moments,
+        weights={k: expression_weight(m, people.siblings, args.expression) for k, m in moments.items()},
         text=pipe.text_encoder,
         empty=pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids.to(device),
         scale=pipe.vae.config.scaling_factor,

@@ -1,8 +1,8 @@
-"""MiniSD's autoencoder: an AutoencoderKL with f=4 and four latent channels.
+"""MiniSD's autoencoder: an AutoencoderKL with f=4 and eight latent channels.
 
 Loss: L1 + gradient L1 + a tiny KL term, more weight on the face, and optionally the distance between the
 guide judge's features of the picture and of its reconstruction. The first steps use 64-px pictures (the
-network is convolutional), the rest native ones. After training, mean and spread of each latent channel
+network is convolutional), the rest native ones. After training, a shift and a scale of each latent channel
 are folded into the 1x1 convolutions around the latents, so that one `scaling_factor` is right for all
 channels: the Stable Diffusion pipelines know no other normalisation.
 """
@@ -104,17 +104,34 @@ def psnr(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def fold_normalisation(vae: AutoencoderKL, images: torch.Tensor) -> dict[str, list[float]]:
-    """Shift and scale each latent channel to mean 0 and the common spread, changing no reconstruction.
+def energies(vae: AutoencoderKL, images: torch.Tensor, *, share: float = 0.1) -> torch.Tensor:
+    """(C,) how strongly each latent channel shows: mean squared change of the decoded picture per squared
+    change of the latents, for white noise of `share` of the channel's spread."""
+    latents = vae.encode(data.pixels(images)).latent_dist.mode()
+    plain, found = vae.decode(latents).sample, []
+    noise = torch.randn(latents[:, :1].shape, generator=torch.Generator().manual_seed(0)).to(latents)
+    for c in range(latents.shape[1]):
+        amount = share * latents[:, c].std()
+        moved = latents.clone()
+        moved[:, c : c + 1] += amount * noise
+        found.append((vae.decode(moved).sample - plain).pow(2).mean() / amount**2)
+    return torch.stack(found)
 
-    The shift and scale go into the 1x1 convolutions on both sides of the latents; `scaling_factor` in the
-    configuration becomes 1 / the common spread. Returns the mean and spread the channels had.
+
+@torch.no_grad()
+def fold_scales(vae: AutoencoderKL, images: torch.Tensor) -> dict[str, list[float]]:
+    """Shift each latent channel to mean 0 and scale it to how strongly it shows, changing no reconstruction.
+
+    Afterwards equal noise in any channel costs equal error in the picture, so the denoiser's loss counts what
+    is seen and channels of fine detail stay small. Shift and scale go into the 1x1 convolutions on both sides
+    of the latents; `scaling_factor` in the configuration becomes 1 / the root mean square spread. Returns
+    each channel's mean, spread and energy as they were, and the spread it has now (in units of all).
     """
     parts = [vae.encode(data.pixels(part)).latent_dist.sample().float() for part in images.split(64)]
     latents = torch.cat(parts).transpose(0, 1).flatten(1)
-    mean, spread = latents.mean(1), latents.std(1)
-    common = spread.pow(2).mean().sqrt()
-    scale = common / spread
+    mean, spread, energy = latents.mean(1), latents.std(1), energies(vae, images[:32])
+    scale = energy.sqrt()
+    common = (spread * scale).pow(2).mean().sqrt()
     before, after = vae.quant_conv, vae.post_quant_conv
     count = len(mean)
     before.weight[:count] *= scale[:, None, None, None]
@@ -123,7 +140,8 @@ def fold_normalisation(vae: AutoencoderKL, images: torch.Tensor) -> dict[str, li
     after.bias += after.weight[:, :, 0, 0] @ mean
     after.weight /= scale[None, :, None, None]
     vae.register_to_config(scaling_factor=float(1 / common))
-    return {"mean": mean.tolist(), "std": spread.tolist()}
+    now = spread * scale / common
+    return {k: v.tolist() for k, v in {"mean": mean, "std": spread, "energy": energy, "now": now}.items()}
 
 
 def arguments():
@@ -212,7 +230,7 @@ def main() -> None:
     teacher = Teacher(people, val.keep(some.numpy()).to(device), judge, args, plan)
     trained = train(plan, model, teacher, evaluate=teacher.evaluate)
     some = torch.randperm(len(people), generator=torch.Generator().manual_seed(1))[:1024].to(device)
-    had = fold_normalisation(trained, people.images[some])
+    had = fold_scales(trained, people.images[some])
     with files.whole_folder(plan.work / "final") as temporary:
         trained.save_pretrained(temporary)
     print(

@@ -71,20 +71,25 @@ def render_scene(number: int, folder: Path, samples: int) -> str:
     after = [expressions.sample(rng, e) for e in targets]
     scene = stage.Stage(rigs, layout(rng, n), [b[0] for b in before], FIRST_PERSON + number, samples)
     source, owners = scene.picture(0), scene.owners()
-    pictures, everybody, people = [source], source.copy(), []
+    exchanges, people = [], []
     for k in range(n):
+        # Both faces are filmed by the same sensor: what the change leaves alone looks the same in both.
+        old, box = scene.picture(k + 1), face_box(scene.figures[k], scene)
         scene.move(k, after[k][0])
-        crop, changed = scene.picture(k + 1), owners.copy()
+        new, changed = scene.picture(k + 1), owners.copy()
         x0, y0, x1, y1 = scene.boxes[k]
         changed[y0:y1, x0:x1] = scene.owners(k + 1)
         mine = exchanged(owners, changed, k)
-        pictures.append(paste(source, crop, mine, scene.boxes[k]))
-        everybody = paste(everybody, crop, mine, scene.boxes[k])
+        source = paste(source, old, mine, scene.boxes[k])
+        exchanges.append((new, mine, scene.boxes[k]))
         scene.move(k, before[k][0])
-        person, box = rigs[k].look, face_box(scene.figures[k], scene)
+        person = rigs[k].look
         people.append({"identity": person.seed, "emotion": emotions[k], "target": targets[k],
                        "gender": person.gender, "hair_color": person.hair_color, "box": box})  # fmt: skip
-    pictures.append(everybody)
+    everybody = source
+    for exchange in exchanges:
+        everybody = paste(everybody, *exchange)
+    pictures = [source, *(paste(source, *exchange) for exchange in exchanges), everybody]
     versions = ["source", *(f"person{k}" for k in range(n)), "all"]
     part = folder / f".{number:04d}.part.npz"
     meta = json.dumps({"scene": number, "versions": versions, "people": people})

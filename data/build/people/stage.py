@@ -25,7 +25,7 @@ class Stage:
 
     def __init__(self, rigs: list, places: list, units: list[dict], seed: int, samples: int):
         """`places`: of the heads, cm; `units`: everybody's face; light and wall are the first person's."""
-        self.seed, self.size = seed, np.array([WIDTH, HEIGHT])
+        self.seed, self.samples, self.size = seed, samples, np.array([WIDTH, HEIGHT])
         look, span = rigs[0].look, SPAN[len(rigs)]
         target = np.array([0.0, HEADROOM[len(rigs)] - span * HEIGHT / WIDTH / 2, 0.0])
         self.origin = target + np.array([0, 0, CAMERA])
@@ -96,6 +96,8 @@ class Stage:
         """(H, W) uint8, sized as `picture(sensor)`: who is in each pixel; person k is k + 1, nobody is 0."""
         probe = mi.load_dict({"type": "aov", "aovs": "i:shape_index"})
         layers = np.array(mi.render(self.scene, sensor=sensor, integrator=probe, spp=1, seed=self.seed))
+        # Rendering with `spp` leaves that count in the sampler, which Mitsuba shares between equal sensors.
+        self.scene.sensors()[sensor].sampler().set_sample_count(self.samples)
         index = np.nan_to_num(layers[::2, ::2, -1], nan=-1).round().astype(int)  # counts from 1
         table = np.zeros(len(self.scene.shapes()) + 1, dtype=np.uint8)
         for i, shape in enumerate(self.scene.shapes()):

@@ -18,13 +18,15 @@ from train.loop import read_log
 matplotlib.use("Agg")
 TEXTS = Path(__file__).parent / "cards"
 RUNS = {
-    "miniclip": ("miniclip",),
-    "minisd": ("vae", "unet"),
+    "miniclip": ("miniclip-text", "miniclip-picture"),
+    "minisd": ("vae", "vae-decoder", "unet"),
     "judges": ("judge-guide", "judge-heldout", "judge-probe"),
 }
 CURVES = {
-    "miniclip": {"loss": "contrastive loss", "val_accuracy": "zero-shot accuracy (val)"},
+    "miniclip-text": {"loss": "contrastive loss, text tower", "val_accuracy": "zero-shot (val), text tower"},
+    "miniclip-picture": {"meet": "contrastive loss, picture tower", "val_accuracy": "zero-shot (val), both"},
     "vae": {"l1": "L1", "val_psnr": "PSNR (val), dB"},
+    "vae-decoder": {"val_psnr": "PSNR (val), dB, decoder alone"},
     "unet": {
         "loss": "noise-prediction loss",
         "text_rate": "emotion rate, text",

@@ -15,9 +15,9 @@ from train import data
 
 
 def _key(vae: AutoencoderKL, people: data.Portraits, size: int) -> str:
-    """Changes with the autoencoder's weights, the pictures and the size."""
+    """Changes with the encoder's weights, the pictures and the size."""
     digest = hashlib.sha256(f"{size} {len(people)} {people.frame['image_id'].str.cat()}".encode())
-    for value in vae.state_dict().values():
+    for value in (*vae.encoder.state_dict().values(), *vae.quant_conv.state_dict().values()):
         digest.update(value.float().cpu().contiguous().numpy().tobytes())
     digest.update(people.images[:: max(1, len(people) // 64)].cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:10]

@@ -17,7 +17,8 @@ from emolib.data import cli as data_cli
 from emolib.runtime import InputError
 
 if TYPE_CHECKING:
-    from emolib.editors import Img2Img
+    from emolib.editors.img2img import Img2Img
+    from emolib.editors.person import Target
     from emolib.images import Box
 
 EPILOG = """examples:
@@ -84,23 +85,24 @@ def edit(args: argparse.Namespace) -> int:
     from emolib import checkpoints
 
     checkpoints.check_name(args.model)
-    from emolib import backbone, editors, images, runtime
+    from emolib import backbone, images, runtime
+    from emolib.editors import contract, img2img, person
 
     images.writable_format(args.output)
     source = images.to_tensor(images.open_image(args.picture))
     box = _square(args.box, source.shape[-2:])
-    editors.steps_taken(args.steps, args.strength)
+    contract.steps_taken(args.steps, args.strength)
     model = backbone.load(args.model, device=args.device, memory=args.memory)
-    editor = editors.Img2Img(
-        model, args.strength, args.guidance_scale, args.steps, args.prompt or editors.TEMPLATE
+    editor = img2img.Img2Img(
+        model, args.strength, args.guidance_scale, args.steps, args.prompt or contract.TEMPLATE
     )
     print(f"{args.picture}: {emotion} with {model}, square {_text(box)}", file=sys.stderr)
-    person = editors.Target(box, emotion, description=args.describe)
-    edited = editors.PerPerson(editor, model.size, margin=0.0)(
-        source, generator=runtime.generator(args.seed), people=[person]
+    target = person.Target(box, emotion, description=args.describe)
+    edited = person.PerPerson(editor, model.size, margin=0.0)(
+        source, generator=runtime.generator(args.seed), people=[target]
     )
     result = images.beside(source, edited) if args.side_by_side else edited
-    record = _provenance(editor, person, box, args)
+    record = _provenance(editor, target, box, args)
     images.save_image(result, args.output, provenance=record)
     print(args.output)
     return 0
@@ -144,16 +146,16 @@ def _text(box: Box) -> str:
     return ",".join(map(str, box))
 
 
-def _provenance(editor: Img2Img, person, box: Box, args: argparse.Namespace) -> dict[str, object]:
+def _provenance(editor: Img2Img, target: Target, box: Box, args: argparse.Namespace) -> dict[str, object]:
     """What the file says of itself. Nothing that identifies the source or the machine."""
-    from emolib import editors
+    from emolib.editors import contract
 
     return {
         "edited": "by emolib: this picture is not a photograph",
         "method": "img2img",
-        "emotion": person.emotion,
+        "emotion": target.emotion,
         "model": editor.backbone.name,
-        "prompt": editors.prompt(person.emotion, person.description, editor.template),
+        "prompt": contract.prompt(target.emotion, target.description, editor.template),
         "strength": editor.strength,
         "guidance_scale": editor.guidance_scale,
         "num_inference_steps": editor.num_inference_steps,

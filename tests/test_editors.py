@@ -148,6 +148,9 @@ def test_prompts():
     assert prompt("anger") == "photo of an angry person"
     assert prompt("sadness", "woman with red hair") == "photo of a sad woman with red hair"
     assert prompt("fear", template="{word}, {description}") == "fearful, person"
+    assert prompt(None) == "photo of a person"
+    assert prompt(None, "old man") == "photo of an old man"
+    assert prompt(None, template="a portrait, {word}") == "a portrait"
     for template in ("{face}", "{", "{0}", "{word.nothing}"):
         with pytest.raises(InputError, match="may stand in braces"):
             prompt("fear", template=template)

@@ -28,6 +28,7 @@ class Editor(Protocol):
                  one batch from one encoding and the same noise
     generator    the only source of randomness
     description  who is in the picture, e.g. "woman with red hair", one or one each; for methods with prompts
+    source_emotion  what is felt in the picture as it is, if known, one or one each; for methods that use it
 
     Raises InputError for an unknown emotion or a size that the model cannot take.
     """
@@ -39,18 +40,23 @@ class Editor(Protocol):
         *,
         generator: torch.Generator,
         description: str | Sequence[str] = PERSON,
+        source_emotion: str | Sequence[str | None] | None = None,
     ) -> Tensor: ...
 
 
-def prompt(emotion: str, description: str = PERSON, template: str = TEMPLATE) -> str:
-    """`template` filled in: "photo of a sad woman with red hair". InputError: unknown emotion or field."""
-    word = words.adjective(emotion)
+def prompt(emotion: str | None, description: str = PERSON, template: str = TEMPLATE) -> str:
+    """`template` filled in: "photo of a sad woman with red hair"; without an emotion "photo of a woman ...".
+
+    InputError: an unknown emotion or field.
+    """
+    word = "" if emotion is None else words.adjective(emotion)
     try:
-        return template.format(article=words.article(word), word=word, description=description)
+        text = template.format(article=words.article(word or description), word=word, description=description)
     except (KeyError, IndexError, ValueError, AttributeError):
         raise InputError(
             f"prompt {template!r}: only {{article}}, {{word}} and {{description}} may stand in braces"
         ) from None
+    return text if word else " ".join(text.split()).strip(" ,")
 
 
 def steps_taken(num_inference_steps: int, strength: float) -> int:
@@ -64,9 +70,16 @@ def steps_taken(num_inference_steps: int, strength: float) -> int:
     return math.ceil(round(num_inference_steps * strength, 6))
 
 
-def each(value: str | Sequence[str], n: int, what: str) -> list[str]:
+def each(
+    value: str | Sequence[str | None] | None, n: int, what: str, of: str = "pictures"
+) -> list[str | None]:
     """One value for each of n pictures. InputError if there are neither one nor n."""
-    values = [value] if isinstance(value, str) else list(value)
+    values = [value] if value is None or isinstance(value, str) else list(value)
     if len(values) not in (1, n):
-        raise InputError(f"{len(values)} {what}s for {n} pictures; give one, or one for each")
+        raise InputError(f"{len(values)} {what}s for {n} {of}; give one, or one for each")
     return values * (n if len(values) == 1 else 1)
+
+
+def number_of_edits(images: Tensor, emotion: str | Sequence[str]) -> int:
+    """How many pictures an editor returns: one for each picture, or for each emotion of a single one."""
+    return len(images) if isinstance(emotion, str) or len(images) > 1 else len(emotion)

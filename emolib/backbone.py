@@ -7,23 +7,21 @@ train says `torch.no_grad()`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
-from transformers.utils import logging as transformers_logging
 
 from emolib import checkpoints, sampling
 from emolib.runtime import InputError, one_of, pick_device, pick_dtype
 from emolib.sampling import Prediction
 
 MEMORY = ("auto", "fast", "balanced", "low")
+ALWAYS = (0, float("inf"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +35,9 @@ class Embedding:
         return len(self.hidden)
 
     def expand(self, n: int) -> Embedding:
-        """One embedding for n pictures; itself if it already has n. A view. RuntimeError if it cannot."""
+        """For n pictures: one is a view, several are repeated in their order. RuntimeError if it cannot."""
+        if len(self) > 1 and n % len(self) == 0:
+            return Embedding.cat([self] * (n // len(self)))
         pooled = None if self.pooled is None else self.pooled.expand(n, -1)
         return Embedding(self.hidden.expand(n, -1, -1), pooled)
 
@@ -141,25 +141,26 @@ class Backbone:
         t: int | Tensor,
         cond: Embedding,
         uncond: Embedding | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | Tensor = 1.0,
         *,
         level: int | Tensor | None = None,
     ) -> Prediction:
         """One guided network evaluation: the prediction for latents `z` (B, C, h, w) at `level` (default t).
 
-        `t` is the timestep that the network is told, an int or (B,). Classifier-free guidance (Ho & Salimans
-        2022, eq. 6, in Stable Diffusion's scale) is one call on the doubled batch; scale 1 is one plain call.
-        Raises ValueError for guidance without `uncond`.
+        `t` is the timestep that the network is told, an int or (B,). Classifier-free guidance is one call on
+        the doubled batch; scale 1 is one call with `cond` alone, 0 one with `uncond` alone; a scale of (B,)
+        gives each picture its own. Raises ValueError for guidance without `uncond`.
         """
-        n, guided = len(z), guidance_scale != 1
-        if guided and uncond is None:
-            raise ValueError(f"guidance_scale {guidance_scale} needs uncond")
-        if guided:
+        n, scale = len(z), guidance_scale
+        if uncond is None and (isinstance(scale, Tensor) or scale != 1):
+            raise ValueError(f"guidance_scale {scale} needs uncond")
+        if not isinstance(scale, Tensor) and scale in (0, 1):
+            output = self._network(z, t, (cond if scale else uncond).expand(n))
+        else:
             text = Embedding.cat([uncond.expand(n), cond.expand(n)])
             plain, conditioned = self._network(torch.cat([z, z]), t, text).chunk(2)
-            output = plain + guidance_scale * (conditioned - plain)
-        else:
-            output = self._network(z, t, cond.expand(n))
+            scale = scale.to(z).view(-1, 1, 1, 1) if isinstance(scale, Tensor) else scale
+            output = sampling.guide(plain, conditioned, scale)
         level = t if level is None else level
         abar = self.alphas_cumprod[level.cpu() if isinstance(level, Tensor) else level]
         abar = abar.to(z).view(-1, 1, 1, 1) if abar.ndim else abar.item()
@@ -177,11 +178,22 @@ class Backbone:
         output = self.unet(z.to(self.dtype), t, text.hidden, added_cond_kwargs=added, return_dict=False)[0]
         return output.to(z.dtype)
 
-    def guided(self, cond: Embedding, guidance_scale: float, uncond: Embedding | None = None) -> Guided:
-        """The predictor of `sampling.denoise` for these prompts; `uncond` defaults to `null()`."""
+    def guided(
+        self,
+        cond: Embedding,
+        guidance_scale: float,
+        uncond: Embedding | None = None,
+        *,
+        interval: tuple[float, float] = ALWAYS,
+    ) -> Guided:
+        """The predictor of `sampling.denoise` for these prompts; `uncond` defaults to `null()`.
+
+        `interval` [low, high]: the timesteps with guidance; elsewhere the network is asked once, not twice
+        (Kynkäänniemi et al. 2024: guidance harms at high noise and idles at low).
+        """
         if uncond is None and guidance_scale != 1:
             uncond = self.null()
-        return Guided(self, cond, uncond, guidance_scale)
+        return Guided(self, cond, uncond, guidance_scale, interval)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,14 +204,21 @@ class Guided:
     cond: Embedding
     uncond: Embedding | None
     guidance_scale: float
+    interval: tuple[float, float] = ALWAYS
 
     @property
     def alphas_cumprod(self) -> Tensor:
         return self.backbone.alphas_cumprod
 
-    def __call__(self, z: Tensor, t: int, *, level: int | None = None, uncond: Any = None) -> Prediction:
+    def __call__(
+        self, z: Tensor, t: int | Tensor, *, level: int | Tensor | None = None, uncond: Any = None
+    ) -> Prediction:
         uncond = self.uncond if uncond is None else uncond
-        return self.backbone.predict(z, t, self.cond, uncond, self.guidance_scale, level=level)
+        low, high = self.interval
+        inside = torch.as_tensor((low <= t) & (t <= high))
+        scale = torch.where(inside, self.guidance_scale, 1.0) if inside.any() else 1.0
+        scale = self.guidance_scale if inside.all() else scale
+        return self.backbone.predict(z, t, self.cond, uncond, scale, level=level)
 
 
 def load(name: str | Path, *, device: str = "auto", dtype: str = "auto", memory: str = "auto") -> Backbone:
@@ -218,7 +237,7 @@ def load(name: str | Path, *, device: str = "auto", dtype: str = "auto", memory:
     where = pick_device(device)
     weights = pick_dtype(where, dtype)
     source = checkpoints.find(str(name), half=weights != torch.float32)
-    with _quiet():
+    with checkpoints.quiet():
         try:
             pipe = DiffusionPipeline.from_pretrained(
                 source.path,
@@ -265,20 +284,3 @@ def _prepare(pipe: DiffusionPipeline, device: torch.device, memory: str) -> None
         pipe.enable_model_cpu_offload(device=device)
     else:
         pipe.to(device)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No loading bars and advice from diffusers and transformers; their settings are put back."""
-    libraries = (diffusers_logging, transformers_logging)
-    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, (verbosity, bars) in zip(libraries, before, strict=True):
-            library.set_verbosity(verbosity)
-            if bars:
-                library.enable_progress_bar()

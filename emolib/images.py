@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -159,6 +160,19 @@ def crop(images: Tensor, box: Box) -> Tensor:
     """The part of (B, 3, H, W) inside `box`; a view, not a copy."""
     x0, y0, x1, y1 = box
     return images[..., y0:y1, x0:x1]
+
+
+def rotate(images: Tensor, angle: float, *, corners: str = "border") -> Tensor:
+    """Turn square pictures (B, C, S, S) about their centre, `angle` radians anticlockwise as seen; bicubic.
+
+    What comes in at the corners repeats the "border" or is "zeros". Itself at angle 0.
+    """
+    if angle == 0:
+        return images
+    sin, cos = math.sin(angle), math.cos(angle)
+    turn = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0]]).to(images).expand(len(images), 2, 3)
+    grid = F.affine_grid(turn, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bicubic", padding_mode=corners, align_corners=False)
 
 
 def feather(mask: Tensor, width: int) -> Tensor:

@@ -133,6 +133,15 @@ def pick_dtype(device: torch.device | str, name: str = "auto") -> torch.dtype:
     return known[one_of(name, known, "dtype")]
 
 
+def free_memory(device: torch.device | str) -> int:
+    """Bytes that may still be allocated on `device`; elsewhere than on CUDA, what the machine has in all."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def generator(seed: int, *keys: object) -> torch.Generator:
     """A CPU generator for `seed` and the stream named by `keys`, e.g. `generator(0, "noise", image_id)`.
 

@@ -33,13 +33,15 @@ class Predictor(Protocol):
     """`predictor(z, t, level=None, uncond=None) -> Prediction`, plus the schedule it was trained on.
 
     `z` are latents at `level` (default `t`), `t` the timestep that the network is told; they differ only in
-    inversion. `uncond` replaces the predictor's own unconditional embedding for this call.
-    `alphas_cumprod` is (T,), float32 or float64, on the CPU.
+    inversion. Both are ints, or int64 (B,), one for each latent. `uncond` replaces the predictor's own
+    unconditional embedding for this call. `alphas_cumprod` is (T,), float32 or float64, on the CPU.
     """
 
     alphas_cumprod: Tensor
 
-    def __call__(self, z: Tensor, t: int, *, level: int | None = None, uncond: Any = None) -> Prediction: ...
+    def __call__(
+        self, z: Tensor, t: int | Tensor, *, level: int | Tensor | None = None, uncond: Any = None
+    ) -> Prediction: ...
 
 
 Callback = Callable[[int, Tensor, Prediction], "Tensor | None"]
@@ -88,6 +90,11 @@ class Trajectory:
         }
         return replace(self, start=None, **rest)
 
+    def expand(self, n: int) -> Trajectory:
+        """The same walk for n edits of one picture, or of the n pictures that it has. Views."""
+        start = self.latents[0] if self.start is None else self.start
+        return replace(self, start=start.expand(n, *start.shape[1:]))
+
 
 def timestep_grid(
     num_inference_steps: int,
@@ -133,9 +140,19 @@ def to_prediction(output: Tensor, z: Tensor, abar: float | Tensor, prediction_ty
     raise ValueError(f"prediction_type must be epsilon, v_prediction or sample, not {prediction_type!r}")
 
 
+def guide(plain: Tensor, conditioned: Tensor, scale: float | Tensor) -> Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6, in Stable Diffusion's scale): 1 is no guidance."""
+    return plain + scale * (conditioned - plain)
+
+
 def add_noise(x0: Tensor, noise: Tensor, abar: float | Tensor) -> Tensor:
     """Draw from q(z | x0) with the given standard normal `noise`: Ho et al. 2020, eq. 4."""
     return abar**0.5 * x0 + (1 - abar) ** 0.5 * noise
+
+
+def ddpm_variance(abar_from: float | Tensor, abar_to: float | Tensor) -> float | Tensor:
+    """Variance of the DDPM posterior: Ho et al. 2020, eq. 7, for a step of any length (DDIM's eq. 16)."""
+    return (1 - abar_to) / (1 - abar_from) * (1 - abar_from / abar_to)
 
 
 def ddim_step(
@@ -156,7 +173,7 @@ def ddim_step(
         return abar_to**0.5 * x0 + (1 - abar_to) ** 0.5 * eps
     if noise is None:
         raise ValueError("eta > 0 adds noise: give it")
-    variance = eta**2 * (1 - abar_to) / (1 - abar_from) * (1 - abar_from / abar_to)
+    variance = eta**2 * ddpm_variance(abar_from, abar_to)
     direction = 1 - abar_to - variance
     # Rounding may leave -1e-17 under a root whose exact value is 0.
     if isinstance(variance, Tensor):

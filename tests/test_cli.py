@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import tiny_pipelines
 from PIL import Image
+from skimage import data
 
 import emolib
 from emolib import backbone, cli, images
+from emolib.editors import cli as edit_cli
+from emolib.editors.cli import METHODS
 from emolib.runtime import repo_path
 
 SIDE = tiny_pipelines.SIDE
@@ -39,7 +42,7 @@ def edit(picture, output, model, *options):
 
 def test_an_edit_is_written_with_its_provenance(picture, tmp_path, tiny_model, capsys):
     output = tmp_path / "out.png"
-    assert edit(picture, output, tiny_model, "--describe", "woman", "--seed", "4") == 0
+    assert edit(picture, output, tiny_model, "--describe", "woman", "--seed", "4", "--box", "2,2,40,40") == 0
     assert capsys.readouterr().out == f"{output}\n"
     assert images.open_image(output).size == (48, 48)
     assert not np.array_equal(images.open_image(output), images.open_image(picture))
@@ -48,16 +51,75 @@ def test_an_edit_is_written_with_its_provenance(picture, tmp_path, tiny_model, c
         "software": f"emolib {emolib.__version__}",
         "edited": "by emolib: this picture is not a photograph",
         "method": "img2img",
-        "emotion": "anger",
         "model": "sd",
-        "prompt": "photo of an angry woman",
         "strength": 0.6,
         "guidance_scale": 5.0,
         "num_inference_steps": 3,
         "seed": 4,
-        "box": [0, 0, 48, 48],
+        "people": [
+            {
+                "emotion": "anger",
+                "prompt": "photo of an angry woman",
+                "strength": 0.6,
+                "box": [2, 2, 40, 40],
+            }
+        ],
     }
     assert str(tmp_path) not in output.read_bytes().decode("latin-1")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_edits(picture, tmp_path, tiny_model, method):
+    assert edit(picture, tmp_path / "out.png", tiny_model, "--method", method, "--strength", "0.3") == 0
+    assert images.read_provenance(tmp_path / "out.png")["method"] == method
+    assert not np.array_equal(images.open_image(tmp_path / "out.png"), images.open_image(picture))
+
+
+def people(path):
+    return [(p["emotion"], p["strength"], p["box"]) for p in images.read_provenance(path)["people"]]
+
+
+def changed(before, after):
+    return (np.asarray(images.open_image(before), int) != np.asarray(images.open_image(after), int)).any(2)
+
+
+def test_people_are_named_by_number_and_nobody_else_changes(picture, tmp_path, tiny_model):
+    output = tmp_path / "out.png"
+    command = ["edit", str(picture), "-o", str(output), "--model", tiny_model, "--steps", "2"]
+    command += ["--box", "2,2,18,18", "--box", "20,20,40,44", "--margin", "0.4"]
+    assert cli.main([*command, "--person", "2=furious:0.5"]) == 0
+    assert people(output) == [("anger", 0.5, [20, 20, 40, 44])]
+    difference = changed(picture, output)
+    assert difference[26:36, 26:36].all()
+    assert not difference[2:18, 2:18].any()
+    assert cli.main([*command, "--to", "awe", "--person", "1=sadness", "--strength", "0.4"]) == 0
+    assert people(output) == [("sadness", 0.4, [2, 2, 18, 18]), ("awe", 0.4, [20, 20, 40, 44])]
+
+
+def test_faces_are_found_and_counted_from_the_left(tmp_path, tiny_model, capsys):
+    astronaut, output = tmp_path / "astronaut.png", tmp_path / "out.png"
+    Image.fromarray(data.astronaut()).save(astronaut)
+    assert edit(astronaut, output, tiny_model, "--steps", "1") == 0
+    ((emotion, _, (x0, y0, x1, y1)),) = people(output)
+    assert x0 < 222 < x1
+    assert y0 < 115 < y1
+    difference = changed(astronaut, output)
+    difference[y0:y1, x0:x1] = False
+    assert not difference.any()
+    assert edit(astronaut, output, tiny_model, "--person", "2=awe") == 2
+    assert f"there is no person 2; there are 1: {x0},{y0},{x1},{y1}" in capsys.readouterr().err
+
+
+def test_what_they_feel_now_and_who_they_are_reach_the_editor(picture, tmp_path, tiny_model, monkeypatch):
+    heard = []
+    embed = backbone.Backbone.embed
+    monkeypatch.setattr(
+        backbone.Backbone, "embed", lambda self, prompts: heard.append(prompts) or embed(self, prompts)
+    )
+    options = ["--method", "direct", "--from", "scared", "--describe", "old man", "--steps", "1"]
+    assert edit(picture, tmp_path / "out.png", tiny_model, *options) == 0
+    assert ["photo of a fearful old man"] in heard
+    assert ["photo of an angry old man"] in heard
 
 
 def test_the_same_command_gives_the_same_file(picture, tmp_path, tiny_model):
@@ -71,22 +133,23 @@ def test_the_same_command_gives_the_same_file(picture, tmp_path, tiny_model):
 
 def test_only_the_box_changes(picture, tmp_path, tiny_model):
     assert edit(picture, tmp_path / "out.png", tiny_model, "--box", "10,12,30,28") == 0
-    before, after = (np.asarray(images.open_image(path)) for path in (picture, tmp_path / "out.png"))
-    changed = (before != after).any(2)
-    rows, columns = changed.nonzero()
+    difference = changed(picture, tmp_path / "out.png")
+    rows, columns = difference.nonzero()
     # the square around 20 x 16 px at (10, 12) is 20 x 20 at (10, 10)
     assert rows.min() >= 10
     assert rows.max() < 30
     assert columns.min() >= 10
     assert columns.max() < 30
-    assert changed[18:22, 18:22].all()
+    assert difference[18:22, 18:22].all()
 
 
-def test_a_wide_picture_is_edited_in_its_middle_square(tmp_path, tiny_model, capsys):
+def test_without_a_face_the_middle_square_is_edited(tmp_path, tiny_model, capsys):
     wide = tmp_path / "wide.jpg"
     Image.new("RGB", (60, 40), (90, 120, 60)).save(wide)
     assert edit(wide, tmp_path / "out.jpg", tiny_model) == 0
-    assert "square 10,0,50,40" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no face found; the middle square is edited (give --box)" in said
+    assert "anger at 10,0,50,40" in said
     assert images.open_image(tmp_path / "out.jpg").size == (60, 40)
 
 
@@ -96,27 +159,61 @@ def test_strength_zero_writes_the_source(picture, tmp_path, tiny_model):
 
 
 def test_side_by_side(picture, tmp_path, tiny_model):
-    assert edit(picture, tmp_path / "pair.webp", tiny_model, "--side-by-side", "--strength", "0") == 0
-    pair = images.open_image(tmp_path / "pair.webp")
-    assert pair.size == (96, 48)
-    left, right = (np.asarray(pair.crop((x, 0, x + 48, 48)), dtype=int) for x in (0, 48))
-    assert np.abs(left - right).max() < 40  # both are the source, but for WebP's losses
+    output, pair = tmp_path / "out.png", tmp_path / "pair.png"
+    assert edit(picture, output, tiny_model, "--side-by-side", str(pair)) == 0
+    both = images.open_image(pair)
+    assert both.size == (96, 48)
+    for x, path in ((0, picture), (48, output)):
+        assert np.array_equal(both.crop((x, 0, x + 48, 48)), images.open_image(path))
+    assert images.read_provenance(pair) == images.read_provenance(output)
 
 
 def test_free_words_and_prompts(picture, tmp_path, tiny_model):
     command = ["edit", str(picture), "-o", str(tmp_path / "out.png"), "--model", tiny_model, "--steps", "2"]
     assert cli.main([*command, "--to", "Furious", "--prompt", "a portrait, {word}"]) == 0
     record = images.read_provenance(tmp_path / "out.png")
-    assert (record["emotion"], record["prompt"]) == ("anger", "a portrait, angry")
+    (person,) = record["people"]
+    assert (person["emotion"], person["prompt"]) == ("anger", "a portrait, angry")
     assert cli.main([*command, "--to", "grief"]) == 0  # not MiniSD: any label with a prompt word
-    assert images.read_provenance(tmp_path / "out.png")["prompt"] == "photo of a grieving person"
+    assert people(tmp_path / "out.png")[0][0] == "grief"
 
 
 def test_minisd_is_asked_only_for_what_it_learned():
-    assert cli._emotion("furious", "minisd") == "anger"
+    assert edit_cli.emotion("furious", "minisd") == "anger"
     with pytest.raises(ValueError, match="could be awe or excitement"):
-        cli._emotion("surprise", "minisd")
-    assert cli._emotion("surprise", "sd15") == "surprise"
+        edit_cli.emotion("surprise", "minisd")
+    assert edit_cli.emotion("surprise", "sd15") == "surprise"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--to", "awe", "--method", "edit-frendly"], "did you mean 'edit-friendly'"),
+        ([], "say what to change: --to EMOTION for everybody, or --person N=EMOTION"),
+        (["--person", "awe"], "give a number from 1 and an emotion"),
+        (["--person", "0=awe"], "give a number from 1 and an emotion"),
+        (["--person", "1=awe:much"], "give a number from 1 and an emotion"),
+        (["--person", "1=awe:1.5"], "strength must lie in [0, 1], not 1.5"),
+        (["--person", "1=awe", "--person", "1=fear"], "person 1 has an emotion already"),
+        (["--to", "awe", "--from", "angr"], "did you mean 'angry'"),
+        (["--to", "awe", "--strength", "-1"], "strength must lie in [0, 1], not -1.0"),
+        (["--to", "awe", "--box", "1,2,3"], "give four whole numbers"),
+        (["--to", "awe", "--side-by-side", "nowhere/pair.png"], "'nowhere' does not exist"),
+    ],
+)
+def test_wrong_options_are_one_line_and_load_no_torch(options, message, monkeypatch, capsys):
+    monkeypatch.delattr(emolib, "backbone")
+    monkeypatch.setitem(sys.modules, "emolib.backbone", None)  # importing it is an error now
+    assert cli.main(["edit", "none.png", "-o", "out.png", *options]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_descriptions_must_fit_the_people(picture, tmp_path, tiny_model, capsys):
+    options = ["--box", "2,2,18,18", "--describe", "man", "--describe", "woman"]
+    assert edit(picture, tmp_path / "out.png", tiny_model, *options) == 2
+    assert "2 descriptions for 1 people" in capsys.readouterr().err
 
 
 def run(*arguments, code=None):

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "emolib"
 # Design: module or subpackage -> layer. `side` measures and draws; `top` is what a person calls.
 LAYERS = {
     0: ("emotions", "runtime"),
-    1: ("images", "data"),
+    1: ("images", "faces", "data"),
     2: ("backbone", "checkpoints", "sampling"),
     3: ("inversion", "attention", "hspace", "adapters", "training"),
     4: ("editors", "baselines"),

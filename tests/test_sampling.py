@@ -4,35 +4,11 @@ import math
 
 import pytest
 import torch
+from closed_form import Gaussian, latents
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from emolib import sampling
 from emolib.sampling import Prediction, Trajectory, add_noise, ddim_step, denoise, timestep_grid
-
-
-class Gaussian:
-    """The exact denoiser of data N(mean, std^2): its probability-flow solution is known in closed form."""
-
-    def __init__(self, mean, std, levels=4096):
-        betas = torch.linspace(1e-4 * 1000 / levels, 2e-2 * 1000 / levels, levels, dtype=torch.float64)
-        self.alphas_cumprod = torch.cumprod(1 - betas, 0)
-        self.mean, self.std, self.asked = mean, std, []
-
-    def __call__(self, z, t, *, level=None, uncond=None):
-        self.asked.append(t)
-        abar = self.alphas_cumprod[t if level is None else level].item()
-        variance = abar * self.std**2 + 1 - abar
-        eps = math.sqrt(1 - abar) * (z - math.sqrt(abar) * self.mean) / variance
-        return sampling.to_prediction(eps, z, abar, "epsilon")
-
-    def exact(self, z, level, target):
-        a, b = self.alphas_cumprod[level].item(), self.alphas_cumprod[target].item()
-        scale = math.sqrt((b * self.std**2 + 1 - b) / (a * self.std**2 + 1 - a))
-        return math.sqrt(b) * self.mean + scale * (z - math.sqrt(a) * self.mean)
-
-
-def latents(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("spacing", sampling.SPACINGS)

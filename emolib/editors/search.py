@@ -1,0 +1,166 @@
+"""Editors made of editors: in two gentle stages, or the best of several by a judge that the caller brings.
+
+Nothing here knows a judge. Give the *guide*; the held-out judge belongs to the measurement alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from emolib.editors.contract import PERSON, Editor, each, number_of_edits
+from emolib.runtime import InputError
+
+Judge = Callable[[Tensor, Sequence[str]], Tensor]
+"""`judge(images, emotions) -> (B,)`: the probability that picture i shows emotion i."""
+
+Similarity = Callable[[Tensor, Tensor], Tensor]
+"""`similarity(images, others) -> (B,)`: how surely both show the same person; larger is surer."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A strong change in two gentle ones: first to the emotion `via`, from there to the target.
+
+    After each stage, what hardly changed is set back to the *original* picture, so that two passes do not
+    wear the picture out twice: see `anchored`, whose `threshold` is `anchor` (0: no anchoring). A person who
+    is known to feel `via` needs no first stage.
+    """
+
+    editor: Editor
+    via: str = "neutral"
+    anchor: float = 0.1
+
+    def __call__(
+        self,
+        images: Tensor,
+        emotion: str | Sequence[str],
+        *,
+        generator: torch.Generator,
+        description: str | Sequence[str] = PERSON,
+        source_emotion: str | Sequence[str | None] | None = None,
+    ) -> Tensor:
+        """See `Editor`. All emotions of one picture share the first stage."""
+        b, n = len(images), number_of_edits(images, emotion)
+        labels, who = each(emotion, n, "emotion"), each(description, n, "description")[:b]
+        if set(each(source_emotion, b, "source emotion")) == {self.via}:
+            half = images
+        else:
+            half = self.editor(
+                images, self.via, generator=generator, description=who, source_emotion=source_emotion
+            )
+            half = anchored(images, half, self.anchor)
+        there = [label == self.via for label in labels]
+        if all(there):
+            return half.expand(n, -1, -1, -1).clone()
+        result = self.editor(half, labels, generator=generator, description=who, source_emotion=self.via)
+        result = anchored(images, result, self.anchor)
+        result[there] = half.expand_as(result)[there]
+        return result
+
+
+def anchored(original: Tensor, edited: Tensor, threshold: float) -> Tensor:
+    """`edited` where it differs from `original` by more than `threshold`, else `original`.
+
+    Both float32 (B, 3, H, W), `original` may be one picture for all. The difference is a local mean, in
+    units of pixels; the transition is soft, from half the threshold to all of it. 0 returns `edited`.
+    """
+    if threshold == 0:
+        return edited
+    side = 2 * round(min(original.shape[-2:]) / 32) + 1  # a thirty-second of the picture, each way
+    difference = (edited - original).abs().mean(1, keepdim=True)
+    local = F.avg_pool2d(difference, side, stride=1, padding=side // 2, count_include_pad=False)
+    weight = (2 * local / threshold - 1).clamp(0, 1)
+    return torch.lerp(original.expand_as(edited), edited, weight.expand_as(edited))
+
+
+class Found(NamedTuple):
+    """What a search found for each of n edits.
+
+    images       (n, 3, H, W): the best that keeps the person, at worst the source
+    probability  (n,) what the judge says of it
+    tried        (n,) int64 how many candidates were made
+    """
+
+    images: Tensor
+    probability: Tensor
+    tried: Tensor
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """Closed loop: make candidates until the judge is content; keep the best that is still the same person.
+
+    editors     tried in turn, with fresh noise: one editor several times, or a ladder of strengths
+    judge       see `Judge`; an edit is done when it says at least `enough`
+    similarity  see `Similarity`; candidates below `same` are dropped, however good
+    n           budget: candidates for each edit
+
+    The source is the first candidate: nothing worse than doing nothing is ever returned.
+    """
+
+    editors: Sequence[Editor]
+    judge: Judge
+    similarity: Similarity
+    n: int = 4
+    enough: float = 0.6
+    same: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or not self.editors:
+            raise InputError(f"a search needs editors and a budget of at least 1, not {self.n}")
+
+    def __call__(
+        self,
+        images: Tensor,
+        emotion: str | Sequence[str],
+        *,
+        generator: torch.Generator,
+        description: str | Sequence[str] = PERSON,
+        source_emotion: str | Sequence[str | None] | None = None,
+    ) -> Tensor:
+        """See `Editor`."""
+        return self.search(
+            images, emotion, generator=generator, description=description, source_emotion=source_emotion
+        ).images
+
+    def search(
+        self,
+        images: Tensor,
+        emotion: str | Sequence[str],
+        *,
+        generator: torch.Generator,
+        description: str | Sequence[str] = PERSON,
+        source_emotion: str | Sequence[str | None] | None = None,
+    ) -> Found:
+        """The same with what was found; edits that are done cost nothing more."""
+        b, count = len(images), number_of_edits(images, emotion)
+        labels = each(emotion, count, "emotion")
+        who, before = each(description, count, "description"), each(source_emotion, b, "source emotion")
+        best = images.expand(count, -1, -1, -1).clone()
+        probability, tried = self.judge(best, labels).clone(), torch.zeros(count, dtype=torch.int64)
+        for k in range(self.n):
+            rows = [i for i in range(count) if probability[i] < self.enough]
+            if not rows:
+                break
+            sources = [i if b == count else 0 for i in rows]
+            shared = sources[:1] if b < count else sources
+            wanted = [labels[i] for i in rows]
+            made = self.editors[k % len(self.editors)](
+                images[shared],
+                wanted,
+                generator=generator,
+                description=[who[i] for i in shared],
+                source_emotion=[before[i] for i in shared],
+            )
+            says = self.judge(made, wanted)
+            better = (self.similarity(images[sources], made) >= self.same) & (says > probability[rows])
+            tried[rows] += 1
+            for row, candidate, value in zip(rows, made[better], says[better], strict=False):
+                best[row], probability[row] = candidate, value
+        return Found(best, probability, tried)

@@ -1,4 +1,4 @@
-"""The command line: `emolib edit PICTURE --to anger -o out.png`, `emolib data ...`.
+"""The command line: `emolib edit PICTURE --to anger -o out.png`, `emolib data ...`, `emolib hspace ...`.
 
 Bad input is one line on stderr and exit code 2; nothing is half-written. Torch is loaded only by a command
 that needs it, after everything that can be checked without it.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emolib import __version__
+from emolib import __version__, hspace_cli
 from emolib.data import cli as data_cli
 from emolib.runtime import InputError
 
@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_edit(commands)
     data_cli.add_parser(commands)
+    hspace_cli.add_parser(commands)
     return parser
 
 

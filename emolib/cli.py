@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emolib import __version__, hspace_cli
+from emolib import __version__
 from emolib.data import cli as data_cli
+from emolib.hspace import cli as hspace_cli
 from emolib.runtime import InputError
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from emolib.runtime import InputError
 
 # What a user cannot type as a word: the two ends of a prompt, and what fills it up.
 START, END, PADDING = "<start>", "<end>", "<padding>"
+ARTICLES = ("a", "an", "the")
 
 
 class Span(NamedTuple):
@@ -110,6 +111,14 @@ def refine(source: Sequence[Span], target: Sequence[Span]) -> Transfer:
     places = align([span.text for span in source], [span.text for span in target])
     pairs = zip(places, target, strict=True)
     return _transfer(((source[i], span) for i, span in pairs if i is not None), target)
+
+
+def new_words(source: Sequence[Span], target: Sequence[Span]) -> tuple[int, ...]:
+    """Positions of the tokens of the words of `target` that `source` does not have there; articles left out
+    ("a sad man", "an angry man": of angry)."""
+    places = align([span.text for span in source], [span.text for span in target])
+    new = (span for place, span in zip(places, target, strict=True) if place is None)
+    return tuple(position for span in new if span.text not in ARTICLES for position in span.tokens)
 
 
 def _transfer(pairs: Iterable[tuple[Span, Span]], target: Sequence[Span]) -> Transfer:

@@ -3,143 +3,106 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from emolib import inversion
 from emolib.attention import alignment
 from emolib.attention.control import Injection, controlled
 from emolib.attention.maps import AttentionMaps, LocalBlend
 from emolib.backbone import Backbone, Embedding
-from emolib.editors.contract import PERSON, TEMPLATE, each, prompt, steps_taken
-from emolib.emotions import words
+from emolib.editors import latent
+from emolib.editors.contract import TEMPLATE
 from emolib.runtime import InputError
 from emolib.sampling import Prediction, Trajectory, denoise
 
 
 @dataclass(frozen=True)
 class PromptToPrompt:
-    """Hertz et al. 2022 on DDIM inversion, the source branch pinned to the recorded latents (Ju et al. 2023).
+    """Hertz et al. 2022 on DDIM inversion, its source held on its way (direct inversion, Ju et al. 2023).
 
-    The picture is inverted under its own prompt, then denoised together with one copy for each target prompt;
-    the copies take over its attention. Strength 0 returns the source bit for bit; below 1 the first steps are
-    left out.
+    The source walks along in the batch, and the edits take over its attention. A prompt with as many words
+    as the source's has its words replaced (the emotion is known), another is refined (it is not). Fields: see
+    `latent.LatentEditor`, and
 
-    source_emotion       what the picture shows: its word is swapped for the target's ("replace"). None: not
-                         known; the source prompt has no such word and the target's is added ("refine")
     cross_replace_steps  share of the steps, from the first, in which cross-attention is taken over ...
     self_replace_steps   ... and self-attention: much keeps the layout, little lets the expression change
-    emphasis             factor of the attention to the emotion's word in those steps
-    local_blend          threshold in (0, 1) of the mask outside which the source stays; None: no mask
+    emphasis             factor of the attention to the words that are new, in the steps of cross-attention
+    local_blend          in (0, 1]: where less than this share of the largest attention goes to the words that
+                         differ, the source stays; None: anything may change
     """
 
     backbone: Backbone
-    strength: float = 1.0
+    strength: float = 0.8
     guidance_scale: float = 5.0
     num_inference_steps: int = 30
-    source_emotion: str | None = "neutral"
+    template: str = TEMPLATE
     cross_replace_steps: float = 0.8
     self_replace_steps: float = 0.4
     emphasis: float = 1.0
     local_blend: float | None = None
-    template: str = TEMPLATE
 
     def __post_init__(self) -> None:
-        steps_taken(self.num_inference_steps, self.strength)
-        self.backbone.timesteps(self.num_inference_steps)
-        if not (math.isfinite(self.guidance_scale) and math.isfinite(self.emphasis)):
-            raise InputError("guidance_scale and emphasis must be finite numbers")
-        shares = {name: getattr(self, name) for name in ("cross_replace_steps", "self_replace_steps")}
-        for name, share in {**shares, "local_blend": self.local_blend or 0.0}.items():
-            if not 0 <= share <= 1:
+        latent.check(self)
+        if not math.isfinite(self.emphasis):
+            raise InputError(f"emphasis must be a finite number, not {self.emphasis}")
+        for name in ("cross_replace_steps", "self_replace_steps", "local_blend"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
                 raise InputError(f"{name} must lie in [0, 1], not {share}")
-        self.source_prompt(PERSON)
 
-    def source_prompt(self, description: str) -> str:
-        """What the picture shows, in words: "photo of a neutral woman", or "photo of a woman"."""
-        if self.source_emotion is not None:
-            return prompt(self.source_emotion, description, self.template)
-        prompt("neutral", description, self.template)  # checks the template
-        text = self.template.format(article=words.article(description), word="", description=description)
-        return " ".join(text.split())
+    __call__ = latent.edit
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        images: Tensor,
-        emotion: str | Sequence[str],
-        *,
-        generator: torch.Generator,
-        description: str | Sequence[str] = PERSON,
+    def change(
+        self, z: Tensor, levels: list[int], texts: latent.Prompts, generator: torch.Generator
     ) -> Tensor:
-        """See `Editor`. All edits of one picture share its inversion and its source branch."""
-        n = len(images) if isinstance(emotion, str) or len(images) > 1 else len(emotion)
-        labels, who = each(emotion, n, "emotion"), each(description, n, "description")
-        targets = [prompt(label, person, self.template) for label, person in zip(labels, who, strict=True)]
-        steps = steps_taken(self.num_inference_steps, self.strength)
-        if steps == 0:
-            return images.expand(n, -1, -1, -1).clone()
-        backbone, owners = self.backbone, [i % len(images) for i in range(n)]
-        sources = [self.source_prompt(who[owners.index(i)]) for i in range(len(images))]
-        cond = backbone.embed(sources)
-        walk = invert(backbone, backbone.encode(images), cond, backbone.timesteps(self.num_inference_steps))
-        later = walk.skip(self.num_inference_steps - steps)
-        words_at = self._words(sources, targets, [*[self.source_emotion] * len(images), *labels])
-        injection = self._injection(sources, targets, owners, walk.timesteps, words_at)
-        maps = AttentionMaps(injection.rows)
-        mask = LocalBlend(maps, words_at, injection.sources, self.local_blend or 0.0, start=steps // 5)
+        """See `latent.LatentEditor`. Draws nothing."""
+        model, n = self.backbone, len(texts.targets)
+        source, target = model.embed(texts.sources), model.embed(texts.targets)
+        walk = inversion.ddim(model.guided(source, 1.0), z, levels)
+        rows = [alignment.spans(model.pipe, text) for text in [*texts.sources, *texts.targets]]
+        owners = (*range(len(z)), *(i % len(z) for i in range(n)))
+        injection = self._injection(rows, owners, levels)
+        maps, pin = AttentionMaps(len(rows)), inversion.direct(walk)
+        blend = LocalBlend(maps, differing(rows, owners), owners, self.local_blend or 0.0, len(levels) // 5)
 
         def keep(i: int, z: Tensor, prediction: Prediction) -> Tensor:
-            z = torch.cat([later.latents[i + 1], z[len(images) :]])
-            blended = mask(i, z, prediction) if self.local_blend is not None else None
+            z = pin(i, z, prediction)
+            blended = None if self.local_blend is None else blend(i, z, prediction)
             return z if blended is None else blended
 
-        predictor = backbone.guided(Embedding.cat([cond, backbone.embed(targets)]), self.guidance_scale)
-        start = later.latents[0][list(injection.sources)]
-        with controlled(backbone.unet, injection, *([] if self.local_blend is None else [maps])):
-            z = denoise(predictor, Trajectory(later.timesteps, start=start), callback=keep)
-        return backbone.decode(z[len(images) :]).to(images.device)
-
-    def _words(
-        self, sources: list[str], targets: list[str], labels: Sequence[str | None]
-    ) -> list[tuple[int, ...]]:
-        """For each row, sources first, the positions of its emotion's word (none: it has no such word)."""
-        rows = zip([*sources, *targets], labels, strict=True)
-        pipe = self.backbone.pipe
-        return [alignment.find(pipe, text, words.adjective(label)) if label else () for text, label in rows]
+        both = model.guided(Embedding.cat([source, target]), self.guidance_scale)
+        watch = () if self.local_blend is None else (maps,)
+        with controlled(model.unet, injection, *watch):
+            start = walk.latents[0][list(owners)]
+            return denoise(both, Trajectory(levels, start=start), callback=keep)[len(z) :]
 
     def _injection(
-        self,
-        sources: list[str],
-        targets: list[str],
-        owners: list[int],
-        timesteps: Sequence[int],
-        words_at: list[tuple[int, ...]],
+        self, rows: list[list[alignment.Span]], owners: tuple[int, ...], levels: list[int]
     ) -> Injection:
-        """The attention control of the rows, sources first; target i follows source owners[i]."""
-        count, how = len(sources), alignment.replace if self.source_emotion else alignment.refine
-        rows = [alignment.spans(self.backbone.pipe, text) for text in [*sources, *targets]]
+        """The attention control of the rows' prompts: row i takes over from row owners[i]."""
         weights = torch.ones(len(rows), sum(len(span.tokens) for span in rows[0]))
-        for row in range(count, len(rows)):
-            weights[row, list(words_at[row])] = self.emphasis
+        transfers = []
+        for i, owner in enumerate(owners):
+            how = alignment.replace if len(rows[i]) == len(rows[owner]) else alignment.refine
+            transfers.append(None if i == owner else how(rows[owner], rows[i]))
+            weights[i, list(alignment.new_words(rows[owner], rows[i]))] = self.emphasis
         return Injection(
-            sources=(*range(count), *owners),
-            transfers=(*[None] * count, *(how(rows[o], rows[count + i]) for i, o in enumerate(owners))),
-            timesteps=timesteps,
+            sources=owners,
+            transfers=transfers,
+            timesteps=levels,
             cross_replace_steps=(0.0, self.cross_replace_steps),
             self_replace_steps=(0.0, self.self_replace_steps),
             weights=weights,
         )
 
 
-def invert(backbone: Backbone, z: Tensor, cond: Embedding, timesteps: Sequence[int]) -> Trajectory:
-    """DDIM inversion of clean latents at guidance 1: the walk, with all its latents, ready to be denoised."""
-    latents = [z]
-    denoise(
-        backbone.guided(cond, 1.0),
-        Trajectory(timesteps[::-1], start=z),
-        callback=lambda i, z, prediction: latents.append(z),
-    )
-    return Trajectory(timesteps, torch.stack(latents[::-1]))
+def differing(rows: list[list[alignment.Span]], owners: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """For each row the tokens of the words in which it differs: a target from its source, a source from its
+    first target."""
+    return [
+        alignment.new_words(rows[owners.index(i, i + 1) if i == owner else owner], rows[i])
+        for i, owner in enumerate(owners)
+    ]

@@ -119,14 +119,17 @@ class Directions:
                 f" {self.width}), not with this model ({found[0]} and {found[1]}); fit them anew"
             )
 
-    def shift(self, emotions: str | Sequence[str], *, away: str | None = None) -> hooks.Shift:
+    def shift(
+        self, emotions: str | Sequence[str], *, away: str | Sequence[str | None] | None = None
+    ) -> hooks.Shift:
         """The shift towards an emotion for all rows of a batch, or one emotion for each of its n rows.
 
-        `away` is the emotion that the pictures show, whose direction is taken off (default: `source`).
+        `away` is what the pictures show (one, or one each), whose direction is taken off; None: `source`.
         InputError: an emotion that is not in the bank."""
         if isinstance(emotions, str):
             return self.mix({emotions: 1.0}, away=away)
-        rows = [self.mix({name: 1.0}, away=away) for name in emotions]
+        before = [away] * len(emotions) if away is None or isinstance(away, str) else away
+        rows = [self.mix({name: 1.0}, away=old) for name, old in zip(emotions, before, strict=True)]
 
         def apply(h: Tensor, t: Tensor) -> Tensor:
             # A guided batch holds the n rows twice.

@@ -147,6 +147,17 @@ def test_the_asymmetric_predictor_without_a_shift_is_plain_ddim(kind):
     assert (edited - plain).abs().max() > 1e-2
 
 
+def test_every_latent_may_have_its_own_time():
+    model, z, t = tiny("sd"), noise(3, 4, 16, 16), torch.tensor([700, 400, 550])
+    asymmetric = Asymmetric(model, model.embed("a man"), delta(), 500)
+    with torch.no_grad():
+        together = asymmetric(z, t)
+        for i in range(3):
+            alone = asymmetric(z[i, None], int(t[i]))
+            torch.testing.assert_close(together.x0[i], alone.x0[0], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(together.eps[i], alone.eps[0], rtol=1e-4, atol=1e-5)
+
+
 def test_only_x0_is_moved():
     model, z = tiny("sd"), noise(1, 4, 16, 16)
     with torch.no_grad():

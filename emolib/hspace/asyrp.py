@@ -25,7 +25,7 @@ class Asymmetric:
 
     Moving eps in both changes little, because the two nearly cancel in the step (their theorem 1). From
     timestep `t_edit` upwards it edits ([T, t_edit] is the editing interval), below it is the plain predictor.
-    Both networks share their encoder half (`hooks.paired`): an editing step costs less than two evaluations.
+    Both networks share their encoder half (`hooks.paired`): on MiniSD an editing step costs 1.6 plain ones.
     """
 
     backbone: Backbone
@@ -39,25 +39,28 @@ class Asymmetric:
     def alphas_cumprod(self) -> Tensor:
         return self.backbone.alphas_cumprod
 
-    def __call__(self, z: Tensor, t: int, *, level: int | None = None, uncond: Any = None) -> Prediction:
-        uncond = self.uncond if uncond is None else uncond
-        if t < self.t_edit:
+    def __call__(
+        self, z: Tensor, t: int | Tensor, *, level: int | Tensor | None = None, uncond: Any = None
+    ) -> Prediction:
+        if (torch.as_tensor(t) < self.t_edit).all():
+            uncond = self.uncond if uncond is None else uncond
             return self.backbone.predict(z, t, self.cond, uncond, self.guidance_scale, level=level)
         plain, moved = self.both(z, t, level=level, uncond=uncond)
         return Prediction(moved.x0, plain.eps)
 
     def both(
-        self, z: Tensor, t: int, *, level: int | None = None, uncond: Any = None
+        self, z: Tensor, t: int | Tensor, *, level: int | Tensor | None = None, uncond: Any = None
     ) -> tuple[Prediction, Prediction]:
-        """The plain and the shifted prediction for latents `z` (B, C, h, w)."""
-        n = len(z)
-        twice = lambda text: None if text is None else Embedding.cat([text.expand(n)] * 2)  # noqa: E731
-        uncond = self.uncond if uncond is None else uncond
-        with paired(self.backbone.unet, self.shift, n):
-            x0, eps = self.backbone.predict(
-                torch.cat([z, z]), t, twice(self.cond), twice(uncond), self.guidance_scale, level=level
-            )
+        """The plain and the shifted prediction for latents `z` (B, C, h, w); equal below `t_edit`."""
+        n, uncond = len(z), self.uncond if uncond is None else uncond
+        text = [None if part is None else Embedding.cat([part.expand(n)] * 2) for part in (self.cond, uncond)]
+        t, level = (torch.cat([x, x]) if isinstance(x, Tensor) and x.ndim else x for x in (t, level))
+        with paired(self.backbone.unet, self._inside, n):
+            x0, eps = self.backbone.predict(torch.cat([z, z]), t, *text, self.guidance_scale, level=level)
         return Prediction(x0[:n], eps[:n]), Prediction(x0[n:], eps[n:])
+
+    def _inside(self, h: Tensor, t: Tensor) -> Tensor:
+        return self.shift(h, t) * (t >= self.t_edit).to(h).view(-1, 1, 1, 1)
 
 
 class Interval(NamedTuple):

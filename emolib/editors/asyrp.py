@@ -59,7 +59,7 @@ class Asyrp:
         """See `Editor`. Emotions are names of the bank; `description` plays no part."""
         b, n = len(images), number_of_edits(images, emotion)
         felt, before = each(emotion, n, "emotion"), each(source_emotion, b, "source emotion")
-        shift = self.directions.shift(felt, away=[before[i % b] for i in range(n)])
+        shift = self.directions.to(self.backbone.device).shift(felt, away=[before[i % b] for i in range(n)])
         if self.strength == 0:
             return images.expand(n, -1, -1, -1).clone()
         model, cond = self.backbone, self.backbone.embed(self.directions.prompt)

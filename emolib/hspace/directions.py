@@ -39,8 +39,8 @@ class Table(nn.Module):
 
     def forward(self, h: Tensor, t: Tensor) -> Tensor:
         """(B, C, h, w) or (B, C, 1, 1) for h (B, C, h, w) at timesteps t (B,)."""
-        nearest = (self.timesteps.to(t.device)[:, None] - t).abs().argmin(0)
-        delta = self.delta.to(h.device)[nearest]
+        nearest = (self.timesteps[:, None] - t).abs().argmin(0)
+        delta = self.delta[nearest]
         if delta.shape[-2:] in ((1, 1), h.shape[-2:]):
             return delta
         return F.interpolate(delta, h.shape[-2:], mode="bilinear", align_corners=False)
@@ -66,7 +66,7 @@ class Network(nn.Module):
     def forward(self, h: Tensor, t: Tensor) -> Tensor:
         """(B, C, h, w) for h (B, C, h, w) at timesteps t (B,)."""
         x = self.first(h.float())
-        x = x + self.time(time_features(t.to(h.device), self.time.in_features // 2))[:, :, None, None]
+        x = x + self.time(time_features(t, self.time.in_features // 2))[:, :, None, None]
         return self.last(F.silu(self.norm(x)))
 
 
@@ -118,6 +118,12 @@ class Directions:
                 f"these directions were made with {self.model} ({self.channels} channels, text width"
                 f" {self.width}), not with this model ({found[0]} and {found[1]}); fit them anew"
             )
+
+    def to(self, device: torch.device | str) -> Directions:
+        """The same bank, its tensors moved to `device` (in place, as torch moves modules)."""
+        for shift in self.shifts.values():
+            shift.to(device)
+        return self
 
     def shift(
         self, emotions: str | Sequence[str], *, away: str | Sequence[str | None] | None = None

@@ -41,7 +41,7 @@ def channels(unet: Any) -> int:
 
 
 def scaled(shift: Shift, factor: float) -> Shift:
-    """`factor` times `shift`; the editing strength of the paper's figure 7, negative allowed."""
+    """`factor` times `shift`, negative allowed: the strength of an edit."""
     return lambda h, t: factor * shift(h, t)
 
 
@@ -98,7 +98,7 @@ def paired(unet: Any, shift: Shift, n: int) -> Iterator[None]:
         batch = len(args[0])
         if batch % (2 * n):
             raise ValueError(f"a batch of {batch} does not hold {n} pictures twice in each half")
-        halves.append(batch // (2 * n))
+        halves[:] = [batch // (2 * n)]
         once = lambda x: x.unflatten(0, (-1, 2, n))[:, 0].flatten(0, 1)  # noqa: E731
         return _each(args, batch, once), _each(kwargs, batch, once)
 
@@ -112,7 +112,7 @@ def paired(unet: Any, shift: Shift, n: int) -> Iterator[None]:
         return torch.stack([plain, moved], 1).flatten(0, 2)
 
     def widen(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        batch = halves[-1] * n
+        batch = halves[0] * n
         return _each(args, batch, twice), _each(kwargs, batch, twice)
 
     hooks = [unet.register_forward_pre_hook(cut, with_kwargs=True)]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emolib.backbone import Backbone
+from emolib.backbone import Backbone, Embedding
 from emolib.emotions import words
 from emolib.hspace import hooks
 from emolib.hspace.asyrp import T_EDIT, Asymmetric
@@ -134,10 +134,8 @@ def fit_networks(
     """A trained network for each of `names`, emotions or other words, from pictures that show none of them.
 
     z (N, c, h', w') are clean latents of pictures of the emotion `source`; None: of anything ("a person")."""
-    cond, levels = backbone.embed(prompt), backbone.timesteps(num_inference_steps)
-    with torch.no_grad():
-        up = Trajectory(levels[::-1], start=z.to(backbone.device))
-        walk = Trajectory(levels, start=denoise(backbone.guided(cond, 1.0), up))
+    cond = backbone.embed(prompt)
+    walk = _inverted(backbone, z, cond, list(dict.fromkeys(backbone.timesteps(num_inference_steps))))
     shifts, notes = {}, {}
     for name in names:
         network = Network(hooks.channels(backbone.unet)).to(backbone.device)
@@ -149,6 +147,17 @@ def fit_networks(
     width = backbone.unet.config.cross_attention_dim
     size = hooks.channels(backbone.unet)
     return Directions(shifts, source or "", prompt, backbone.name, size, width, "trained", notes)
+
+
+@torch.no_grad()
+def _inverted(
+    backbone: Backbone, z: Tensor, cond: Embedding, levels: list[int], batch: int = 16
+) -> Trajectory:
+    predictor = backbone.guided(cond, 1.0)
+    parts = progress(z.to(backbone.device).split(batch), "inversion")
+    return Trajectory(
+        levels, start=torch.cat([denoise(predictor, Trajectory(levels[::-1], start=part)) for part in parts])
+    )
 
 
 def in_words(label: str | None) -> str:

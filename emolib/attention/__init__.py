@@ -1,0 +1,1 @@
+"""Prompt-to-prompt: which pixels look at which word, and how a target prompt takes that over."""

@@ -1,0 +1,77 @@
+"""Asyrp: edit along directions of h-space, without a word of prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from emolib import inversion
+from emolib.backbone import Backbone
+from emolib.editors.contract import PERSON, each, number_of_edits, steps_taken
+from emolib.hspace import hooks
+from emolib.hspace.asyrp import T_EDIT, Asymmetric
+from emolib.hspace.directions import Directions
+from emolib.runtime import InputError
+from emolib.sampling import Trajectory, denoise
+
+
+@dataclass(frozen=True)
+class Asyrp:
+    """Kwon et al. 2023: DDIM inversion, then the asymmetric process with the emotion's delta_h.
+
+    Strength 0 returns the source bit for bit; otherwise delta_h is taken `strength` x `scale` times.
+
+    directions  a bank of them (`emolib hspace fit`, `hspace.fit.fit`, `hspace.directions.load`); emotions are
+                its names. The direction of a `source_emotion` is taken off
+    t_edit      the edit acts down to this timestep (`hspace.asyrp.interval` measures one) ...
+    t_boost     ... and fresh noise comes in below this one (DDPM steps, "quality boosting"); 0: nowhere
+    """
+
+    backbone: Backbone
+    directions: Directions
+    strength: float = 1.0
+    scale: float = 1.0
+    num_inference_steps: int = 30
+    t_edit: int = T_EDIT
+    t_boost: int = 0
+
+    def __post_init__(self) -> None:
+        steps_taken(self.num_inference_steps, self.strength)
+        self.backbone.timesteps(self.num_inference_steps)
+        self.directions.check(self.backbone.unet)
+        if not math.isfinite(self.scale):
+            raise InputError(f"scale must be a finite number, not {self.scale}")
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        images: Tensor,
+        emotion: str | Sequence[str],
+        *,
+        generator: torch.Generator,
+        description: str | Sequence[str] = PERSON,
+        source_emotion: str | Sequence[str | None] | None = None,
+    ) -> Tensor:
+        """See `Editor`. Emotions are names of the bank; `description` plays no part."""
+        b, n = len(images), number_of_edits(images, emotion)
+        felt, before = each(emotion, n, "emotion"), each(source_emotion, b, "source emotion")
+        shift = self.directions.to(self.backbone.device).shift(felt, away=[before[i % b] for i in range(n)])
+        if self.strength == 0:
+            return images.expand(n, -1, -1, -1).clone()
+        model, cond = self.backbone, self.backbone.embed(self.directions.prompt)
+        levels = list(dict.fromkeys(model.timesteps(self.num_inference_steps)))
+        walk = inversion.ddim(model.guided(cond, 1.0), model.encode(images), levels).expand(n)
+        predictor = Asymmetric(model, cond, hooks.scaled(shift, self.strength * self.scale), self.t_edit)
+        calm = [t for t in levels if t >= self.t_boost]
+        z = denoise(predictor, Trajectory(calm, start=walk.start))
+        boosted = [calm[-1], *(t for t in levels if t < self.t_boost)]
+        if len(boosted) > 1:
+            shape = (len(boosted) - 1, b, *z.shape[1:])
+            noise = torch.randn(shape, generator=generator, device=generator.device).to(z)
+            noise = noise.expand(-1, n, -1, -1, -1)
+            z = denoise(predictor, Trajectory(boosted, start=z, noise=noise, eta=1.0))
+        return model.decode(z).to(images.device)

@@ -1,0 +1,108 @@
+"""Prompt-to-prompt: the target prompt is drawn with the attention of the source prompt."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from emolib import inversion
+from emolib.attention import alignment
+from emolib.attention.control import Injection, controlled
+from emolib.attention.maps import AttentionMaps, LocalBlend
+from emolib.backbone import Backbone, Embedding
+from emolib.editors import latent
+from emolib.editors.contract import TEMPLATE
+from emolib.runtime import InputError
+from emolib.sampling import Prediction, Trajectory, denoise
+
+
+@dataclass(frozen=True)
+class PromptToPrompt:
+    """Hertz et al. 2022 on DDIM inversion, its source held on its way (direct inversion, Ju et al. 2023).
+
+    The source walks along in the batch, and the edits take over its attention. A prompt with as many words
+    as the source's has its words replaced (the emotion is known), another is refined (it is not). Fields: see
+    `latent.LatentEditor`, and
+
+    cross_replace_steps  share of the steps, from the first, in which cross-attention is taken over ...
+    self_replace_steps   ... and self-attention: much keeps the layout, little lets the expression change
+    emphasis             factor of the attention to the words that are new, in the steps of cross-attention
+    local_blend          in (0, 1]: where less than this share of the largest attention goes to the words that
+                         differ, the source stays; None: anything may change
+    """
+
+    backbone: Backbone
+    strength: float = 0.8
+    guidance_scale: float = 5.0
+    num_inference_steps: int = 30
+    template: str = TEMPLATE
+    cross_replace_steps: float = 0.8
+    self_replace_steps: float = 0.4
+    emphasis: float = 1.0
+    local_blend: float | None = None
+
+    def __post_init__(self) -> None:
+        latent.check(self)
+        if not math.isfinite(self.emphasis):
+            raise InputError(f"emphasis must be a finite number, not {self.emphasis}")
+        for name in ("cross_replace_steps", "self_replace_steps", "local_blend"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise InputError(f"{name} must lie in [0, 1], not {share}")
+
+    __call__ = latent.edit
+
+    def change(
+        self, z: Tensor, levels: list[int], texts: latent.Prompts, generator: torch.Generator
+    ) -> Tensor:
+        """See `latent.LatentEditor`. Draws nothing."""
+        model, n = self.backbone, len(texts.targets)
+        source, target = model.embed(texts.sources), model.embed(texts.targets)
+        walk = inversion.ddim(model.guided(source, 1.0), z, levels)
+        rows = [alignment.spans(model.pipe, text) for text in [*texts.sources, *texts.targets]]
+        owners = (*range(len(z)), *(i % len(z) for i in range(n)))
+        injection = self._injection(rows, owners, levels)
+        maps, pin = AttentionMaps(len(rows)), inversion.direct(walk)
+        blend = LocalBlend(maps, differing(rows, owners), owners, self.local_blend or 0.0, len(levels) // 5)
+
+        def keep(i: int, z: Tensor, prediction: Prediction) -> Tensor:
+            z = pin(i, z, prediction)
+            blended = None if self.local_blend is None else blend(i, z, prediction)
+            return z if blended is None else blended
+
+        both = model.guided(Embedding.cat([source, target]), self.guidance_scale)
+        watch = () if self.local_blend is None else (maps,)
+        with controlled(model.unet, injection, *watch):
+            start = walk.latents[0][list(owners)]
+            return denoise(both, Trajectory(levels, start=start), callback=keep)[len(z) :]
+
+    def _injection(
+        self, rows: list[list[alignment.Span]], owners: tuple[int, ...], levels: list[int]
+    ) -> Injection:
+        """The attention control of the rows' prompts: row i takes over from row owners[i]."""
+        weights = torch.ones(len(rows), sum(len(span.tokens) for span in rows[0]))
+        transfers = []
+        for i, owner in enumerate(owners):
+            how = alignment.replace if len(rows[i]) == len(rows[owner]) else alignment.refine
+            transfers.append(None if i == owner else how(rows[owner], rows[i]))
+            weights[i, list(alignment.new_words(rows[owner], rows[i]))] = self.emphasis
+        return Injection(
+            sources=owners,
+            transfers=transfers,
+            timesteps=levels,
+            cross_replace_steps=(0.0, self.cross_replace_steps),
+            self_replace_steps=(0.0, self.self_replace_steps),
+            weights=weights,
+        )
+
+
+def differing(rows: list[list[alignment.Span]], owners: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """For each row the tokens of the words in which it differs: a target from its source, a source from its
+    first target."""
+    return [
+        alignment.new_words(rows[owners.index(i, i + 1) if i == owner else owner], rows[i])
+        for i, owner in enumerate(owners)
+    ]

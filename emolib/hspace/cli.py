@@ -1,0 +1,203 @@
+"""`emolib hspace fit FOLDER --out FILE`: directions from your own pictures; `emolib hspace show FILE`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emolib.runtime import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from emolib.backbone import Backbone
+    from emolib.data.manifest import Manifest
+    from emolib.hspace.directions import Directions
+
+METHODS = ("mean", "pca", "probe", "trained")
+EPILOG = """a folder of pictures, one subfolder an emotion:
+  faces/neutral/ann.jpg  faces/neutral/bob.jpg  faces/joyful/ann.jpg  faces/joyful/bob.jpg
+examples:
+  emolib hspace fit faces --out joy.safetensors
+  emolib hspace fit faces --out joy.safetensors --pairs --model sd15
+  emolib edit ann.jpg --to joyful --method asyrp --directions joy.safetensors -o out.png
+"""
+
+
+def add_parser(commands) -> None:
+    """Add `hspace` and its commands; the chosen one is in `args.run`."""
+    parser = commands.add_parser("hspace", help="find directions in h-space (Asyrp)", description=__doc__)
+    below = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_fit(below)
+    show = below.add_parser("show", help="what a file of directions holds")
+    show.add_argument("file", type=Path)
+    show.set_defaults(run=_show)
+
+
+def _add_fit(commands) -> None:
+    command = commands.add_parser(
+        "fit",
+        help="directions from a folder of pictures",
+        description="From a folder of pictures, find what leads from one emotion to the others in h-space.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add(
+        "folder", type=Path, help="one subfolder an emotion, or a table metadata.csv/.parquet that names them"
+    )
+    add("--out", type=Path, required=True, metavar="FILE", help="the file to write (.safetensors)")
+    add("--source", metavar="EMOTION", help="where the directions start (default: neutral, if there is such a"
+        " subfolder; else the mean of all other pictures)")  # fmt: skip
+    add("--pairs", action="store_true", help="pictures of the same name (or `identity`, in a table) in two"
+        " subfolders show the same person: compare only those")  # fmt: skip
+    add("--method", choices=METHODS, default="mean", help="mean difference; the same within the principal"
+        " components; a linear probe; or networks trained with CLIP from pictures of the source only"
+        " (default: %(default)s)")  # fmt: skip
+    add("--to", metavar="WORDS", help="of --method trained: emotions to train for, with commas between"
+        " (default: the other subfolders)")  # fmt: skip
+    add("--levels", type=int, default=10, help="noise levels to look at (default: %(default)s)")
+    add("--pooled", action="store_true", help="one value a channel, not one a place: for pictures in which"
+        " faces lie anywhere")  # fmt: skip
+    add("--limit", type=int, default=200, help="pictures of an emotion at most (default: %(default)s)")
+    add("--epochs", type=int, default=2, help="of --method trained (default: %(default)s)")
+    add("--clip", type=Path, metavar="FOLDER", help="CLIP for --method trained (default: MiniCLIP)")
+    add("--model", default="minisd", metavar="NAME", help="as in `emolib edit` (default: %(default)s)")
+    add("--seed", type=int, default=0, help="which noise is drawn (default: %(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
+    add("--memory", default="auto", help="auto, fast, balanced, low (default: %(default)s)")
+    command.set_defaults(run=fit)
+
+
+def fit(args: argparse.Namespace) -> int:
+    """`emolib hspace fit`: check, load, encode, find, write."""
+    _check_output(args.out)
+    if args.to and args.method != "trained":
+        raise InputError("--to belongs to --method trained; the others need pictures of every emotion")
+    pictures = _pictures(args)
+    labels = pictures.frame["emotion"].tolist()
+    args.source = args.source or ("neutral" if "neutral" in labels else None)
+    from emolib import backbone, checkpoints, runtime
+    from emolib.hspace.fit import check_labels
+
+    checkpoints.check_name(args.model)
+    names = _words(args.to) or check_labels(labels, args.source)
+    clip = _clip(args)
+    model = backbone.load(args.model, device=args.device, memory=args.memory)
+    draw = runtime.generator(args.seed, "hspace")
+    find = _train if args.method == "trained" else _measure
+    found = find(args, model, pictures, names, clip, draw)
+    found.save(args.out)
+    print(report(found))
+    print(args.out)
+    return 0
+
+
+def _measure(args, model: Backbone, pictures: Manifest, names, clip, draw) -> Directions:
+    from emolib.hspace import fit as fitting
+
+    return fitting.fit(
+        model,
+        _encode(model, pictures),
+        pictures.frame["emotion"].tolist(),
+        generator=draw,
+        source=args.source,
+        groups=_people(pictures) if args.pairs else None,
+        method=args.method,
+        levels=args.levels,
+        pooled=args.pooled,
+    )
+
+
+def _train(args, model: Backbone, pictures: Manifest, names, clip, draw) -> Directions:
+    from emolib.hspace import training
+
+    frame = pictures.frame
+    shown = (
+        pictures
+        if args.source is None
+        else pictures.take((frame["emotion"] == args.source).to_numpy().nonzero()[0])
+    )
+    z = _encode(model, shown)
+    return training.fit_networks(
+        model, z, names, clip, generator=draw, source=args.source, epochs=args.epochs
+    )
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+def report(directions: Directions) -> str:
+    """What a bank holds, as text: a line for the whole and one for each emotion."""
+    start = directions.source or "the mean of the others"
+    lines = [f"{directions.method} directions from {start}, model {directions.model}"]
+    for name in directions.shifts:
+        notes = directions.notes.get(name, {})
+        known = ", ".join(f"{key} {value:.3g}" for key, value in notes.items())
+        lines.append(f"  {name}: {known}" if known else f"  {name}")
+    return "\n".join(lines)
+
+
+def _show(args: argparse.Namespace) -> int:
+    from emolib.hspace import directions
+
+    print(report(directions.load(args.file)))
+    return 0
+
+
+def _check_output(out: Path) -> None:
+    if out.suffix != ".safetensors":
+        raise InputError(f"--out {str(out)!r}: directions are stored as .safetensors; change the suffix")
+    if not out.parent.is_dir():
+        raise InputError(f"output folder {str(out.parent)!r} does not exist; make it first")
+
+
+def _pictures(args: argparse.Namespace) -> Manifest:
+    """The labelled pictures of the folder, at most `--limit` of each emotion."""
+    from emolib.data import folder
+
+    if args.limit < 2:
+        raise InputError(f"--limit {args.limit}: at least two pictures of an emotion are needed")
+    manifest = folder.read(args.folder)
+    labelled = manifest.frame["emotion"].notna()
+    if not labelled.any():
+        raise InputError(f"{args.folder}: no picture has an emotion; make one subfolder for each emotion")
+    frame = manifest.frame
+    turn = frame.groupby("emotion").cumcount()
+    return manifest.take((labelled & (turn < args.limit)).to_numpy().nonzero()[0])
+
+
+def _people(pictures: Manifest) -> list[str]:
+    frame = pictures.frame
+    if "identity" in frame:
+        return frame["identity"].astype(str).tolist()
+    return [Path(path).stem for path in frame["path"]]
+
+
+def _clip(args: argparse.Namespace):
+    if args.method != "trained":
+        return None
+    from emolib.hspace.clip import load_clip
+
+    return load_clip(args.clip)
+
+
+def _encode(model: Backbone, pictures: Manifest, batch: int = 16) -> Tensor:
+    """Latents (N, c, h, w) on the CPU of every picture's middle square, brought to the model's size."""
+    import torch
+
+    from emolib import images, runtime
+
+    parts = []
+    for first in runtime.progress(range(0, len(pictures), batch), "encoding"):
+        squares = []
+        for i in range(first, min(first + batch, len(pictures))):
+            picture = images.to_tensor(pictures.image(i))
+            height, width = picture.shape[-2:]
+            box = images.square_box((0, 0, width, height), height, width)
+            squares.append(images.resize(images.crop(picture, box), model.size))
+        with torch.no_grad():
+            parts.append(model.encode(torch.cat(squares)).cpu())
+    return torch.cat(parts)

@@ -1,0 +1,237 @@
+"""The editors PromptToPrompt and Asyrp keep the Editor contract, and do nothing where nothing is asked."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from tiny_pipelines import pictures, tiny
+
+from emolib import inversion
+from emolib.attention.alignment import find, spans
+from emolib.editors.asyrp import Asyrp
+from emolib.editors.prompt_to_prompt import PromptToPrompt, differing
+from emolib.hspace.directions import Directions, Table
+from emolib.runtime import InputError, generator
+from emolib.sampling import denoise
+
+both = pytest.mark.parametrize("kind", ["sd", "sdxl"])
+WIDTH = {"sd": 16, "sdxl": 40}
+
+
+def bank(kind, scale=1.0):
+    times, shifts = torch.tensor([600]), {}
+    for seed, name in enumerate(("anger", "awe", "smirking")):
+        delta = torch.randn((1, 16, 8, 8), generator=torch.Generator().manual_seed(seed))
+        shifts[name] = Table(scale * delta, times)
+    return Directions(shifts, "neutral", "", kind, 16, WIDTH[kind])
+
+
+def p2p(kind="sd", **options):
+    return PromptToPrompt(tiny(kind), **{"num_inference_steps": 5, "strength": 1.0, **options})
+
+
+def asyrp(kind="sd", **options):
+    return Asyrp(tiny(kind), bank(kind), **{"num_inference_steps": 5, **options})
+
+
+def edit(editor, images, emotion, seed=0, **options):
+    return editor(images, emotion, generator=generator(seed), **options)
+
+
+editors = pytest.mark.parametrize("make", [p2p, asyrp])
+
+
+@editors
+@both
+def test_strength_zero_is_the_source_bit_for_bit(make, kind):
+    source = pictures(2)
+    assert torch.equal(edit(make(kind, strength=0.0), source, "anger"), source)
+    several = edit(make(kind, strength=0.0), source[:1], ["anger", "awe"])
+    assert torch.equal(several, source[:1].expand(2, -1, -1, -1))
+
+
+@editors
+@both
+def test_an_edit_keeps_shape_dtype_and_range_and_edits_together_are_single_edits(make, kind):
+    editor, source = make(kind), pictures()
+    before = source.clone()
+    together = edit(editor, source, ["anger", "awe", "anger"])
+    assert (together.shape, together.dtype) == ((3, 3, 32, 32), torch.float32)
+    assert together.abs().max() <= 1
+    assert not together.requires_grad
+    assert torch.equal(source, before)
+    torch.testing.assert_close(together[0], together[2], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(together[1], edit(editor, source, "awe")[0], rtol=1e-4, atol=1e-3)
+    assert (together[0] - together[1]).abs().max() > 1e-3
+
+
+@editors
+def test_several_pictures_are_edited_as_one_by_one(make):
+    editor, source = make(), pictures(2)
+    together = edit(editor, source, ["anger", "awe"], description=["man", "old woman"])
+    for i, (emotion, who) in enumerate([("anger", "man"), ("awe", "old woman")]):
+        alone = edit(editor, source[i, None], emotion, description=who)
+        torch.testing.assert_close(together[i], alone[0], rtol=1e-4, atol=1e-3)
+
+
+@editors
+def test_more_strength_changes_more(make):
+    source = pictures()
+    still = edit(make(strength=1e-6), source, "anger")
+    moved = [
+        float((edit(make(strength=s), source, "anger") - still).square().mean()) for s in (0.2, 0.6, 1.0)
+    ]
+    assert moved == sorted(moved)
+    assert moved[2] > moved[0]
+
+
+@editors
+def test_an_editor_is_its_own_caption_and_log_entry(make):
+    assert "backbone=sd" in repr(make())
+    assert json.loads(json.dumps(asdict(make()), default=str))["strength"] == 1.0
+
+
+@torch.no_grad()
+def reconstruction(model, source, prompt=""):
+    predictor = model.guided(model.embed(prompt), 1.0)
+    walk = inversion.ddim(predictor, model.encode(source), model.timesteps(5))
+    return model.decode(denoise(predictor, walk))
+
+
+@both
+def test_asyrp_towards_what_is_there_is_the_ddim_reconstruction(kind):
+    model, source = tiny(kind), pictures(2)
+    expected = reconstruction(model, source)
+    for editor, emotion, before in (
+        (asyrp(kind), "neutral", None),
+        (asyrp(kind, scale=0.0), "anger", None),
+        (asyrp(kind), ["awe", "anger"], ["awe", "anger"]),
+        (asyrp(kind, t_edit=1000), "anger", None),
+    ):
+        found = edit(editor, source, emotion, source_emotion=before)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (edit(asyrp(kind), source, "anger") - expected).abs().max() > 1e-3
+
+
+def test_asyrp_is_linear_in_its_direction_and_knows_any_name():
+    source = pictures()
+    half = edit(asyrp(strength=0.5), source, "smirking")
+    scaled = edit(asyrp(scale=0.5), source, "smirking")
+    model = tiny("sd")
+    stored = Asyrp(model, bank("sd", scale=0.5), num_inference_steps=5)
+    torch.testing.assert_close(half, scaled)
+    torch.testing.assert_close(half, edit(stored, source, "smirking"), rtol=1e-4, atol=1e-4)
+
+
+def test_fresh_noise_comes_in_below_t_boost_only_and_from_the_generator():
+    source = pictures()
+    calm, boosted = asyrp(), asyrp(t_boost=300)
+    assert torch.equal(edit(calm, source, "anger", seed=1), edit(calm, source, "anger", seed=2))
+    first = edit(boosted, source, "anger", seed=1)
+    assert torch.equal(first, edit(boosted, source, "anger", seed=1))
+    assert not torch.allclose(first, edit(boosted, source, "anger", seed=2), atol=1e-3)
+    shared = edit(boosted, source, ["anger", "anger"], seed=1)
+    torch.testing.assert_close(shared[0], shared[1], rtol=1e-4, atol=1e-4)
+
+
+def test_each_asyrp_step_is_one_call():
+    model, rows = tiny("sd"), []
+    hook = model.unet.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    edit(asyrp(t_edit=500), pictures(), ["anger", "awe"])
+    hook.remove()
+    # Five to invert one picture; on the grid 801 601 401 201 1 two steps hold both edits twice, three do not.
+    assert rows == [1] * 5 + [4, 4, 2, 2, 2]
+
+
+@both
+def test_prompt_to_prompt_that_takes_nothing_over_is_plain_ddim(kind):
+    model, source = tiny(kind), pictures(2)
+    expected = reconstruction(model, source, "photo of a neutral person")
+    nothing = {"cross_replace_steps": 0.0, "self_replace_steps": 0.0}
+    found = edit(p2p(kind, guidance_scale=1.0, **nothing), source, "neutral", source_emotion="neutral")
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@both
+def test_an_empty_local_blend_is_the_source_and_a_full_one_the_edit(kind, monkeypatch):
+    source = pictures()
+    model = tiny(kind)
+    blended = p2p(kind, local_blend=0.5)
+    for mask, expected in (
+        (torch.ones, edit(p2p(kind), source, "anger")),
+        (torch.zeros, model.decode(model.encode(source)).detach()),
+    ):
+        monkeypatch.setattr(
+            "emolib.attention.maps.LocalBlend.mask",
+            lambda self, size, mask=mask: mask((2, 1, *size), dtype=torch.bool),
+        )
+        found = edit(blended, source, "anger")
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_prompt_to_prompt_restores_the_network_and_asks_it_once_a_step():
+    model, rows = tiny("sd"), []
+    before = model.unet.attn_processors
+    hook = model.unet.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    edit(p2p(local_blend=0.3, strength=0.6), pictures(), ["anger", "awe"])
+    hook.remove()
+    assert rows == [1] * 3 + [6] * 3  # source and two targets, guided
+    assert all(model.unet.attn_processors[name] is before[name] for name in before)
+
+
+def test_the_words_that_differ():
+    pipe = tiny("sd").pipe
+    texts = ["a sad man", "a man", "an angry man", "a very old man", "a fearful man"]
+    words = [("sad",), (), ("angry",), ("very", "old"), ("fearful",)]
+    tokens = [
+        sum((find(pipe, text, word) for word in row), ()) for text, row in zip(texts, words, strict=True)
+    ]
+    assert differing([spans(pipe, text) for text in texts], (0, 1, 0, 1, 0)) == tokens
+
+
+def test_knobs_of_prompt_to_prompt_matter():
+    source, known = pictures(), {"source_emotion": "neutral"}
+    base = edit(p2p(), source, "anger", **known)
+    for options, call in (
+        ({}, {}),
+        ({}, {"source_emotion": "awe"}),
+        ({"cross_replace_steps": 0.0}, known),
+        ({"self_replace_steps": 1.0}, known),
+        ({"emphasis": 5.0}, known),
+        ({"local_blend": 1.0}, known),
+    ):
+        assert (edit(p2p(**options), source, "anger", **call) - base).abs().max() > 1e-4, options
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (p2p, {"strength": 1.2}, "strength must lie in"),
+        (p2p, {"cross_replace_steps": 1.5}, "cross_replace_steps must lie in"),
+        (p2p, {"local_blend": -0.1}, "local_blend must lie in"),
+        (p2p, {"emphasis": float("nan")}, "emphasis must be a finite number"),
+        (p2p, {"guidance_scale": float("nan")}, "guidance_scale must be a finite number"),
+        (p2p, {"num_inference_steps": 0}, "num_inference_steps must be"),
+        (asyrp, {"strength": -1.0}, "strength must lie in"),
+        (asyrp, {"scale": float("inf")}, "scale must be a finite number"),
+    ],
+)
+def test_impossible_settings(make, options, message):
+    with pytest.raises(InputError, match=message):
+        make(**options)
+
+
+def test_impossible_calls():
+    with pytest.raises(InputError, match="unknown direction 'fear'"):
+        edit(asyrp(), pictures(), "fear")
+    with pytest.raises(InputError, match="3 emotions for 2 pictures"):
+        edit(asyrp(), pictures(2), ["anger", "awe", "anger"])
+    with pytest.raises(InputError, match="unknown direction 'fear'"):
+        edit(asyrp(), pictures(), "awe", source_emotion="fear")
+    with pytest.raises(InputError, match="no prompt word for 'joyfulness'"):
+        edit(p2p(), pictures(), "joyfulness")
+    with pytest.raises(InputError, match="may stand in braces"):
+        edit(p2p(template="{face}"), pictures(), "anger")
+    with pytest.raises(InputError, match="made with sd"):
+        replace(asyrp("sd"), backbone=tiny("sdxl"))

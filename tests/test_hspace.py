@@ -1,0 +1,297 @@
+"""h-space: hooks and the asymmetric process by identities, directions by planted answers."""
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from tiny_pipelines import tiny, unet
+
+from emolib.backbone import Embedding
+from emolib.hspace import fit, hooks
+from emolib.hspace.asyrp import Asymmetric, Curves, distances, interval, relative_distance
+from emolib.hspace.directions import Network, Table
+from emolib.runtime import InputError
+from emolib.sampling import Prediction, Trajectory, denoise
+
+both = pytest.mark.parametrize("kind", ["sd", "sdxl"])
+guidances = pytest.mark.parametrize("guidance", [1.0, 3.0])
+CHANNELS, SIDE = 16, 8  # of the tiny UNets' h for 16 x 16 latents
+
+
+def noise(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def predict(model, z, t=600, guidance=1.0):
+    return model.predict(z, t, model.embed("a man"), model.null(), guidance)
+
+
+def delta(scale=1.0):
+    return hooks.constant(scale * noise(CHANNELS, SIDE, SIDE, seed=1))
+
+
+# Hooks ------------------------------------------------------------------------------------------------------
+
+
+@guidances
+@both
+def test_a_shift_of_zero_is_the_identity_bit_for_bit(kind, guidance):
+    model, z = tiny(kind), noise(2, 4, 16, 16)
+    plain = predict(model, z, guidance=guidance).eps
+    with hooks.shifted(model.unet, hooks.constant(torch.zeros(CHANNELS, 1, 1))):
+        assert torch.equal(predict(model, z, guidance=guidance).eps, plain)
+    with hooks.shifted(model.unet, Network(CHANNELS)):  # untrained
+        assert torch.equal(predict(model, z, guidance=guidance).eps, plain)
+
+
+@both
+def test_what_is_shifted_is_what_was_recorded_plus_delta(kind):
+    model, z = tiny(kind), noise(2, 4, 16, 16)
+    with hooks.record(model.unet) as plain:
+        predict(model, z)
+    with hooks.shifted(model.unet, delta()), hooks.record(model.unet) as moved:
+        changed = predict(model, z, t=torch.tensor([600, 400])).eps
+    assert plain[0].h.shape == (2, CHANNELS, SIDE, SIDE)
+    assert moved[0].t.tolist() == [600, 400]
+    torch.testing.assert_close(moved[0].h[0], plain[0].h[0] + delta()(None, None))
+    assert (changed - predict(model, z, t=torch.tensor([600, 400])).eps).abs().max() > 1e-4
+
+
+def test_shifts_nest_and_add_up_and_nothing_is_left_behind():
+    model, z = tiny("sd"), noise(1, 4, 16, 16)
+    with hooks.shifted(model.unet, delta(3.0)):
+        expected = predict(model, z).eps
+    with hooks.shifted(model.unet, delta(1.0)):
+        once = predict(model, z).eps
+        with hooks.shifted(model.unet, delta(2.0)):
+            torch.testing.assert_close(predict(model, z).eps, expected, rtol=1e-4, atol=1e-5)
+        with pytest.raises(RuntimeError, match="oops"), hooks.shifted(model.unet, delta()):
+            raise RuntimeError("oops")
+        assert torch.equal(predict(model, z).eps, once)
+    for module in model.unet.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+
+
+def test_networks_without_the_right_h_space():
+    model, z = tiny("sd"), noise(1, 4, 16, 16)
+    wrong = hooks.shifted(model.unet, hooks.constant(torch.zeros(7, 1, 1)))
+    with wrong, pytest.raises(InputError, match=r"shape \(7, 1, 1\) for an h-space of 16 channels"):
+        predict(model, z)
+    headless = unet(cross_attention_dim=16, mid_block_type=None)
+    for context in (
+        hooks.record(headless),
+        hooks.shifted(headless, delta()),
+        hooks.paired(headless, delta(), 1),
+    ):
+        with pytest.raises(InputError, match="no middle block"), context:
+            pass
+
+
+def test_a_middle_block_without_text_has_an_h_space_too():
+    plain = unet(cross_attention_dim=16, mid_block_type="UNetMidBlock2D")
+    z, text = noise(2, 4, 16, 16), noise(2, 5, 16)
+    with torch.no_grad(), hooks.record(plain) as seen, hooks.shifted(plain, delta()):
+        plain(sample=z, timestep=5, encoder_hidden_states=text)  # by keyword, the time as a number
+    assert seen[0].t.tolist() == [5, 5]
+    assert isinstance(plain, UNet2DConditionModel)
+
+
+# The asymmetric process -------------------------------------------------------------------------------------
+
+
+@guidances
+@both
+def test_sharing_the_encoder_gives_what_two_evaluations_give(kind, guidance):
+    model, z = tiny(kind), noise(3, 4, 16, 16)
+    cond, uncond = Embedding.cat([model.embed("a man"), model.embed(["a cow", "a hen"])]), model.null()
+    shift = lambda h, t: 0.2 * h.flip(2) + 0.001 * t[:, None, None, None]  # noqa: E731
+    asymmetric = Asymmetric(model, cond, shift, 0, guidance, uncond)
+    with torch.no_grad():
+        plain, moved = asymmetric.both(z, 600)
+        expected = model.predict(z, 600, cond, uncond, guidance)
+        with hooks.shifted(model.unet, shift):
+            changed = model.predict(z, 600, cond, uncond, guidance)
+    for found, wanted in ((plain, expected), (moved, changed)):
+        torch.testing.assert_close(found.eps, wanted.eps, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.x0, wanted.x0, rtol=1e-4, atol=1e-4)
+    assert (moved.eps - plain.eps).abs().max() > 1e-3
+
+
+def test_the_encoder_runs_once_and_the_decoder_twice():
+    model, rows = tiny("sd"), []
+    watched = (model.unet.down_blocks[0].resnets[0], model.unet.up_blocks[0].resnets[0])
+    watch = [
+        module.register_forward_pre_hook(lambda m, args: rows.append(len(args[0]))) for module in watched
+    ]
+    with torch.no_grad():
+        Asymmetric(model, model.embed("a man"), delta(), 0)(noise(3, 4, 16, 16), 600)
+    for hook in watch:
+        hook.remove()
+    assert rows == [3, 6]
+    with hooks.paired(model.unet, delta(), 2), pytest.raises(ValueError, match="batch of 3 does not hold 2"):
+        predict(model, noise(3, 4, 16, 16))
+
+
+@both
+def test_the_asymmetric_predictor_without_a_shift_is_plain_ddim(kind):
+    model, z = tiny(kind), noise(2, 4, 16, 16)
+    walk, cond = Trajectory(model.timesteps(5), start=z), model.embed("a man")
+    with torch.no_grad():
+        plain = denoise(model.guided(cond, 1.0), walk)
+        zero = denoise(Asymmetric(model, cond, hooks.scaled(delta(), 0.0), 0), walk)
+        never = denoise(Asymmetric(model, cond, delta(), 1001), walk)
+        edited = denoise(Asymmetric(model, cond, delta(), 500), walk)
+    torch.testing.assert_close(zero, plain, rtol=1e-4, atol=1e-4)
+    assert torch.equal(never, plain)
+    assert (edited - plain).abs().max() > 1e-2
+
+
+def test_every_latent_may_have_its_own_time():
+    model, z, t = tiny("sd"), noise(3, 4, 16, 16), torch.tensor([700, 400, 550])
+    asymmetric = Asymmetric(model, model.embed("a man"), delta(), 500)
+    with torch.no_grad():
+        together = asymmetric(z, t)
+        for i in range(3):
+            alone = asymmetric(z[i, None], int(t[i]))
+            torch.testing.assert_close(together.x0[i], alone.x0[0], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(together.eps[i], alone.eps[0], rtol=1e-4, atol=1e-5)
+
+
+def test_only_x0_is_moved():
+    model, z = tiny("sd"), noise(1, 4, 16, 16)
+    with torch.no_grad():
+        found = Asymmetric(model, model.embed("a man"), delta(), 500)(z, 600)
+    plain = predict(model, z)
+    torch.testing.assert_close(found.eps, plain.eps, rtol=1e-4, atol=1e-5)
+    assert (found.x0 - plain.x0).abs().max() > 1e-2
+
+
+class Known:
+    """Predicts x0 = level / 1000 everywhere, so that its distance from a source of 0 is known."""
+
+    alphas_cumprod = torch.linspace(0.99, 0.01, 1000, dtype=torch.float64)
+
+    def __call__(self, z, t, *, level=None, uncond=None):
+        return Prediction(torch.full_like(z, t / 1000), torch.zeros_like(z))
+
+
+def test_the_editing_interval_is_where_the_measured_curves_cross_the_thresholds():
+    levels = [900, 700, 500, 300, 100, 0]
+    latents = torch.stack([torch.full((1, 1, 2, 2), 2 * level / 1000) for level in levels])
+    far = lambda a, b: float((a - b).abs().max())  # noqa: E731
+    curves = distances(Known(), Trajectory(levels, latents), distance=far)
+    assert curves.timesteps == levels[:-1]
+    assert curves.predicted == pytest.approx([0.9, 0.7, 0.5, 0.3, 0.1])
+    assert curves.latents == pytest.approx([1.8, 1.4, 1.0, 0.6, 0.2])
+    assert interval(curves, edit=0.33) == (500, 0)
+    assert interval(curves, edit=0.33, boost=0.7) == (500, 300)
+    assert interval(curves, edit=2.0) == (900, 0)
+    assert interval(Curves([9, 5], [1, 1], [3, 2]), edit=0.5, boost=0.1) == (5, 0)
+    halved = distances(Known(), Trajectory(levels, latents), distance=far, decode=lambda z: z / 2)
+    assert halved.predicted == pytest.approx([0.45, 0.35, 0.25, 0.15, 0.05])
+    with pytest.raises(ValueError, match="no source to measure from"):
+        distances(Known(), Trajectory([1, 0], start=latents[0]))
+
+
+def test_relative_distance():
+    source = noise(2, 4, 8, 8)
+    assert relative_distance(source, source) == 0
+    assert relative_distance(source + 3 * source.std(), source) == pytest.approx(3)
+
+
+# Directions -------------------------------------------------------------------------------------------------
+
+
+def planted(n=60, size=50, seed=0):
+    """Pictures' h with a known difference between two classes, under noise with a known main axis."""
+    axis, main = torch.linalg.qr(noise(size, 2, seed=9))[0].T
+    h = noise(2 * n, size, seed=seed) * 0.3 + 4 * noise(2 * n, 1, seed=seed + 1) * main
+    label = torch.arange(2 * n) % 2
+    return h + 2 * label[:, None] * axis, label, axis, main
+
+
+def cosine(a, b):
+    return float(torch.cosine_similarity(a, b, dim=0))
+
+
+def test_the_mean_difference_of_pairs_is_the_planted_direction():
+    h, label, axis, main = planted()
+    target, source = h[label == 0] + 2 * axis, h[label == 0]
+    torch.testing.assert_close(fit.mean_difference(target, source), 2 * axis, rtol=1e-4, atol=1e-5)
+    assert fit.agreement(target, source) == pytest.approx(1, abs=1e-5)
+
+
+def test_agreement_is_near_zero_without_a_direction():
+    h = noise(400, 500)
+    assert abs(fit.agreement(h[:200], h[200:])) < 0.2
+
+
+def test_principal_components_are_the_planted_axis_exactly_and_by_sketch():
+    h, label, axis, main = planted()
+    exact = fit.principal(h, 3)
+    sketch = fit.principal(h, 3, generator=torch.Generator().manual_seed(0))
+    for found in (exact, sketch):
+        assert abs(cosine(found.directions[0], main)) > 0.99
+        assert abs(cosine(found.directions[1], axis)) > 0.95
+        torch.testing.assert_close(found.directions @ found.directions.T, torch.eye(3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(exact.variance[:2], sketch.variance[:2], rtol=1e-4, atol=0)
+    assert exact.variance[0] == pytest.approx(float((h @ main).var()), rel=0.01)
+    with pytest.raises(ValueError, match="4 pictures have 1 to 3 components, not 4"):
+        fit.principal(h[:4], 4)
+
+
+def test_confining_takes_off_what_is_orthogonal_to_the_components_and_nothing_else():
+    h, label, axis, main = planted()
+    basis = fit.principal(h, 2)
+    inside = 3 * basis.directions[0] - basis.directions[1]
+    outside = noise(50) - fit.confine(noise(50), basis)
+    torch.testing.assert_close(fit.confine(inside + outside, basis), inside, rtol=1e-4, atol=1e-5)
+
+
+def test_a_probe_sees_through_a_difference_in_what_varies_anyway():
+    h, label, axis, main = planted(n=200, size=20)
+    h = h + 1.5 * label[:, None] * main  # by chance, one class has more of the main axis
+    target, source = h[label == 1], h[label == 0]
+    found = fit.probe(target, source, ridge=0.001)
+    assert cosine(fit.mean_difference(target, source), axis) < 0.9
+    assert cosine(found.direction, axis) > 0.95
+    torch.testing.assert_close(
+        found.direction @ found.direction, found.direction @ fit.mean_difference(target, source)
+    )  # along itself it goes as far as the means do
+    assert found.accuracy > 0.95
+    assert fit.probe(noise(100, 50, seed=5), noise(100, 50, seed=6)).accuracy < 0.65
+
+
+def test_leave_one_out_is_leaving_one_out():
+    h, label, axis, main = planted(n=6, size=8)
+    target, source = h[label == 1], h[label == 0]
+    x, y = torch.cat([target, source]).double(), torch.tensor([1.0] * 6 + [-1.0] * 6, dtype=torch.double)
+    x, right = x - x.mean(0), 0
+    penalty = 0.1 * (x @ x.T).diagonal().mean()
+    for i in range(12):
+        keep = torch.arange(12) != i
+        gram = x[keep].T @ x[keep] + penalty * torch.eye(8, dtype=torch.double)
+        right += bool((x[i] @ torch.linalg.solve(gram, x[keep].T @ y[keep])).sign() == y[i])
+    assert fit.probe(target, source, ridge=0.1).accuracy == pytest.approx(right / 12)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_h_is_collected_at_every_level_and_pairs_share_their_noise(pooled):
+    model, z = tiny("sd"), noise(3, 4, 16, 16)
+    z[1] = z[0]
+    draw = torch.Generator().manual_seed(0)
+    h = fit.collect(model, z, [800, 200], generator=draw, groups=["a", "a", "b"], pooled=pooled, batch=2)
+    assert h.shape == ((2, 3, CHANNELS, 1, 1) if pooled else (2, 3, CHANNELS, SIDE, SIDE))
+    torch.testing.assert_close(h[:, 0], h[:, 1], rtol=1e-4, atol=1e-5)
+    apart = fit.collect(model, z, [800], generator=torch.Generator().manual_seed(0), pooled=pooled)
+    assert (apart[0, 0] - apart[0, 1]).abs().max() > 1e-3
+
+
+def test_a_table_takes_the_nearest_time_and_fits_itself_to_the_grid():
+    table = Table(torch.arange(3.0)[:, None, None, None].expand(3, 2, 4, 4), torch.tensor([100, 500, 900]))
+    found = table(torch.zeros(4, 2, 4, 4), torch.tensor([0, 450, 701, 999]))
+    assert found[:, 0, 0, 0].tolist() == [0, 1, 2, 2]
+    assert table(torch.zeros(1, 2, 6, 3), torch.tensor([500])).shape == (1, 2, 6, 3)
+    with pytest.raises(ValueError, match=r"must be \(K, C, h, w\) for 2 timesteps"):
+        Table(torch.zeros(3, 2, 4, 4), torch.tensor([1, 2]))

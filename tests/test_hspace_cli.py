@@ -1,0 +1,81 @@
+"""`emolib hspace`: a folder of pictures becomes a file of directions, or one line that says why not."""
+
+import pytest
+import tiny_clip
+import tiny_pipelines
+from tiny_pipelines import pictures, tiny
+
+from emolib import backbone, cli, images
+from emolib.hspace import directions
+from emolib.hspace.clip import Clip
+
+
+@pytest.fixture
+def tiny_model(monkeypatch):
+    monkeypatch.setattr(backbone, "load", lambda name, **options: tiny("sd"))
+    return str(tiny_pipelines.folder("sd"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for label, seed in (("neutral", 0), ("Smiling", 1)):
+        (tmp_path / "faces" / label).mkdir(parents=True)
+        for i in range(3):
+            one = pictures(1, side=40, seed=10 * seed + i)
+            images.save_image(one, tmp_path / "faces" / label / f"{'abc'[i]}.png")
+    return tmp_path / "faces"
+
+
+def run(folder, out, model, *options):
+    return cli.main(
+        ["hspace", "fit", str(folder), "--out", str(out), "--model", model, "--levels", "2", *options]
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--pairs",), ("--method", "probe", "--pooled"), ("--source", "smiling")]
+)
+def test_a_folder_becomes_directions(folder, tmp_path, tiny_model, capsys, options):
+    out = tmp_path / "found.safetensors"
+    assert run(folder, out, tiny_model, *options) == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"{out}\n")
+    found = directions.load(out)
+    assert set(found.emotions) == {"neutral", "smiling"}
+    assert "pictures 3, agreement" in printed
+    assert cli.main(["hspace", "show", str(out)]) == 0
+    assert printed == capsys.readouterr().out + f"{out}\n"
+
+
+def test_networks_are_trained_from_a_folder_of_one_emotion(folder, tmp_path, tiny_model, monkeypatch, capsys):
+    model, words, processor = tiny_clip.parts()
+    monkeypatch.setattr("emolib.hspace.clip.load_clip", lambda path: Clip(model, words, processor))
+    out = tmp_path / "found.safetensors"
+    assert run(folder, out, tiny_model, "--method", "trained", "--to", "anger", "--epochs", "1") == 0
+    found = directions.load(out)
+    assert (found.emotions, found.method) == (("neutral", "anger"), "trained")
+    assert found.notes["anger"]["pictures"] == 3
+    assert any(parameter.abs().max() > 0 for parameter in found.shifts["anger"].last.parameters())
+
+
+def test_bad_folders_are_one_line(folder, tmp_path, tiny_model, capsys):
+    def refused(*arguments):
+        assert cli.main(["hspace", "fit", *map(str, arguments)]) == 2
+        return capsys.readouterr().err
+
+    out = tmp_path / "x.safetensors"
+    (tmp_path / "empty").mkdir()
+    assert "holds no picture" in refused(tmp_path / "empty", "--out", out)
+    assert "no such folder" in refused(tmp_path / "none", "--out", out)
+    assert "no picture has an emotion" in refused(folder / "neutral", "--out", out)
+    assert "change the suffix" in refused(folder, "--out", tmp_path / "x.bin")
+    assert "does not exist; make it" in refused(folder, "--out", tmp_path / "no" / "x.safetensors")
+    assert "--to belongs to --method trained" in refused(folder, "--out", out, "--to", "anger")
+    assert "at least two pictures" in refused(folder, "--out", out, "--limit", "1")
+    for path in (
+        (folder / "smiling").glob("*") if (folder / "smiling").exists() else (folder / "Smiling").glob("*")
+    ):
+        path.unlink()
+    assert "all pictures are 'neutral'" in refused(folder, "--out", out)
+    assert cli.main(["hspace", "show", str(out)]) == 2
+    assert not out.exists()

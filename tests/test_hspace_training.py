@@ -1,0 +1,88 @@
+"""The trained shift: its losses by hand, that training lowers them, and the CLIP behind them."""
+
+import pytest
+import tiny_clip
+import torch
+from tiny_pipelines import pictures, tiny
+
+from emolib.hspace import training
+from emolib.hspace.asyrp import Asymmetric
+from emolib.hspace.clip import load_clip
+from emolib.hspace.directions import Network, Table
+from emolib.runtime import InputError, generator
+from emolib.sampling import Trajectory
+
+CHANNELS = 16
+
+
+def noise(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def brightness(images):
+    """A CLIP whose space is plain: the three channels' means."""
+    return images.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Network(CHANNELS), lambda: Table(torch.zeros(1, 16, 8, 8), torch.zeros(1))]
+)
+def test_training_lowers_the_loss_on_a_fixed_batch(make):
+    torch.manual_seed(0)
+    model, shift = tiny("sd"), make()
+    loss = training.DirectionalLoss(brightness, torch.tensor([1.0, 0.0, -1.0]), l1_weight=0.1)
+    predictor = Asymmetric(model, model.embed(""), shift, t_edit=500)
+    walk = Trajectory([900, 700, 500, 300], start=noise(2, 4, 16, 16))
+    losses = training.train_shift(predictor, walk, loss, generator=generator(0), epochs=8, batch=2, lr=1e-2)
+    assert len(losses) == 8 * 3  # one step a level of the editing interval
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    assert not any(parameter.requires_grad for parameter in shift.parameters())
+    assert all(parameter.grad is None for parameter in model.unet.parameters())
+
+
+def test_the_directional_loss_by_hand():
+    loss = training.DirectionalLoss(brightness, torch.tensor([1.0, 0.0, 0.0]), clip_weight=2.0, l1_weight=3.0)
+    source = torch.zeros(1, 3, 4, 4)
+    right, wrong = source.clone(), source.clone()
+    right[:, 0] = 0.5
+    wrong[:, 1] = 0.5
+    assert float(loss(right, source)) == pytest.approx(2 * 0 + 3 * 0.5 / 3)
+    assert float(loss(wrong, source)) == pytest.approx(2 * 1 + 3 * 0.5 / 3)
+    assert float(loss(-right, source)) == pytest.approx(2 * 2 + 3 * 0.5 / 3)
+
+
+def test_what_cannot_be_trained():
+    model, walk = tiny("sd"), Trajectory([300, 0], start=noise(1, 4, 16, 16))
+    loss = training.DirectionalLoss(brightness, torch.ones(3))
+    with pytest.raises(ValueError, match="no level of the walk lies in the editing interval"):
+        training.train_shift(
+            Asymmetric(model, model.embed(""), Network(CHANNELS), 500), walk, loss, generator=generator(0)
+        )
+    with pytest.raises(ValueError, match="only a module can be trained"):
+        training.train_shift(
+            Asymmetric(model, model.embed(""), lambda h, t: h, 0), walk, loss, generator=generator(0)
+        )
+
+
+def test_clip_sees_what_its_own_processor_shows_it_and_differentiates(tmp_path):
+    model, words, processor = tiny_clip.parts()
+    model.save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    ours, source = load_clip(tmp_path), pictures(2, side=16).requires_grad_()
+    pixels = source.detach()  # mean and std of a half: CLIP's pixels are ours
+    with torch.no_grad():
+        expected = model.get_image_features(pixel_values=pixels).pooler_output
+        spoken = model.get_text_features(**words(["a man"], return_tensors="pt")).pooler_output
+    found = ours.images(source)
+    torch.testing.assert_close(found, torch.nn.functional.normalize(expected, dim=-1))
+    torch.testing.assert_close(
+        ours.texts(["a man", "a sad man"])[:1], torch.nn.functional.normalize(spoken, dim=-1)
+    )
+    found.sum().backward()
+    assert source.grad.abs().sum() > 0
+    assert ours.images(pictures(1, side=32)).shape == (1, 8)
+    with pytest.raises(InputError, match="no CLIP there"):
+        load_clip(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="mean the same"):
+        training.directional_loss(ours, "a man", "a man")

@@ -99,15 +99,23 @@ class Backbone:
 
         Raises InputError for a side that is no multiple of `stride`.
         """
+        posterior = self._posterior(images)
+        z = posterior.mode() if generator is None else posterior.sample(generator)
+        return (z.float() - self._shift) * self._scale
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents of pictures; `encode` draws from this normal."""
+        posterior = self._posterior(images)
+        return (posterior.mean.float() - self._shift) * self._scale, posterior.std.float() * self._scale
+
+    def _posterior(self, images: Tensor) -> Any:
         height, width = images.shape[-2:]
         if height % self.stride or width % self.stride:
             raise InputError(
                 f"{self.name}: a {width} x {height} picture does not fit; resize both sides to a multiple"
                 f" of {self.stride} (its native size is {self.size})"
             )
-        posterior = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist
-        z = posterior.mode() if generator is None else posterior.sample(generator)
-        return (z.float() - self._shift) * self._scale
+        return self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents -> pictures, clipped to [-1, 1]. Raises FloatingPointError if the decoder overflowed."""

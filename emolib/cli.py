@@ -1,4 +1,4 @@
-"""The command line: `emolib edit PICTURE --to anger -o out.png`, `emolib data ...`.
+"""The command line: `emolib edit PICTURE --to anger -o out.png`, `emolib data ...`, `emolib token ...`.
 
 Bad input is one line on stderr and exit code 2; nothing is half-written. Torch is loaded only by a command
 that needs it, after everything that can be checked without it.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emolib import __version__
+from emolib import __version__, token_cli
 from emolib.data import cli as data_cli
 from emolib.runtime import InputError
 
@@ -36,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_edit(commands)
     data_cli.add_parser(commands)
+    token_cli.add_parser(commands)
     return parser
 
 
@@ -68,6 +69,8 @@ def _add_edit(commands) -> None:
         metavar="WHO",
         help='e.g. "woman with red hair" (default: %(default)s)',
     )
+    add("--token", action="append", type=Path, default=[], metavar="FILE", help="a learned token's file; then"
+        ' --to "<awe>", or "<awe>" in --prompt')  # fmt: skip
     add("--prompt", metavar="TEXT", help='instead of "photo of {article} {word} {description}"')
     add("--box", metavar="X0,Y0,X1,Y1", help="the face, in pixels; the square around it is edited (default:"
         " the middle square; MiniSD wants faces that fill it)")  # fmt: skip
@@ -85,6 +88,7 @@ def edit(args: argparse.Namespace) -> int:
 
     checkpoints.check_name(args.model)
     from emolib import backbone, editors, images, runtime
+    from emolib.adapters.splice import learned_token
 
     images.writable_format(args.output)
     source = images.to_tensor(images.open_image(args.picture))
@@ -96,9 +100,10 @@ def edit(args: argparse.Namespace) -> int:
     )
     print(f"{args.picture}: {emotion} with {model}, square {_text(box)}", file=sys.stderr)
     person = editors.Target(box, emotion, description=args.describe)
-    edited = editors.PerPerson(editor, model.size, margin=0.0)(
-        source, generator=runtime.generator(args.seed), people=[person]
-    )
+    with learned_token(model, *args.token):
+        edited = editors.PerPerson(editor, model.size, margin=0.0)(
+            source, generator=runtime.generator(args.seed), people=[person]
+        )
     result = images.beside(source, edited) if args.side_by_side else edited
     record = _provenance(editor, person, box, args)
     images.save_image(result, args.output, provenance=record)
@@ -107,10 +112,15 @@ def edit(args: argparse.Namespace) -> int:
 
 
 def _emotion(word: str, model: str) -> str:
-    """The label that the typed word means: one that MiniSD learned, or any with a prompt word elsewhere."""
+    """The label that the typed word means: one that MiniSD learned, or any with a prompt word elsewhere.
+
+    A learned token, "<awe>", means itself."""
+    from emolib.adapters.names import placeholder
     from emolib.emotions import words
 
     label = word.strip().casefold()
+    if label.startswith("<"):
+        return placeholder(label)
     if model != "minisd" and label in words.ADJECTIVES:
         return label
     return words.resolve(word, "emofaces")

@@ -7,8 +7,9 @@ from safetensors.torch import load_file
 from tiny_pipelines import folder, tiny
 
 from emolib.adapters import files, initial, text
+from emolib.adapters.names import placeholder
 from emolib.adapters.splice import learned_token, parameters_of, spliced
-from emolib.adapters.tokens import Token, around, interpolate, mix, placeholder, strengthen
+from emolib.adapters.tokens import Token, around, interpolate, mix, strengthen
 from emolib.runtime import InputError
 
 PROMPT, WORD = "photo of a <awe> man", "c"

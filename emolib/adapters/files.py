@@ -7,7 +7,6 @@ Who writes what: diffusers `{"<token>": (n, d)}`; kohya `{"emb_params": ...}`; O
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from emolib import __version__
-from emolib.adapters.tokens import Token, placeholder
+from emolib.adapters.names import bracketed, placeholder
+from emolib.adapters.tokens import Token
 from emolib.checkpoints import first_line
 from emolib.runtime import InputError, atomic_write
 
@@ -77,7 +77,7 @@ def load(path: str | Path, *, name: str | None = None, allow_pickle: bool = Fals
     else:
         raise InputError(f"{path}: not a token file ({SUFFIX} or {', '.join(PICKLES)})")
     rows, found, header = _interpret(content, header, path)
-    name = placeholder(name) if name else _bracketed(header.get("token") or found or path.stem)
+    name = placeholder(name) if name else bracketed(header.get("token") or found or path.stem)
     steps = str(header.get("steps", ""))
     facts = {key: str(header.get(key, "")) for key in ("emotion", "initializer", "licence")}
     try:
@@ -141,9 +141,3 @@ def _rows(value: Any, path: Path) -> Tensor:
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim not in (1, 2):
         raise InputError(f"{path}: holds something else than vectors; it is not a token file")
     return value.reshape(-1, value.shape[-1])
-
-
-def _bracketed(name: str) -> str:
-    """Another program's token name as a placeholder: "charturner v2" -> "<charturner-v2>"."""
-    bare = re.sub(r"[<>|\s]+", "-", name).strip("-").casefold()
-    return f"<{bare or 'token'}>"

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emolib.adapters import files, text
-from emolib.adapters.tokens import Token, pieces, placeholder
+from emolib.adapters.names import pieces, placeholder
+from emolib.adapters.tokens import Token
 from emolib.backbone import Backbone
 from emolib.runtime import InputError
 

@@ -10,6 +10,7 @@ from emolib.adapters import files, initial, text
 from emolib.adapters.names import placeholder
 from emolib.adapters.splice import learned_token, parameters_of, spliced
 from emolib.adapters.tokens import Token, around, interpolate, mix, strengthen
+from emolib.emotions import words
 from emolib.runtime import InputError
 
 PROMPT, WORD = "photo of a <awe> man", "c"
@@ -211,3 +212,13 @@ def test_where_a_token_starts():
     for bad in ({"vectors": 0}, {"vectors": 9}, {"words": " "}):
         with pytest.raises(InputError):
             initial.of_words(model, "<x>", bad.pop("words", "c"), **bad)
+
+
+def test_a_token_is_its_own_prompt_word_and_an_unknown_one_is_refused():
+    model = tiny("sd")
+    assert words.prompt("<awe>") == "a photo of a <awe> person"
+    with learned_token(model, token()):
+        model.embed(words.prompt("<awe>"))
+    with pytest.raises(InputError, match="<awe> is no token of sd"):
+        model.embed(words.prompt("<awe>"))
+    model.embed("<3 and <|endoftext|>")  # no placeholders

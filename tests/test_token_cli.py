@@ -10,6 +10,7 @@ from safetensors import safe_open
 
 from emolib import backbone, cli, images, token_cli
 from emolib.adapters import files, initial
+from emolib.adapters.tokens import Token
 from emolib.runtime import InputError, repo_path
 from emolib.training import objective
 
@@ -134,7 +135,9 @@ def test_a_run_that_diverges_writes_nothing(tmp_path, capsys, monkeypatch):
 
 
 def test_a_file_for_another_model_is_said(tmp_path, capsys):
-    files.save(initial.of_words(tiny_pipelines.tiny("sdxl"), "<awe>", "ab"), tmp_path / "xl.safetensors")
+    files.save(
+        Token("<awe>", torch.ones(1, 16), torch.ones(1, 24), emotion="awe"), tmp_path / "xl.safetensors"
+    )
     assert cli.main(["token", "check", str(tmp_path / "xl.safetensors"), "--model", str(FOLDER)]) == 2
     assert "2 text encoder(s), but sd has 1" in capsys.readouterr().err
 

@@ -78,7 +78,7 @@ def test_judge_and_probe_see_each_sides_own_pictures():
     assert torch.equal(torch.stack(levels), pictures)
     assert report.recognised == {"token": 1, "word": 2, "nothing": 3}
     assert asked == ["x", "y", "x"] * 2 and report.obeyed == {"token": 3, "word": 3}
-    again, same = check(model, token, "ab", n=3, num_inference_steps=2)
+    again, same = check(model, token, "ab", n=3, num_inference_steps=2, descriptions=("x", "y"))
     assert torch.equal(same, pictures) and again.recognised == {} == again.obeyed
 
 

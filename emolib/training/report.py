@@ -121,10 +121,10 @@ def check(
     start = start or initial.of_words(backbone, token.name, word, vectors=len(token))
     who = [descriptions[i % len(descriptions)] for i in range(n)]
     with learned_token(backbone, token):
-        made = [
-            sample(backbone, [prompt(said, one) for one in who], num_inference_steps, guidance_scale, seed)
-            for said in (token.name, word, "")
-        ]
+        # Token and word get the same article, so that they differ in nothing else.
+        texts = [[prompt(word, one).replace(word, said, 1) for one in who] for said in (token.name, word)]
+        texts.append([prompt("", one) for one in who])
+        made = [sample(backbone, part, num_inference_steps, guidance_scale, seed) for part in texts]
     pictures = torch.stack(made)
     seen = (
         {side: int(recognise(one).sum()) for side, one in zip(SIDES, made, strict=True)} if recognise else {}

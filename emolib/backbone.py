@@ -7,6 +7,7 @@ train says `torch.no_grad()`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +95,8 @@ class Backbone:
         except ValueError as error:
             raise InputError(str(error)) from None
 
-    def encode(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Pictures -> latents: the posterior's mean, or a draw from it with `generator`.
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the pictures' latents, each (B, C, H / f, W / f).
 
         Raises InputError for a side that is no multiple of `stride`.
         """
@@ -105,9 +106,15 @@ class Backbone:
                 f"{self.name}: a {width} x {height} picture does not fit; resize both sides to a multiple"
                 f" of {self.stride} (its native size is {self.size})"
             )
-        posterior = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist
-        z = posterior.mode() if generator is None else posterior.sample(generator)
-        return (z.float() - self._shift) * self._scale
+        normal = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist
+        return (normal.mean.float() - self._shift) * self._scale, normal.std.float() * self._scale
+
+    def encode(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Pictures -> latents: the posterior's mean, or a draw from it with `generator`. InputError."""
+        mean, std = self.posterior(images)
+        if generator is None:
+            return mean
+        return mean + std * torch.randn(mean.shape, generator=generator, device=generator.device).to(mean)
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents -> pictures, clipped to [-1, 1]. Raises FloatingPointError if the decoder overflowed."""
@@ -118,9 +125,16 @@ class Backbone:
         return images.clamp(-1, 1)
 
     def embed(self, prompts: str | Sequence[str]) -> Embedding:
-        """Encode prompts, as the model's own pipeline does (its text encoders, its learned tokens)."""
+        """Encode prompts, as the model's own pipeline does (its text encoders, its learned tokens).
+
+        Raises InputError for a "<token>" that it does not know: it would be read letter by letter.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        for name in re.findall(r"<[^\s<>|]+>", " ".join(prompts).lower()):
+            if name not in self.pipe.tokenizer.added_tokens_encoder:
+                raise InputError(f"{name} is no token of {self.name}; load it first (learned_token)")
         encoded = self.pipe.encode_prompt(
-            [prompts] if isinstance(prompts, str) else list(prompts),
+            prompts,
             device=self.device,
             num_images_per_prompt=1,
             do_classifier_free_guidance=False,

@@ -1,4 +1,4 @@
-"""The command line: `emolib edit PICTURE --to anger -o out.png`, `emolib data ...`, `emolib hspace ...`.
+"""The command line: `emolib edit PICTURE --to anger -o out.png`, and `emolib data`, `token`, `hspace`.
 
 Bad input is one line on stderr and exit code 2; nothing is half-written. Torch is loaded only by a command
 that needs it, after everything that can be checked without it.
@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from emolib import __version__
+from emolib import __version__, token_cli
 from emolib.data import cli as data_cli
 from emolib.editors import cli as edit_cli
 from emolib.hspace import cli as hspace_cli
@@ -26,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     edit_cli.add_parser(commands)
     data_cli.add_parser(commands)
+    token_cli.add_parser(commands)
     hspace_cli.add_parser(commands)
     return parser
 

@@ -103,3 +103,16 @@ def test_scenes_as_a_manifest_hold_the_source_pictures(folder):
     assert m.frame["id"].tolist() == ["scene-0", "scene-1"] and m.frame["emotion"].isna().all()
     assert m.image(1).getpixel((0, 0)) == (1, 0, 9)
     assert [p["emotion"] for p in m.frame["people"][0]] == ["neutral", "neutral"]
+
+
+def test_descriptions_say_who_but_not_what_they_feel():
+    person = {"age": "old", "skin": "light", "gender": "man", "hair_style": "short", "hair_color": "grey"}
+    person |= {"beard": True, "glasses": False, "clothes_color": "blue", "emotion": "anger"}
+    person |= {"background": "plain", "background_color": "green"}
+    said = "old light-skinned man with short grey hair, a beard and blue clothes"
+    assert emofaces.description(person, background=False) == said
+    assert emofaces.description(person) == f"{said}, in front of a plain green background"
+    bun = {**person, "hair_style": "bun", "beard": False, "glasses": True, "hair_color": "auburn"}
+    assert "man with an auburn hair bun, glasses and blue" in emofaces.description(bun)
+    bald = {**person, "hair_style": "bald", "hair_color": "none", "beard": False}
+    assert "man with a bald head and blue clothes" in emofaces.description(bald)

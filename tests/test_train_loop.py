@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from train import data
-from train.loop import STOPPED, Plan, rate, read_log, train
+from train.loop import STOPPED, Plan, rate, train
 
 from emolib.runtime import InputError
+from emolib.training.checkpoint import read_log
 
 
 @pytest.fixture(autouse=True)

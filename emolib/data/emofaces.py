@@ -20,6 +20,7 @@ from emolib.data._files import picture_bytes, read_parquet
 from emolib.data.build import build
 from emolib.data.manifest import Manifest
 from emolib.emotions.sets import EMOFACES, EMOFACES_ALL
+from emolib.emotions.words import article
 from emolib.runtime import InputError, one_of, repo_path
 
 SPLITS = ("train", "val", "test", "concepts")
@@ -175,6 +176,23 @@ class Scenes:
             for i in source
         ]
         return build(rows, EMOFACES, self.path.parent, source="emofaces")
+
+
+def description(record: pd.Series, *, background: bool = True) -> str:
+    """Who is on a portrait, for prompts, in the captions' words but without the emotion.
+
+    E.g. "old light-skinned man with short grey hair, a beard and blue clothes, in front of a plain green
+    background"; `record` is a row of `Portraits.frame`.
+    """
+    style, color = record["hair_style"], record["hair_color"]
+    hair = {"bald": "a bald head", "bun": f"{article(color)} {color} hair bun"}.get(
+        style, f"{style} {color} hair"
+    )
+    worn = [hair, *["a beard"] * bool(record["beard"]), *["glasses"] * bool(record["glasses"])]
+    worn = f"{', '.join(worn)} and {record['clothes_color']} clothes"
+    who = f"{record['age']} {record['skin']}-skinned {record['gender']} with {worn}"
+    place = f"{record['background']} {record['background_color']} background"
+    return f"{who}, in front of {article(place)} {place}" if background else who
 
 
 def portraits(split: str = "test", folder: str | Path | None = None) -> Portraits:

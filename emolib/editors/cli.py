@@ -75,6 +75,8 @@ def add_parser(commands) -> None:
     add("--describe", action="append", default=[], metavar="WHO", help='e.g. "woman with red hair": once for'
         " all, or once for each person")  # fmt: skip
     add("--from", dest="source", metavar="EMOTION", help="what they feel now, if you know")
+    add("--token", action="append", type=Path, default=[], metavar="FILE", help="a learned token's file; then"
+        ' --to "<awe>", or "<awe>" in --prompt')  # fmt: skip
     add("--prompt", metavar="TEXT", help='instead of "photo of {article} {word} {description}"')
     add("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
     add("--memory", default="auto", help="auto, fast, balanced, low (default: %(default)s)")
@@ -86,6 +88,7 @@ def edit(args: argparse.Namespace) -> int:
     everybody, wishes, source_emotion = asked(args)
     given = [parse_box(value) for value in args.box]
     from emolib import backbone, checkpoints, faces, images, runtime
+    from emolib.adapters.splice import learned_token
     from emolib.editors.person import PerPerson
 
     checkpoints.check_name(args.model)
@@ -105,9 +108,10 @@ def edit(args: argparse.Namespace) -> int:
     for person in named:
         where = f"{args.picture}: {person.emotion} at {text(person.box)}"
         print(f"{where}, {args.method}, {model}", file=sys.stderr)
-    edited = PerPerson(editor, model.size, margin=args.margin)(
-        source, generator=runtime.generator(args.seed), people=named, bystanders=others
-    )
+    with learned_token(model, *args.token):
+        edited = PerPerson(editor, model.size, margin=args.margin)(
+            source, generator=runtime.generator(args.seed), people=named, bystanders=others
+        )
     record = provenance(args, editor, named)
     images.save_image(edited, args.output, provenance=record)
     print(args.output)
@@ -147,10 +151,15 @@ def build(args: argparse.Namespace, model):
 
 
 def emotion(word: str, model: str) -> str:
-    """The label that the typed word means: one that MiniSD learned, or any with a prompt word elsewhere."""
+    """The label that the typed word means: one that MiniSD learned, or any with a prompt word elsewhere.
+
+    A learned token, "<awe>", means itself."""
+    from emolib.adapters.names import placeholder
     from emolib.emotions import words
 
     label = word.strip().casefold()
+    if label.startswith("<"):
+        return placeholder(label)
     if model != "minisd" and label in words.ADJECTIVES:
         return label
     return words.resolve(word, "emofaces")

@@ -62,7 +62,11 @@ SYNONYMS = {
 
 
 def adjective(label: str) -> str:
-    """The prompt word for a label of any set ("anger" -> "angry"). InputError for anything else."""
+    """The prompt word for a label of any set ("anger" -> "angry"); a learned token, "<awe>", is its own.
+
+    InputError for anything else."""
+    if label.startswith("<"):
+        return label
     if label not in ADJECTIVES:
         raise InputError(f"no prompt word for {label!r}; known are {', '.join(ADJECTIVES)}")
     return ADJECTIVES[label]

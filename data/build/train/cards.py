@@ -12,8 +12,8 @@ import matplotlib
 
 from emolib.data._files import read_json
 from emolib.runtime import InputError, atomic_write, repo_path
+from emolib.training.checkpoint import read_log
 from train import files, options
-from train.loop import read_log
 
 matplotlib.use("Agg")
 TEXTS = Path(__file__).parent / "cards"

@@ -7,7 +7,6 @@ average, optimiser and step are all there is. A run is a folder with `checkpoint
 from __future__ import annotations
 
 import copy
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +16,10 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from emolib.runtime import InputError, atomic_write, generator, pick_device
+from emolib.runtime import InputError, generator, pick_device
+from emolib.training import checkpoint
 
 STOPPED = 3  # exit code of a run that was stopped (signal or --minutes) before its last step
 Losses = Callable[[nn.Module, int, torch.Generator], dict[str, torch.Tensor]]
@@ -113,54 +111,30 @@ class Run:
         plan.work.mkdir(parents=True, exist_ok=True)
         if self.path.is_file():
             self.load()
-        self._trim_log()
+        checkpoint.trim_log(self.log_path, self.step)
 
     def save(self) -> None:
         """Write the checkpoint, atomically. RuntimeError if training has diverged (the old one stays)."""
         self._check()
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.model.state_dict().items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
+        tensors |= {f"optimizer.{k}": v for k, v in checkpoint.optimizer_tensors(self.optimizer).items()}
         tensors |= {f"meter.{k}": v for k, v in self.meters.items()}
-        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        metadata = {
-            "step": str(self.step),
-            "seconds": repr(self.seconds),
-            "plan": json.dumps(self.settings()),
-        }
-        with atomic_write(self.path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+        facts = {"step": self.step, "seconds": self.seconds, "plan": self.settings()}
+        checkpoint.save(self.path, tensors, facts)
 
     def load(self) -> None:
         """Take up the checkpoint. InputError if it belongs to a model of another shape."""
-        with safe_open(self.path, "pt", device="cpu") as file:
-            metadata, tensors = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-        part = lambda name: {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(name + ".")}  # noqa: E731
+        tensors, facts = checkpoint.load(self.path)
         try:
-            self.model.load_state_dict(part("model"))
-            self.average.model.load_state_dict(part("average"))
+            self.model.load_state_dict(checkpoint.part(tensors, "model"))
+            self.average.model.load_state_dict(checkpoint.part(tensors, "average"))
         except RuntimeError:
             raise InputError(f"{self.path}: is of another model; give --fresh or another --work") from None
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in part("optimizer").items():
-            i, name = key.split(".")
-            like = parameters[int(i)]
-            # The moments must lie in memory as their parameter does, or the fused kernels are slow or wrong.
-            state.setdefault(int(i), {})[name] = torch.empty_like(like).copy_(value) if value.ndim else value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        self.meters = {k: v.to(self.device) for k, v in part("meter").items()}
-        self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
+        checkpoint.load_optimizer(self.optimizer, checkpoint.part(tensors, "optimizer"))
+        self.meters = {k: v.to(self.device) for k, v in checkpoint.part(tensors, "meter").items()}
+        self.step, self.seconds = facts["step"], facts["seconds"]
         print(f"goes on at step {self.step} of {self.plan.steps}", flush=True)
-
-    def _trim_log(self) -> None:
-        # Lines written after the last checkpoint will be written again.
-        if self.log_path.is_file():
-            kept = [line for line in read_log(self.log_path) if line["step"] <= self.step]
-            with atomic_write(self.log_path) as temporary:
-                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def settings(self) -> dict:
         """The plan without its folder."""
@@ -187,20 +161,8 @@ class Run:
             self.meters = {}
         line = {"step": self.step, "pictures": self.step * self.plan.batch, "seconds": round(self.seconds, 1)}
         line |= {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()}
-        with self.log_path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        checkpoint.append_log(self.log_path, line)
         return line
-
-
-def read_log(path: Path) -> list[dict]:
-    """The lines of a log; a last line cut short by a kill is left out."""
-    lines = []
-    for text in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
-    return lines
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from transformers import AutoModelForImageClassification, CLIPTextModel, CLIPTok
 
 from emolib.data._files import read_json
 from emolib.runtime import InputError, pick_device, repo_path, write_json
+from emolib.training.objective import loss_weight
 from train import captions, data, files, latents, options
 from train.gauge import Gauge
 from train.loop import Plan, train
@@ -65,14 +66,6 @@ def timesteps(
     again = torch.rand(count, generator=draw, device=device)
     uniform = torch.rand(count, generator=draw, device=device) < even
     return (torch.where(uniform, again, middle) * 1000).long().clamp(0, 999)
-
-
-def loss_weight(abar: torch.Tensor, gamma: float, prediction: str) -> torch.Tensor:
-    """Min-SNR weights (Hang et al. 2023, arXiv 2303.09556, section 3.4) of levels `abar`; gamma 0: ones."""
-    if not gamma:
-        return torch.ones_like(abar)
-    snr = abar / (1 - abar)
-    return snr.clamp(max=gamma) / (snr if prediction == "epsilon" else snr + 1)
 
 
 def expression_weight(moments: torch.Tensor, siblings: torch.Tensor, extra: float) -> torch.Tensor:

@@ -1,0 +1,216 @@
+"""`emolib token ...`: learn a word for an emotion from pictures, and see whether it was learned."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emolib.adapters import names
+from emolib.emotions import sets, words
+from emolib.runtime import InputError
+
+if TYPE_CHECKING:
+    from emolib.adapters.tokens import Token
+    from emolib.backbone import Backbone
+
+EPILOG = """examples:
+  emolib token train pictures/ --token "<awe>" --out awe.safetensors
+  emolib token train people/ --pairs --token "<awe>" --vectors 2
+  emolib token check awe.safetensors --sheet awe.png
+"""
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    """Add `token` and its commands; a chosen command is in `args.run`, to be called with `args`."""
+    parser = subparsers.add_parser(
+        "token",
+        help="learn a word for an emotion from a handful of pictures",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_check(commands)
+    return parser
+
+
+def _add_train(commands) -> None:
+    command = commands.add_parser("train", help="learn a token from a folder (textual inversion)")
+    add = command.add_argument
+    add("folder", type=Path, help="8 to 16 pictures of different people who feel the same; or with --pairs")
+    add("--token", required=True, metavar="NAME", help='the new word, in angle brackets: "<awe>"')
+    add("--emotion", help="which pictures of a folder of several emotions; default: the token's own name")
+    add("--pairs", action="store_true", help="FOLDER holds the folders neutral/ and EMOTION/ with the same"
+        " people under the same file names: the token learns the difference")  # fmt: skip
+    add("--init", metavar="WORDS", help="word to start from, or several with commas: their mean (default:"
+        " the emotion's adjective)")  # fmt: skip
+    add("--cross", action="store_true", help="start from the text encoder's output (cross-initialisation)")
+    add("--vectors", type=int, default=1, help="1 to 8 (default: %(default)s)")
+    add("--steps", type=int, default=400, help="at most; it stops when it no longer improves"
+        " (default: %(default)s)")  # fmt: skip
+    add("--batch", type=int, default=4, help="pictures a step (default: %(default)s)")
+    add("--micro-batch", type=int, default=0, help="pictures at once, if memory is short (default: all)")
+    add("--lr", type=float, default=5e-3, help="learning rate (default: %(default)s)")
+    add("--seed", type=int, default=0)
+    add("--precision", default="auto", help="auto, float32, bfloat16, float16 (default: %(default)s)")
+    add("--compile", action="store_true", help="torch.compile the denoiser: pays on a GPU")
+    add("--licence", default="", help="of the token, for its file")
+    add("--out", type=Path, metavar="FILE", help="default: the token's name, e.g. awe.safetensors")
+    add("--resume", action="store_true", help="go on with a run that was broken off")
+    _add_model(command)
+    command.set_defaults(run=train)
+
+
+def _add_check(commands) -> None:
+    command = commands.add_parser("check", help="did it learn? compare a token with its word")
+    add = command.add_argument
+    add("file", type=Path, help="a token file (.safetensors; others with --allow-pickle)")
+    add("--word", help="what to compare with (default: the emotion's adjective, or the word it started from)")
+    add("-n", type=int, default=8, help="pictures a side (default: %(default)s)")
+    add("--sheet", type=Path, metavar="FILE", help="save them: rows token, word, nothing")
+    add("--allow-pickle", action="store_true", help="read .pt and .bin files, as plain tensors only")
+    _add_model(command)
+    command.set_defaults(run=check)
+
+
+def _add_model(command) -> None:
+    command.add_argument("--model", default="minisd", metavar="NAME",
+        help="minisd, sd15, sd21, sdxl, a folder or a Hub id (default: %(default)s)")  # fmt: skip
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
+
+
+def train(args: argparse.Namespace) -> int:
+    """`emolib token train`: check, load, learn, write, report. Under `accelerate launch` on all processes."""
+    name = names.placeholder(args.token)
+    emotion = _emotion(name, args.emotion)
+    start = _start(args.init, emotion, args.model)
+    out = args.out or Path(f"{name[1:-1]}.safetensors")
+    work = _work(out, args.resume)
+    from accelerate import PartialState
+
+    from emolib.adapters import files
+    from emolib.training import pictures
+    from emolib.training.settings import Settings
+    from emolib.training.textual_inversion import Concept, learn
+
+    files.check_output(out)
+    settings = Settings(
+        steps=args.steps,
+        batch=args.batch,
+        micro_batch=args.micro_batch,
+        lr=args.lr,
+        seed=args.seed,
+        precision=args.precision,
+        compile=args.compile,
+    )
+    processes = PartialState(cpu=args.device == "cpu")
+    model = _load(args, str(processes.device) if processes.num_processes > 1 else args.device)
+    found = pictures.read(args.folder, model.size, emotion=_wanted(args, emotion), pairs=args.pairs)
+    tell = _tell if processes.is_main_process else lambda line: None
+    kind = "pairs" if args.pairs else "pictures"
+    tell(f"{name}: {len(found)} {kind}, {model} on {model.device}, starts as {', '.join(start)}")
+    for note in found.notes:
+        tell(note)
+    concept = Concept(name, found, start, args.vectors, args.cross, emotion)
+    (one,) = learn(model, [concept], settings, licence=args.licence, work=work, tell=tell).learned
+    if not processes.is_main_process:
+        return 0
+    files.save(one.token, out)
+    (work / "checkpoint.safetensors").unlink()
+    _report(model, one.token, ", ".join(start), 8, one.start)
+    print(out)
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """`emolib token check`: the report on a token file; exit code 0 if it learned, else 1."""
+    from emolib import images
+    from emolib.adapters import files
+
+    if args.sheet:
+        images.writable_format(args.sheet)
+    token = files.load(args.file, allow_pickle=args.allow_pickle)
+    known = words.ADJECTIVES.get(token.emotion)
+    word = args.word or known or token.initializer.split(",")[0]
+    if not word:
+        raise InputError(f"{args.file}: does not say what it means; give a word to compare with: --word")
+    model = _load(args, args.device)
+    good, made = _report(model, token, word, args.n)
+    if args.sheet:
+        images.save_image(images.beside(*made.transpose(0, 1).flatten(2, 3)[:, None])[0], args.sheet)
+    return 0 if good else 1
+
+
+def _report(model: Backbone, token: Token, word: str, n: int, start: Token | None = None):
+    """Print the report, one finding a line; whether it is good, and the pictures."""
+    from emolib import judges
+    from emolib.training import report
+
+    recognise = None
+    try:
+        guide = judges.load("guide", device=str(model.device))
+    except InputError:
+        guide = None  # installed without the repository's data: the other findings still stand
+    if guide is not None and token.emotion in guide.labels:
+        wanted = guide.labels.index(token.emotion)
+        recognise = lambda pictures: guide(pictures).emotion == wanted  # noqa: E731
+    found, made = report.check(model, token, word, start=start, recognise=recognise, n=n)
+    for line in found.lines():
+        print(line)
+    return found.verdict[0], made
+
+
+def _emotion(name: str, given: str | None) -> str:
+    """The label that the token stands for, "" if its name is none and nothing was said."""
+    if given:
+        return given.strip().casefold()
+    bare = name[1:-1]
+    return bare if bare in words.ADJECTIVES else ""
+
+
+def _wanted(args: argparse.Namespace, emotion: str) -> str | None:
+    """The folder's label to take; a token's name chooses only where the folder has such a label."""
+    if args.emotion or not emotion:
+        return emotion or None
+    return emotion if (args.folder / emotion).is_dir() else None
+
+
+def _start(init: str | None, emotion: str, model: str) -> list[str]:
+    """The words to start from. InputError if none was given and the emotion does not tell."""
+    if init:
+        return [word.strip() for word in init.split(",") if word.strip()]
+    if model == "minisd" and emotion in sets.HELD_OUT:
+        raise InputError(
+            f"minisd knows no word for {emotion!r}; say where to start, e.g. --init awestruck,excited"
+        )
+    if emotion in words.ADJECTIVES:
+        return [words.adjective(emotion)]
+    raise InputError("say which word to start from, e.g. --init happy (or the emotion: --emotion joy)")
+
+
+def _work(out: Path, resume: bool) -> Path:
+    """The folder of the run, beside the file. InputError if a broken-off run is there and is not to go on."""
+    work = out.with_suffix(".run")
+    if (work / "checkpoint.safetensors").is_file() and not resume:
+        raise InputError(f"{work} holds a run that was broken off; add --resume to go on, or remove it")
+    return work
+
+
+def _load(args: argparse.Namespace, device: str) -> Backbone:
+    from emolib import backbone, checkpoints
+    from emolib.runtime import pick_device
+    from emolib.training.precision import compute_dtype
+
+    checkpoints.check_name(args.model)
+    where = pick_device(device)
+    # Frozen weights may lie in half precision where steps run in it; on a CPU they stay as they are.
+    half = str(compute_dtype(where, getattr(args, "precision", "auto"))).removeprefix("torch.")
+    dtype = half if where.type == "cuda" else "float32"
+    return backbone.load(args.model, device=str(where), dtype=dtype, memory="fast")
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

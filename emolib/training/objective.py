@@ -1,0 +1,89 @@
+"""The denoising loss in the network's own terms, with and without pairs, and its weights."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from emolib.adapters import text
+from emolib.backbone import Backbone, Embedding
+from emolib.sampling import Prediction, add_noise
+from emolib.training import precision
+from emolib.training.batches import Batch, Batches, pick
+from emolib.training.settings import Settings
+
+
+def output_error(
+    prediction: Prediction, x0: Tensor, noise: Tensor, abar: Tensor, prediction_type: str
+) -> Tensor:
+    """What the network's own output (noise, v, or x0) missed by, (B, C, h, w); `abar` broadcasts over it."""
+    if prediction_type == "epsilon":
+        return prediction.eps - noise
+    if prediction_type == "sample":
+        return prediction.x0 - x0
+    return abar**0.5 * (prediction.eps - noise) - (1 - abar) ** 0.5 * (prediction.x0 - x0)
+
+
+def loss_weight(abar: Tensor, gamma: float, prediction_type: str) -> Tensor:
+    """Min-SNR-gamma weights of the output's squared error at levels `abar`; gamma 0 switches them off (ones).
+
+    Hang et al. 2023 (arXiv 2303.09556, section 3.4): min(SNR, gamma), which is stated for x0, divided by SNR
+    for a network that predicts noise and by SNR + 1 for v.
+    """
+    if not gamma:
+        return torch.ones_like(abar)
+    snr = abar / (1 - abar)
+    return snr.clamp(max=gamma) / {"epsilon": snr, "v_prediction": snr + 1, "sample": 1}[prediction_type]
+
+
+class Objective:
+    """The loss of draws, for given text embeddings.
+
+    Without pairs: the squared error of the network's output. With pairs: the squared difference between the
+    error on a picture under its prompt and the frozen error on its neutral counterpart under the neutral
+    prompt, with the same noise, timestep and posterior draw. What the prompt leaves unsaid about the person
+    makes nearly the same error in both and cancels; what is left, and all that the parameters are paid for,
+    is the emotion. It also takes most of the noise out of the gradient (a control variate).
+    """
+
+    def __init__(self, backbone: Backbone, batches: Batches, settings: Settings) -> None:
+        self.network = copy.copy(backbone)
+        if settings.compile:
+            self.network.unet = torch.compile(backbone.unet)
+        self.batches, self.settings = batches, settings
+        self.dtype = precision.compute_dtype(backbone.device, settings.precision)
+
+    def autocast(self) -> AbstractContextManager:
+        """The context that networks run in."""
+        return precision.autocast(self.network.device, self.dtype)
+
+    def losses(self, batch: Batch, embedding: Embedding) -> Tensor:
+        """(B,) float32 losses of a batch under its own B embeddings."""
+        error = self._error(batch, embedding, neutral=False)
+        if self.batches.neutral_text is not None:
+            with torch.no_grad():
+                calm = pick(self.batches.neutral_text, batch.prompt.to(error.device))
+                shared = self._error(batch, calm, neutral=True)
+            error = error - shared
+        kind = self.network.prediction_type
+        weight = loss_weight(self.network.alphas_cumprod[batch.t], self.settings.min_snr, kind)
+        return weight.to(error) * error.square().mean((1, 2, 3))
+
+    def _error(self, batch: Batch, embedding: Embedding, *, neutral: bool) -> Tensor:
+        z0 = self.batches.latents(batch, neutral=neutral)
+        noise = batch.noise.to(z0.device)
+        abar = self.network.alphas_cumprod[batch.t].to(z0).view(-1, 1, 1, 1)
+        z = add_noise(z0, noise, abar).contiguous(memory_format=torch.channels_last)
+        with self.autocast():
+            found = self.network.predict(z, batch.t, embedding)
+        return output_error(found, z0, noise, abar, self.network.prediction_type)
+
+    def encode(self, batch: Batch) -> tuple[Embedding, Tensor]:
+        """The batch's distinct prompts as embeddings, and which of them each draw has."""
+        distinct, which = batch.prompt.unique(return_inverse=True)
+        with self.autocast():
+            found = text.encode(self.network, [ids[distinct] for ids in self.batches.ids])
+        return found, which.to(self.network.device)

@@ -1,0 +1,151 @@
+"""The pictures that a concept is learned from: read from a folder, brought to size, and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from emolib import images as pictures
+from emolib.data import folder as folders
+from emolib.data.manifest import Manifest
+from emolib.runtime import InputError, one_of
+
+NEUTRAL = "neutral"
+PERSON = "person"
+GREY_LEVEL = 2 / 255  # one of 255 steps, in [-1, 1]
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Pictures of people who all feel the same, and who they are.
+
+    images        float32 (N, 3, S, S) in [-1, 1]
+    descriptions  who is in each, e.g. "woman with red hair": what is said, the token need not carry
+    neutral       float32 (N, 3, S, S): the same people without the emotion, in the same order; or None
+    notes         what the user should know, one line each
+
+    Raises InputError if nothing can be learned from them: none, a single one without its neutral
+    counterpart, all the same, one flat colour, or pairs that do not differ.
+    """
+
+    images: Tensor
+    descriptions: tuple[str, ...] = ()
+    neutral: Tensor | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        if not self.descriptions:
+            object.__setattr__(self, "descriptions", (PERSON,) * n)
+        if len(self.descriptions) != n or (self.neutral is not None and len(self.neutral) != n):
+            raise InputError(f"{n} pictures need as many descriptions and neutral counterparts")
+        check(self.images, self.neutral)
+        if (self.images - self.images.mean(1, keepdim=True)).abs().max() < GREY_LEVEL:
+            note = "all pictures are without colour: the token will learn that too"
+            object.__setattr__(self, "notes", (*self.notes, note))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def check(images: Tensor, neutral: Tensor | None = None) -> None:
+    """InputError, naming the picture by its number, if nothing can be learned; see `Pictures`."""
+    if not len(images):
+        raise InputError("no pictures; give 8 to 16 of different people who feel the same")
+    flat = [i + 1 for i, one in enumerate(images) if (one.amax((1, 2)) - one.amin((1, 2))).max() < GREY_LEVEL]
+    if flat:
+        raise InputError(f"picture {flat[0]} is one flat colour: nothing can be learned from it; remove it")
+    if neutral is not None:
+        same = [i + 1 for i, (a, b) in enumerate(zip(images, neutral, strict=True)) if torch.equal(a, b)]
+        if same:
+            raise InputError(f"pair {same[0]} is twice the same picture; give one neutral and one not")
+    elif len(images) == 1:
+        raise InputError(
+            "one picture cannot tell the feeling from the face; give 8 to 16 of different people, or pairs"
+            " neutral / emotion"
+        )
+    if len(images) > 1 and bool((images == images[:1]).all()):
+        raise InputError(f"all {len(images)} pictures are the same one; give different people")
+
+
+def read(path: str | Path, size: int, *, emotion: str | None = None, pairs: bool = False) -> Pictures:
+    """The pictures in a folder (or metadata table; see `data.folder`), as squares of `size` px.
+
+    Plain pictures count as one emotion; in a folder of several, `emotion` says which. `pairs` wants two
+    labels, "neutral" and the emotion, and joins pictures of one person by the column `identity`, else by
+    file name. A column `description` is taken over. Raises InputError, also for pictures under half of
+    `size`.
+    """
+    manifest = folders.read(path)
+    emotion = _which(manifest, emotion, path, pairs)
+    frame = manifest.frame
+    felt = [i for i, label in enumerate(frame["emotion"]) if emotion is None or label == emotion]
+    calm: list[int] | None = None
+    if pairs:
+        felt, calm = _pairs(manifest, felt, path)
+    images, notes = _open(manifest, felt, size)
+    neutral = None if calm is None else _open(manifest, calm, size)[0]
+    who = tuple(map(str, frame["description"].iloc[felt])) if "description" in frame else ()
+    try:
+        return Pictures(images, who, neutral, notes)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _which(manifest: Manifest, emotion: str | None, path: str | Path, pairs: bool) -> str | None:
+    """The label to take; None takes everything (nothing is labelled, or all alike)."""
+    present = [label for label in manifest.labels if (manifest.frame["emotion"] == label).any()]
+    others = [label for label in present if label != NEUTRAL]
+    if pairs and (NEUTRAL not in present or not others):
+        raise InputError(
+            f"{path}: pairs need two folders, 'neutral' and one named after the emotion, with pictures of one"
+            " person under one file name"
+        )
+    choice = others if pairs else present
+    if emotion in choice or (len(choice) <= 1 and not pairs):
+        return emotion if emotion in choice else None
+    if emotion is None and len(choice) == 1:
+        return choice[0]
+    if emotion is None:
+        raise InputError(f"{path}: holds pictures of {', '.join(choice)}; say which with --emotion")
+    return one_of(emotion, choice, f"emotion in {path}")
+
+
+def _pairs(manifest: Manifest, felt: list[int], path: str | Path) -> tuple[list[int], list[int]]:
+    frame = manifest.frame
+
+    def person(i: int) -> str:
+        name = frame["identity"].iloc[i] if "identity" in frame else PurePosixPath(frame["path"].iloc[i]).stem
+        return str(name)
+
+    calm = {person(i): i for i, label in enumerate(frame["emotion"]) if label == NEUTRAL}
+    both = [i for i in felt if person(i) in calm]
+    if not both:
+        raise InputError(f"{path}: no person is there both neutral and with the emotion (by file name)")
+    return both, [calm[person(i)] for i in both]
+
+
+def _open(manifest: Manifest, rows: list[int], size: int) -> tuple[Tensor, tuple[str, ...]]:
+    """(N, 3, size, size) of these rows, and a note if they differ in size."""
+    found = [manifest.image(i) for i in rows]
+    for i, image in zip(rows, found, strict=True):
+        if 2 * min(image.size) < size:
+            where = manifest.where(manifest.frame.iloc[i])
+            raise InputError(
+                f"{where}: {image.width} x {image.height} pixels is too small for a model of {size}; give"
+                f" pictures of {size // 2} or more"
+            )
+    sizes = {image.size for image in found}
+    note = f"pictures of {len(sizes)} sizes: the middle square of each is brought to {size} x {size}"
+    return torch.cat([square(image, size) for image in found]), (note,) if len(sizes) > 1 else ()
+
+
+def square(image: Image.Image, size: int) -> Tensor:
+    """The middle square of a picture as float32 (1, 3, size, size) in [-1, 1]."""
+    whole = pictures.to_tensor(image)
+    box = pictures.square_box((0, 0, image.width, image.height), image.height, image.width)
+    return pictures.resize(pictures.crop(whole, box), size)

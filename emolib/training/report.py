@@ -1,0 +1,171 @@
+"""Did it learn? A learned token against the word it started from and against no word at all, on fixed seeds.
+
+Whoever calls brings the eyes: `recognise` and `probe` are functions of pictures, so that training knows no
+judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from emolib.adapters import initial
+from emolib.adapters.splice import learned_token
+from emolib.adapters.tokens import Token
+from emolib.backbone import Backbone
+from emolib.emotions.words import article
+from emolib.runtime import generator
+from emolib.sampling import Trajectory, denoise
+
+Recognise = Callable[[Tensor], Tensor]
+"""Pictures (B, 3, H, W) in [-1, 1] -> (B,) bool: is the emotion seen?"""
+Probe = Callable[[Tensor, str], Tensor]
+"""Pictures, and what the prompt said of the person -> (B,) bool: is it so?"""
+
+SAME = 0.1  # of the difference between the word and no word: less, and the token is still the word
+LONG = 2.0  # times the vocabulary's median length
+OBEYED = 0.75  # of what the word leaves of the rest of the prompt
+SIDES = ("token", "word", "nothing")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured; `lines()` says it in words.
+
+    cosine, moved   between the token's vectors and where they started (means over vectors): the cosine, and
+                    the distance in lengths of the start
+    norm_ratio      mean length of the vectors in medians of the vocabulary
+    difference      mean |token - word| of the pictures, in units of mean |nothing - word|
+    recognised      for token, word, nothing: how many of `n` pictures the judge recognises; empty: no judge
+    obeyed          for token, word: how many show what the rest of the prompt asks for; empty: no probe
+    """
+
+    token: str
+    word: str
+    n: int
+    cosine: float
+    moved: float
+    norm_ratio: float
+    difference: float
+    recognised: dict[str, int] = field(default_factory=dict)
+    obeyed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> tuple[bool, str]:
+        """Whether the token is worth using, and why, with the likely mend."""
+        seen, kept = self.recognised, self.obeyed
+        if self.difference < SAME:
+            return False, "nothing was learned: give it more steps or a higher learning rate"
+        if self.norm_ratio > LONG:
+            return False, "its vectors are too long and drown the prompt: train with keep_norm"
+        if seen and seen["token"] <= seen["nothing"]:
+            return (
+                False,
+                "the emotion is not in it: check the pictures, give pairs, or start from a nearer word",
+            )
+        if kept and kept["token"] < OBEYED * kept["word"]:
+            return (
+                False,
+                "it drowns the rest of the prompt: fewer vectors, or pairs, or a lower learning rate",
+            )
+        if seen and seen["token"] < seen["word"]:
+            return False, "the word itself does better: more pictures of different people, or pairs"
+        return True, "it learned" + ("" if seen else ", as far as can be told without a judge")
+
+    def lines(self) -> list[str]:
+        """The report in plain text, one finding a line, the verdict last."""
+        n, found = self.n, []
+        found.append(f"distance from {self.word!r}: cosine {self.cosine:.3f}, moved {self.moved:.2f} lengths")
+        found.append(
+            f"pictures differ from the word's by {self.difference:.2f} of what the word itself changes"
+            f" (n={n})"
+        )
+        found.append(f"length of its vectors: {self.norm_ratio:.2f} times the vocabulary's median")
+        if self.recognised:
+            counts = ", ".join(f"{side} {self.recognised[side]}" for side in SIDES)
+            found.append(f"emotion recognised, of {n} pictures each: {counts}")
+        else:
+            found.append("emotion recognised: no judge here knows this emotion")
+        if self.obeyed:
+            counts = ", ".join(f"{side} {self.obeyed[side]}" for side in SIDES[:2])
+            found.append(f"rest of the prompt obeyed, of {n} pictures each: {counts}")
+        good, why = self.verdict
+        found.append(f"verdict: {'good' if good else 'not good'}; {why}")
+        return [f"{self.token}  {line}" for line in found]
+
+
+@torch.no_grad()
+def check(
+    backbone: Backbone,
+    token: Token,
+    word: str,
+    *,
+    start: Token | None = None,
+    recognise: Recognise | None = None,
+    probe: Probe | None = None,
+    descriptions: Sequence[str] = ("person",),
+    n: int = 8,
+    num_inference_steps: int = 20,
+    guidance_scale: float = 5.0,
+    seed: int = 0,
+) -> tuple[Report, Tensor]:
+    """Compare `token` with `word` and with no word: the report, and the pictures (3, n, 3, S, S) it rests on.
+
+    start         where the token started; default: the vectors of `word`
+    descriptions  who is to be seen, in turn: "woman with red hair", ...
+    n             pictures a side; all sides begin with the same n noises
+    """
+    start = start or initial.of_words(backbone, token.name, word, vectors=len(token))
+    who = [descriptions[i % len(descriptions)] for i in range(n)]
+    with learned_token(backbone, token):
+        # Token and word get the same article, so that they differ in nothing else.
+        texts = [[prompt(word, one).replace(word, said, 1) for one in who] for said in (token.name, word)]
+        texts.append([prompt("", one) for one in who])
+        made = [sample(backbone, part, num_inference_steps, guidance_scale, seed) for part in texts]
+    pictures = torch.stack(made)
+    seen = (
+        {side: int(recognise(one).sum()) for side, one in zip(SIDES, made, strict=True)} if recognise else {}
+    )
+    kept = {}
+    if probe:
+        for side, one in zip(SIDES[:2], made, strict=False):
+            kept[side] = sum(
+                int(probe(picture[None], text).sum()) for picture, text in zip(one, who, strict=True)
+            )
+    apart = (pictures - pictures[1]).abs().mean((1, 2, 3, 4))
+    now, then = token.vectors, start.vectors
+    report = Report(
+        token.name,
+        word,
+        n,
+        cosine=float(torch.cosine_similarity(now, then, dim=1).mean()),
+        moved=float(((now - then).norm(dim=1) / then.norm(dim=1)).mean()),
+        norm_ratio=float(now.norm(dim=1).mean() / initial.lengths(backbone)[0][1].cpu()),
+        difference=float(apart[0] / apart[2].clamp(min=1e-12)),
+        recognised=seen,
+        obeyed=kept,
+    )
+    return report, pictures
+
+
+def prompt(word: str, description: str) -> str:
+    """ "photo of a sad woman"; without a word "photo of a woman"."""
+    phrase = f"{word} {description}" if word else description
+    return f"photo of {article(phrase)} {phrase}"
+
+
+@torch.no_grad()
+def sample(
+    backbone: Backbone, prompts: Sequence[str], num_inference_steps: int, guidance_scale: float, seed: int
+) -> Tensor:
+    """A picture for each prompt, (B, 3, S, S) in [-1, 1]; picture i always starts from noise i."""
+    side = backbone.size // backbone.stride
+    shape = (backbone.unet.config.in_channels, side, side)
+    noise = torch.stack(
+        [torch.randn(shape, generator=generator(seed, "check", i)) for i in range(len(prompts))]
+    )
+    walk = Trajectory(backbone.timesteps(num_inference_steps), start=noise.to(backbone.device))
+    return backbone.decode(denoise(backbone.guided(backbone.embed(prompts), guidance_scale), walk)).cpu()

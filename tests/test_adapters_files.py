@@ -1,0 +1,144 @@
+"""Token files: what we write, what we read of others, and what we refuse to open."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from emolib.adapters import files
+from emolib.adapters.tokens import Token
+from emolib.runtime import InputError
+
+ROWS = torch.arange(12.0).view(3, 4)
+
+
+def test_one_key_a_header_and_back(tmp_path):
+    path = tmp_path / "awe.safetensors"
+    files.save(
+        Token("<awe>", ROWS, model="minisd", emotion="awe", initializer="calm", steps=90, licence="CC0"), path
+    )
+    with safe_open(path, "pt") as file:
+        assert list(file.keys()) == ["<awe>"]
+        header = file.metadata()
+    expected = {
+        "token": "<awe>",
+        "base_model": "minisd",
+        "emotion": "awe",
+        "initializer": "calm",
+        "steps": "90",
+    }
+    assert header.items() >= {**expected, "licence": "CC0"}.items()
+    back = files.load(path)
+    assert torch.equal(back.vectors, ROWS) and back.vectors_2 is None
+    assert (back.name, back.model, back.emotion, back.steps, back.licence) == (
+        "<awe>",
+        "minisd",
+        "awe",
+        90,
+        "CC0",
+    )
+    assert back.initializer == "calm"
+    assert files.load(path, name="<other>").name == "<other>"
+    assert path.stat().st_mode & 0o044 == 0o044
+
+
+def test_sdxl_has_its_two_keys(tmp_path):
+    path = tmp_path / "awe.safetensors"
+    files.save(Token("<awe>", ROWS, ROWS.repeat(1, 2)), path)
+    with safe_open(path, "pt") as file:
+        assert sorted(file.keys()) == ["clip_g", "clip_l"]
+    back = files.load(path)
+    assert back.name == "<awe>" and back.vectors_2.shape == (3, 8)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "name"),
+    [
+        ({"<cat-toy>": ROWS[0]}, "<cat-toy>"),  # diffusers, one vector
+        ({"Cat Toy": ROWS}, "<cat-toy>"),
+        ({"emb_params": ROWS}, "<my-file>"),  # kohya
+        ({"emp_params": ROWS, "emp_params_out": ROWS}, "<my-file>"),  # OneTrainer
+        ({"clip_l": ROWS}, "<my-file>"),  # ComfyUI
+        ({"clip_l": ROWS, "clip_g": ROWS.repeat(1, 2)}, "<my-file>"),  # SDXL everywhere
+        ({"*": ROWS.half()}, "<my-file>"),
+    ],
+)
+def test_the_safetensors_of_other_programs(tmp_path, tensors, name):
+    path = tmp_path / "My File.safetensors"
+    save_file({key: value.contiguous().clone() for key, value in tensors.items()}, path)
+    found = files.load(path)
+    assert found.name == name and found.vectors.dtype == torch.float32
+    assert torch.equal(found.vectors, next(iter(tensors.values())).float().view(-1, 4))
+    assert (found.vectors_2 is not None) == ("clip_g" in tensors)
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ({"string_to_token": {"*": 265}, "string_to_param": {"*": ROWS}, "name": "Smile", "step": 500,
+          "sd_checkpoint_name": "v1-5"}, "<smile>"),  # A1111
+        ({"<smile>": ROWS}, "<smile>"),  # diffusers' learned_embeds.bin
+        ([{"a": ROWS[:1]}, {"b": ROWS[1:]}], "<my-file>"),  # what ComfyUI also takes
+        (ROWS, "<my-file>"),
+    ],
+)  # fmt: skip
+def test_pickles_are_read_only_when_allowed(tmp_path, content, name):
+    path = tmp_path / "my file.pt"
+    torch.save(content, path)
+    with pytest.raises(InputError, match="pickle"):
+        files.load(path)
+    found = files.load(path, allow_pickle=True)
+    assert found.name == name and torch.equal(found.vectors, ROWS)
+    if name == "<smile>" and "step" in content:
+        assert (found.steps, found.model) == (500, "v1-5")
+
+
+class Evil:
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_pickle_that_runs_code_is_never_run(tmp_path):
+    Evil.path = tmp_path / "harm"
+    for name in ("a.pt", "a.bin"):
+        (tmp_path / name).write_bytes(pickle.dumps({"<awe>": Evil()}, protocol=2))
+        with pytest.raises(InputError, match="plain tensors"):
+            files.load(tmp_path / name, allow_pickle=True)
+    assert not Evil.path.exists()
+
+
+def test_what_is_no_token_file_is_said_in_one_line(tmp_path):
+    save_file({"lora.up": ROWS, "lora.down": ROWS.clone()}, tmp_path / "lora.safetensors")
+    save_file({"<awe>": torch.tensor([[float("nan")]])}, tmp_path / "nan.safetensors")
+    save_file({"<awe>": torch.ones(2, 3, dtype=torch.int64)}, tmp_path / "ints.safetensors")
+    save_file({"<awe>": torch.ones(2, 3, 4)}, tmp_path / "cube.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(b"nothing")
+    (tmp_path / "text.txt").write_text("x")
+    reasons = {
+        "lora": "2 tensors",
+        "nan": "not finite",
+        "ints": "vectors",
+        "cube": "vectors",
+        "cut": "readable",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(InputError, match=reason) as error:
+            files.load(tmp_path / f"{name}.safetensors")
+        assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(InputError, match="not a token file"):
+        files.load(tmp_path / "text.txt")
+
+
+def test_nothing_is_overwritten_by_a_failure(tmp_path):
+    path = tmp_path / "awe.safetensors"
+    files.save(Token("<awe>", ROWS), path)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="suffix"):
+        files.save(Token("<awe>", ROWS + 1), tmp_path / "awe.pt")
+    with pytest.raises(InputError, match="not finite"):
+        files.save(Token("<awe>", ROWS / 0), path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(InputError, match="does not exist"):
+        files.save(Token("<awe>", ROWS), tmp_path / "no" / "awe.safetensors")

@@ -1,0 +1,160 @@
+"""`emolib token` on real files with a tiny model: what it writes and says, and what it refuses."""
+
+import subprocess
+import sys
+
+import pytest
+import tiny_pipelines
+import torch
+from safetensors import safe_open
+
+from emolib import backbone, cli, images, token_cli
+from emolib.adapters import files, initial
+from emolib.adapters.tokens import Token
+from emolib.runtime import InputError, repo_path
+from emolib.training import objective
+
+FOLDER = tiny_pipelines.folder("sd")
+
+
+@pytest.fixture(autouse=True)
+def tiny_model(monkeypatch):
+    """The tiny model under its folder's name, loaded once for all commands."""
+    model = tiny_pipelines.tiny("sd")
+    monkeypatch.setattr(backbone, "load", lambda name, **options: model)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def write(folder, n, seed=0, side=40):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, one in enumerate(tiny_pipelines.pictures(n, side=side, seed=seed)):
+        images.save_image(one, folder / f"{i}.png")
+    return folder
+
+
+def train(folder, out, *options, token="<glee>", init="ab"):
+    start = ["--init", init] if init else []
+    steps = ["--steps", "4", "--batch", "2", "--model", str(FOLDER)]
+    return cli.main(
+        ["token", "train", str(folder), "--token", token, "--out", str(out), *start, *steps, *options]
+    )
+
+
+def test_a_token_is_trained_reported_and_used(tmp_path, capsys):
+    out = tmp_path / "glee.safetensors"
+    assert train(write(tmp_path / "in", 5), out, "--vectors", "2", "--licence", "CC0-1.0") == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == str(out)
+    assert sum(line.startswith("<glee>  ") for line in said.out.splitlines()) == 5
+    assert "<glee>: 5 pictures, sd on cpu, starts as ab" in said.err and "step 4/4" in said.err
+    with safe_open(out, "pt") as file:
+        assert list(file.keys()) == ["<glee>"] and file.metadata()["licence"] == "CC0-1.0"
+        assert file.metadata()["base_model"] == "sd" and file.metadata()["initializer"] == "ab"
+    assert sorted(path.name for path in (tmp_path / "glee.run").iterdir()) == ["log.jsonl"]
+
+    source = tmp_path / "in" / "0.png"
+    edit = ["edit", str(source), "--to", "<Glee>", "-o", str(tmp_path / "o.png"), "--model", str(FOLDER)]
+    assert cli.main([*edit, "--steps", "2", "--token", str(out)]) == 0
+    assert images.read_provenance(tmp_path / "o.png")["prompt"] == "photo of a <glee> person"
+    assert cli.main([*edit, "--steps", "2"]) == 2
+    assert "<glee> is no token of sd" in capsys.readouterr().err
+
+
+def test_pairs_and_check(tmp_path, capsys):
+    write(tmp_path / "in" / "awe", 3)
+    write(tmp_path / "in" / "neutral", 3, seed=1)
+    out = tmp_path / "awe.safetensors"
+    assert train(tmp_path / "in", out, "--pairs", token="<awe>", init=None) == 0
+    assert "3 pairs" in capsys.readouterr().err and files.load(out).initializer == "awestruck"
+    still = initial.of_words(tiny_pipelines.tiny("sd"), "<glee>", "ab", vectors=2)
+    files.save(still, out)
+    sheet = tmp_path / "sheet.png"
+    command = ["token", "check", str(out), "--model", str(FOLDER), "-n", "2", "--sheet", str(sheet)]
+    assert cli.main(command) == 1  # it is its word
+    assert "not good; nothing was learned" in capsys.readouterr().out
+    assert images.open_image(sheet).size == (64, 96)
+
+
+def test_a_run_that_was_broken_off_goes_on_only_when_told(tmp_path, capsys, monkeypatch):
+    folder, out = write(tmp_path / "in", 3), tmp_path / "glee.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "save", lambda token, path: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert train(folder, out) == 130
+    assert train(folder, out) == 2 and not out.exists()
+    assert "add --resume" in capsys.readouterr().err
+    assert train(folder, out, "--resume", "--seed", "3") == 2  # another run
+    assert train(folder, out, "--resume") == 0 and out.exists()
+    assert "goes on at step 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("pictures", "options", "reason"),
+    [
+        (0, (), "no picture"),
+        (1, (), "one picture"),
+        ("same", (), "all 3 pictures are the same"),
+        ("grey", (), "picture 3 is one flat colour"),
+        ("small", (), "too small"),
+        (3, ("--token", "glee"), "angle brackets"),
+        (3, ("--token", "<g lee>"), "space"),
+        (3, ("--vectors", "9"), "1 to 8 vectors"),
+        (3, ("--pairs",), "pairs need two folders"),
+        (3, ("--lr", "inf"), "lr must be a positive number"),
+        (3, ("--steps", "0"), "steps must be 1 or more"),
+        (3, ("--precision", "half"), "precision"),
+        (3, ("--out", "x.pt"), "suffix"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_overwritten(tmp_path, capsys, pictures, options, reason):
+    folder = tmp_path / "in"
+    write(folder, pictures if isinstance(pictures, int) else 3, side=15 if pictures == "small" else 40)
+    if pictures == "same":
+        for i in (1, 2):
+            (folder / f"{i}.png").write_bytes((folder / "0.png").read_bytes())
+    if pictures == "grey":
+        images.save_image(torch.zeros(3, 40, 40), folder / "2.png")
+    out = tmp_path / "glee.safetensors"
+    out.write_text("precious")
+    assert train(folder, out, *options) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("emolib: ")]
+    assert len(lines) == 1 and reason in lines[0]
+    assert out.read_text() == "precious"
+
+
+def test_a_run_that_diverges_writes_nothing(tmp_path, capsys, monkeypatch):
+    nan = lambda self, batch, embedding: embedding.hidden.sum((1, 2)) * float("nan")  # noqa: E731
+    monkeypatch.setattr(objective.Objective, "losses", nan)
+    out = tmp_path / "glee.safetensors"
+    out.write_text("precious")
+    assert train(write(tmp_path / "in", 3), out) == 2
+    assert "step 0: the loss is no longer a number; lower the learning rate" in capsys.readouterr().err
+    assert out.read_text() == "precious" and not (tmp_path / "glee.run/checkpoint.safetensors").exists()
+
+
+def test_a_file_for_another_model_is_said(tmp_path, capsys):
+    files.save(
+        Token("<awe>", torch.ones(1, 16), torch.ones(1, 24), emotion="awe"), tmp_path / "xl.safetensors"
+    )
+    assert cli.main(["token", "check", str(tmp_path / "xl.safetensors"), "--model", str(FOLDER)]) == 2
+    assert "2 text encoder(s), but sd has 1" in capsys.readouterr().err
+
+
+def test_where_a_token_starts_when_nothing_is_said():
+    assert token_cli._start(None, "awe", "sd15") == ["awestruck"]
+    assert token_cli._start("a, b", "", "minisd") == ["a", "b"]
+    for emotion, reason in (("surprise", "minisd knows no word"), ("", "which word")):
+        with pytest.raises(InputError, match=reason):
+            token_cli._start(None, emotion, "minisd")
+    assert token_cli._start(None, "surprise", "sd15") == ["surprised"]
+
+
+def test_help_and_names_load_no_torch():
+    code = (
+        "import sys\nfrom emolib import cli\n"
+        "code = cli.main(['token', 'train', '.', '--token', 'awe'])\nprint(code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=repo_path(), capture_output=True, text=True)
+    assert done.stdout == "2 False\n" and "write '<awe>'" in done.stderr

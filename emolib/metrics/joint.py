@@ -35,8 +35,8 @@ def esmi(
 
     S_emo = max(0, KL(target || source) - KL(target || edit)) / KL(target || source). S_str is the share of
     all absolute pixel change that lies inside the region meant to change: `inside`, `whole` are the sums.
-    Where nothing changed, S_str is 0, so that doing nothing scores 0. Known fault: S_str rewards any change in the
-    region, destruction too. The original's region is a Grad-CAM above 0.5; here it is the face box.
+    Where nothing changed, S_str is 0, so that doing nothing scores 0. Known fault: S_str rewards any change
+    in the region, destruction too. The original's region is a Grad-CAM above 0.5; here it is the face box.
     """
     before, after, part, total = (
         np.asarray(x, dtype=np.float64) for x in (source_kl, edit_kl, inside, whole)

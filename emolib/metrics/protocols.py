@@ -62,7 +62,7 @@ def standard(c: Comparison) -> dict[str, Tensor]:
 
     Background PSNR and MSE are of background pixels alone, SSIM of windows that lie wholly in the background.
     """
-    whole, similarity = preservation.ssim_map(c.edit, c.source)
+    similarity = preservation.ssim_map(c.edit, c.source)
     outside = c.mask == 0
     return {
         "emo_a": emotion.top_k(c.probs, c.target, 1).float(),
@@ -71,7 +71,7 @@ def standard(c: Comparison) -> dict[str, Tensor]:
         "valence": emotion.valence_hit(c.probs, c.target, c.labels),
         "kl": emotion.kl_divergence(c.target, c.probs),
         "psnr": preservation.psnr(c.edit, c.source),
-        "ssim": whole,
+        "ssim": similarity.mean((1, 2)),
         "ms_ssim": preservation.ms_ssim(c.edit, c.source),
         "background_psnr": preservation.masked_psnr(c.edit, c.source, outside),
         "background_mse_e4": 1e4 * preservation.masked_error(c.edit, c.source, outside),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from emolib.emotions import words
 from emolib.emotions.sets import EMOFACES
 from emolib.runtime import InputError, one_of, pick_device, repo_path
 
@@ -78,15 +79,30 @@ class Judge:
         pixels = (images.clamp(-1, 1) - self._centre) / self._spread
         return self.network(pixels).logits.float()
 
-    @torch.no_grad()
     def __call__(self, images: Tensor, *, batch_size: int = 256) -> Verdict:
         """Judge pictures, float32 (B, 3, H, W) in [-1, 1] of any size, `batch_size` at a time."""
-        parts = [self.logits(part) for part in images.split(batch_size)]
-        outputs = torch.cat(parts).to(images.device)
+        return self.describe(images, batch_size=batch_size)[0]
+
+    @torch.no_grad()
+    def describe(self, images: Tensor, *, batch_size: int = 256) -> tuple[Verdict, Tensor]:
+        """The verdict, and the features (B, D) that the last layer reads, float32, from one pass.
+
+        The features serve Frechet distances and the like. Valence and arousal are NaN for a network that has
+        no outputs for them.
+        """
+        seen: list[Tensor] = []
+        last = [module for module in self.network.modules() if isinstance(module, torch.nn.Linear)][-1]
+        hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float()))
+        try:
+            outputs = torch.cat([self.logits(part) for part in images.split(batch_size)]).to(images.device)
+        finally:
+            hook.remove()
         k = len(self.labels)
         probs = (outputs[:, :k] / self.temperature).softmax(1)
-        valence, arousal = outputs[:, k:].tanh().unbind(1)
-        return Verdict(probs, valence, arousal)
+        affect = (
+            outputs[:, k:].tanh() if outputs.shape[1] > k else outputs.new_full((len(outputs), 2), torch.nan)
+        )
+        return Verdict(probs, *affect.unbind(1)), torch.cat(seen).to(images.device)
 
 
 def load(name: str | Path, *, device: str = "auto") -> Judge:
@@ -126,6 +142,48 @@ def load(name: str | Path, *, device: str = "auto") -> Judge:
             f" {len(judge.labels)} labels + {len(AFFECT)}"
         )
     return judge
+
+
+def classifier(name: str | Path, *, device: str = "auto") -> Judge:
+    """Any transformers image classifier as a judge of the emotions it names: a folder, or a cached Hub id.
+
+    Its own labels, brought to ours where a word says which ("angry" is anger) and no two say the same; no
+    temperature, no valence and arousal. Nothing is downloaded: InputError where it is not on this machine.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    where = pick_device(device)
+    cached = None if Path(name).is_dir() else try_to_load_from_cache(str(name), "config.json")
+    folder = Path(str(cached)).parent if isinstance(cached, str) else Path(name)
+    if not folder.is_dir():
+        raise InputError(f"judge {str(name)!r}: neither a folder nor in the local Hub cache; fetch it first")
+    try:
+        network, prepared = _network(folder), _json(folder / FILES[2])
+        names = network.config.id2label
+        return Judge(
+            network.to(where),
+            str(name) if isinstance(cached, str) else folder.resolve().name,
+            labels=_own_labels([str(names[i]) for i in range(network.config.num_labels)]),
+            size=_side(prepared["size"]),
+            mean=prepared["image_mean"],
+            std=prepared["image_std"],
+        )
+    except Exception as error:  # broken files make nearly any error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{folder}: not a readable image classifier ({reason})") from error
+
+
+def _own_labels(names: list[str]) -> tuple[str, ...]:
+    meant = []
+    for name in names:
+        try:
+            meant.append(words.resolve(name, "emofaces-all"))
+        except InputError:
+            meant.append(name.casefold())
+    return tuple(
+        label if meant.count(label) == 1 else name.casefold()
+        for name, label in zip(names, meant, strict=True)
+    )
 
 
 def _network(folder: Path) -> torch.nn.Module:

@@ -1,62 +1,20 @@
 """Judges: reading their folders, calibrated probabilities, any transformers class, broken folders."""
 
-import json
-
 import pytest
 import torch
+from judge_standins import judge_folder
 from safetensors.torch import load_file, save_file
-from transformers import (
-    ConvNextConfig,
-    ConvNextForImageClassification,
-    ResNetConfig,
-    ResNetForImageClassification,
-    ViTConfig,
-    ViTForImageClassification,
-    ViTImageProcessorPil,
-)
 
 from emolib import judges
 from emolib.emotions.sets import EMOFACES
 from emolib.runtime import InputError
-
-NETWORKS = {
-    "resnet": lambda **names: ResNetForImageClassification(
-        ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic", **names)
-    ),
-    "convnext": lambda **names: ConvNextForImageClassification(
-        ConvNextConfig(hidden_sizes=[8, 12], depths=[1, 1], num_stages=2, **names)
-    ),
-    "vit": lambda **names: ViTForImageClassification(
-        ViTConfig(
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=32,
-            image_size=32,
-            patch_size=8,
-            **names,
-        )
-    ),
-}
-
-
-def judge_folder(path, kind="resnet", *, labels=EMOFACES, outputs=11, temperature=1.5, mean=0.5, std=0.5):
-    """A randomly initialised judge, saved as the training recipe saves them (fp16)."""
-    torch.manual_seed(0)
-    network = NETWORKS[kind](num_labels=outputs).eval()
-    network.half().save_pretrained(path)
-    square = {"height": 32, "width": 32}
-    ViTImageProcessorPil(size=square, image_mean=[mean] * 3, image_std=[std] * 3).save_pretrained(path)
-    calibration = {"temperature": temperature, "ece": 0.01, "labels": list(labels), "n": 10}
-    (path / "calibration.json").write_text(json.dumps(calibration))
-    return network.float()
 
 
 def noise(*shape, seed=0):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", ["resnet", "convnext", "vit"])
 def test_a_verdict_is_the_networks_outputs_calibrated(kind, tmp_path):
     network = judge_folder(tmp_path / "mine", kind)
     judge = judges.load(tmp_path / "mine", device="cpu")
@@ -165,3 +123,35 @@ def test_broken_judge_folders(tmp_path):
     (tmp_path / "text" / "calibration.json").write_text("{")
     with pytest.raises(InputError, match="calibration.json: not readable as JSON"):
         judges.load(tmp_path / "text", device="cpu")
+
+
+def test_features_are_what_the_last_layer_reads(tmp_path):
+    network = judge_folder(tmp_path)
+    judge, images = judges.load(tmp_path, device="cpu"), noise(3, 3, 32, 32)
+    verdict, features = judge.describe(images)
+    assert features.shape == (3, 12)
+    last = network.classifier[-1]
+    logits = features @ last.weight.T + last.bias
+    torch.testing.assert_close(verdict.probs, (logits[:, :9] / 1.5).softmax(1), atol=1e-4, rtol=1e-3)
+    parts = judge.describe(images, batch_size=2)
+    torch.testing.assert_close(parts[1], features, atol=1e-5, rtol=1e-4)
+    assert not judge.network.classifier[-1]._forward_pre_hooks
+
+
+def test_a_foreign_classifier_judges_the_emotions_it_names(tmp_path):
+    names = ["Angry", "happy", "sad", "surprised", "furious"]
+    judge_folder(tmp_path, outputs=5, names=names)
+    (tmp_path / "calibration.json").unlink()
+    judge = judges.classifier(tmp_path, device="cpu")
+    # Two of its words mean anger, so neither may claim it; "happy" could be three of ours.
+    assert judge.labels == ("angry", "happy", "sadness", "surprise", "furious")
+    verdict = judge(noise(2, 3, 32, 32))
+    torch.testing.assert_close(verdict.probs.sum(1), torch.ones(2))
+    assert verdict.valence.isnan().all()
+
+
+def test_a_foreign_classifier_that_is_not_here(tmp_path):
+    with pytest.raises(InputError, match="neither a folder nor in the local Hub cache"):
+        judges.classifier("someone/fer")
+    with pytest.raises(InputError, match="not a readable image classifier"):
+        judges.classifier(tmp_path)

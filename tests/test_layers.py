@@ -18,7 +18,7 @@ LAYERS = {
     3: ("inversion", "attention", "hspace", "adapters", "training"),
     4: ("editors", "baselines"),
     "side": ("judges", "metrics", "figures"),
-    "top": ("cli", "token_cli", "__main__", "runner", "pages"),
+    "top": ("cli", "token_cli", "evaluation", "__main__", "runner", "pages"),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 

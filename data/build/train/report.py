@@ -15,9 +15,10 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from transformers import AutoModelForImageClassification, CLIPModel, CLIPTokenizer
 
-from emolib import judges, metrics
+from emolib import judges
 from emolib.emotions import words
 from emolib.emotions.sets import EMOFACES
+from emolib.metrics import estimates, preservation
 from emolib.runtime import one_of, pick_device, progress, repo_path, versions, write_json
 from train import captions, data, files, options
 from train.judges import outputs, probe_groups, probe_targets
@@ -27,14 +28,14 @@ from train.vae import reconstruct
 NAMED = {"emotion", "gender", "hair_color", "glasses", "beard", "background_color"}
 
 
-def estimate(found: metrics.Estimate) -> dict[str, float]:
+def estimate(found: estimates.Estimate) -> dict[str, float]:
     """As JSON: {"value", "low", "high", "n"}."""
     return found._asdict()
 
 
 def by_emotion(right: torch.Tensor, emotion: torch.Tensor) -> dict[str, dict[str, float]]:
     """The rate of each emotion."""
-    return {name: estimate(metrics.rate(right[emotion == k])) for k, name in enumerate(EMOFACES)}
+    return {name: estimate(estimates.rate(right[emotion == k])) for k, name in enumerate(EMOFACES)}
 
 
 def measure_judges(test: data.Portraits, args) -> dict:
@@ -48,12 +49,12 @@ def measure_judges(test: data.Portraits, args) -> dict:
         errors = torch.stack([verdict.valence, verdict.arousal], 1) - test.affect
         confidence = verdict.probs.max(1).values
         found[role] = {
-            "accuracy": estimate(metrics.rate(right)),
+            "accuracy": estimate(estimates.rate(right)),
             "accuracy_by_emotion": by_emotion(right, test.emotion),
             "confusion": confusion.tolist(),
             "calibration_gap": float((confidence.mean() - right.float().mean()).abs()),
-            "valence_error": estimate(metrics.mean(errors[:, 0].abs(), groups=test.frame["identity"])),
-            "arousal_error": estimate(metrics.mean(errors[:, 1].abs(), groups=test.frame["identity"])),
+            "valence_error": estimate(estimates.mean(errors[:, 0].abs(), groups=test.frame["identity"])),
+            "arousal_error": estimate(estimates.mean(errors[:, 1].abs(), groups=test.frame["identity"])),
         }
     if repo_path("data", "judges", "probe").is_dir():
         found["probe"] = _measure_probe(test, x, args)
@@ -65,7 +66,7 @@ def _measure_probe(test: data.Portraits, x: torch.Tensor, args) -> dict:
     probe, labels = _probe(args)
     wanted, logits = probe_targets(test.frame, labels).to(x.device), outputs(probe, x)
     return {
-        name: estimate(metrics.rate(logits[:, places].argmax(1) == wanted[:, k]))
+        name: estimate(estimates.rate(logits[:, places].argmax(1) == wanted[:, k]))
         for k, (name, places) in enumerate(probe_groups(labels).items())
     }
 
@@ -77,7 +78,7 @@ def measure_miniclip(test: data.Portraits, args) -> dict:
     scores = zero_shot(model, CLIPTokenizer.from_pretrained(folder), test.images)
     right = scores.argmax(1) == test.emotion
     rates = {
-        "accuracy": estimate(metrics.rate(right)),
+        "accuracy": estimate(estimates.rate(right)),
         "accuracy_by_emotion": by_emotion(right, test.emotion),
     }
     return rates | {"megabytes": files.megabytes(folder)}
@@ -93,10 +94,10 @@ def measure_vae(test: data.Portraits, args) -> dict:
     }
     change = right["reconstructed"].float() - right["original"].float()
     return {
-        "psnr": estimate(metrics.mean(metrics.psnr(again, x), groups=people)),
-        "ssim": estimate(metrics.mean(metrics.ssim(again, x), groups=people)),
-        **{f"accuracy_{name}": estimate(metrics.rate(hits)) for name, hits in right.items()},
-        "accuracy_change": estimate(metrics.mean(change, groups=people)),
+        "psnr": estimate(estimates.mean(preservation.psnr(again, x), groups=people)),
+        "ssim": estimate(estimates.mean(preservation.ssim(again, x), groups=people)),
+        **{f"accuracy_{name}": estimate(estimates.rate(hits)) for name, hits in right.items()},
+        "accuracy_change": estimate(estimates.mean(change, groups=people)),
     }
 
 
@@ -118,16 +119,16 @@ def measure_minisd(test: data.Portraits, args) -> dict:
     x = torch.cat(made)
     wanted = test.emotion[torch.from_numpy(order).to(x.device)]
     right = judges.load("heldout", device=args.device)(x).emotion == wanted
-    found = {"emotion": estimate(metrics.rate(right)), "emotion_by_name": by_emotion(right, wanted)}
+    found = {"emotion": estimate(estimates.rate(right)), "emotion_by_name": by_emotion(right, wanted)}
     probe, labels = _probe(args)
     targets, logits, hits = probe_targets(rows, labels).to(x.device), outputs(probe, x), {}
     for k, (name, places) in enumerate(probe_groups(labels).items()):
         named = torch.tensor([name in caption.names for caption in said], device=x.device)
         if named.any():
             hits[name] = (logits[:, places].argmax(1) == targets[:, k])[named]
-    found["attributes"] = {name: estimate(metrics.rate(values)) for name, values in hits.items()}
+    found["attributes"] = {name: estimate(estimates.rate(values)) for name, values in hits.items()}
     asked = [values for name, values in hits.items() if name != "gender"]
-    found["attributes_all"] = estimate(metrics.rate(torch.cat(asked)))
+    found["attributes_all"] = estimate(estimates.rate(torch.cat(asked)))
     settings = {"steps": args.steps, "guidance_scale": args.guidance}
     return found | settings | {"megabytes": files.megabytes(repo_path("data", "minisd"))}
 

@@ -1,0 +1,86 @@
+"""Who is it: Fisherfaces fitted on EmoFaces' train people, kept in the cache; or a network from outside."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emolib import images as pictures
+from emolib.data import emofaces
+from emolib.evaluation import cache
+from emolib.evaluation.observe import Embed
+from emolib.evaluation.tasks import TaskSet
+from emolib.metrics import fisherfaces
+from emolib.runtime import InputError, progress
+
+
+def from_emofaces(tasks: TaskSet, folder: Path) -> tuple[Embed, float, str]:
+    """(embedding, threshold, what it is): fitted on train people, its threshold set on val people.
+
+    InputError where the data has no train and val portraits beside it.
+    """
+    if tasks.folder is None:
+        raise InputError(
+            f"{tasks.name}: identity needs EmoFaces' train people, or --identity module:attribute"
+        )
+    files = [tasks.folder / f"portraits-{split}.parquet" for split in ("train", "val")]
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file}: not there, so no identity embedding can be fitted")
+    stamp = [cache.code(only=("metrics", "images.py")), *(cache.file_digest(file) for file in files)]
+    path = folder / f"fisherfaces-{cache.key(*stamp)}.entry"
+    known = cache.read(path)
+    if known is None:
+        known = _fitted(tasks.folder)
+        cache.write(path, known)
+    threshold = float(known["threshold"])
+    model = fisherfaces.Fisherfaces(*(torch.from_numpy(known[k]) for k in ("mean", "axes")), threshold)
+
+    def embed(faces: Tensor, boxes: np.ndarray) -> Tensor:
+        return model(fisherfaces.crop_faces(faces, boxes))
+
+    about = f"Fisherfaces of {int(known['people'])} train people, {model.axes.shape[1]} directions"
+    return embed, threshold, about
+
+
+def _fitted(folder: Path) -> dict[str, np.ndarray]:
+    faces, names = _faces(folder, "train")
+    try:
+        model = fisherfaces.calibrated(fisherfaces.fit(faces, names), *_faces(folder, "val"))
+    except ValueError as error:
+        raise InputError(f"{folder}: no identity embedding can be fitted ({error})") from None
+    people = np.array(len(np.unique(names)))
+    threshold = np.array(model.threshold)
+    return {"mean": model.mean.numpy(), "axes": model.axes.numpy(), "threshold": threshold, "people": people}
+
+
+def _faces(folder: Path, split: str) -> tuple[Tensor, np.ndarray]:
+    data = emofaces.portraits(split, folder)
+    crops = []
+    for i in progress(range(len(data)), f"identity: {split} people"):
+        picture = pictures.to_tensor(data.image_at(i))
+        crops.append(fisherfaces.crop_faces(picture, [data.frame["face_box"].iloc[i]]))
+    return torch.cat(crops), data.frame["identity"].to_numpy()
+
+
+def imported(spec: str) -> Embed:
+    """An identity network from outside (ArcFace, say): module:attribute, called with faces, gives (B, D).
+
+    It gets float32 (B, 3, H, W) in [-1, 1], cropped to each face box. InputError if it cannot be imported.
+    """
+    module, _, attribute = spec.partition(":")
+    try:
+        network: Callable[[Tensor], Tensor] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"--identity {spec!r} cannot be imported ({error})") from None
+
+    def embed(faces: Tensor, boxes: np.ndarray) -> Tensor:
+        cut = [pictures.crop(one[None], tuple(box)) for one, box in zip(faces, boxes.tolist(), strict=True)]
+        return torch.cat([network(one) for one in cut])
+
+    return embed

@@ -1,0 +1,234 @@
+"""One task measured: every picture decoded once, one pass of each judge, all numbers from those.
+
+A row is a face of a change. Portraits have one face a picture; in scenes a face is cropped, and what concerns
+the whole picture (background) is repeated on its rows, of which `first` marks one a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emolib import images as pictures
+from emolib.evaluation.tasks import Face, Task
+from emolib.judges import Judge
+from emolib.metrics import emotion, joint, preservation, protocols, quality
+from emolib.metrics.optional import Compare
+from emolib.metrics.protocols import Comparison
+
+MARGIN = 0.15  # of the face box's longer side, around it: the crop of a face in a scene
+Arrays = dict[str, np.ndarray]
+Embed = Callable[[Tensor, np.ndarray], Tensor]
+"""`embed(pictures (B, 3, H, W), face boxes (B, 4)) -> (B, D)`: who is it?"""
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """What measures: the headline judge, others, an identity embedding, protocols, optional columns."""
+
+    judge: Judge
+    others: Mapping[str, Judge] = field(default_factory=dict)
+    identity: Embed | None = None
+    protocols: tuple[str, ...] = ("standard",)
+    extra: Mapping[str, Compare] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A task's source (1, 3, H, W) and true answers (T, 3, H, W; None if unknown), and its faces."""
+
+    task: Task
+    source: Tensor
+    truths: Tensor | None
+    whole: bool
+    side: int
+
+    @cached_property
+    def rows(self) -> list[tuple[int, Face]]:
+        """(number of the change, face) of every row."""
+        return [(t, face) for t, change in enumerate(self.task.changes) for face in change.faces]
+
+    def faces(self, images: Tensor) -> Tensor:
+        """(R, 3, h, w) faces of edits (T, 3, H, W), or of the one source (1, 3, H, W)."""
+        index = [t if len(images) > 1 else 0 for t, _ in self.rows]
+        if self.whole:
+            return images[index]
+        crops = [
+            pictures.resize(pictures.crop(images[i, None], self._square(face)), self.side)
+            for i, (_, face) in zip(index, self.rows, strict=True)
+        ]
+        return torch.cat(crops)
+
+    def _square(self, face: Face) -> pictures.Box:
+        return pictures.square_box(face.box, *self.source.shape[-2:], margin=MARGIN)
+
+    def _full_mask(self, face: Face) -> Tensor:
+        height, width = self.source.shape[-2:]
+        if face.mask is not None:
+            return torch.as_tensor(face.mask) != 0
+        return preservation.box_mask([face.box], height, width)[0]
+
+    @cached_property
+    def face_masks(self) -> Tensor:
+        """(R, h, w) bool on the faces: what is meant to change."""
+        masks = [self._full_mask(face) for _, face in self.rows]
+        if self.whole:
+            return torch.stack(masks)
+        cut = [pictures.crop(m, self._square(f)) for m, (_, f) in zip(masks, self.rows, strict=True)]
+        size = (self.side, self.side)
+        return torch.cat([torch.nn.functional.interpolate(m[None, None].float(), size)[0] > 0.5 for m in cut])
+
+    @cached_property
+    def picture_masks(self) -> Tensor:
+        """(T, H, W) bool: the union of the people that each change asks for."""
+        union = torch.zeros(len(self.task.changes), *self.source.shape[-2:], dtype=torch.bool)
+        for t, face in self.rows:
+            if face.target is not None:
+                union[t] |= self._full_mask(face)
+        return union
+
+
+def decode(task: Task, *, whole: bool, side: int) -> Decoded:
+    """Decode the source and the true answers, once for all methods. `side` is that of faces in scenes."""
+    source = pictures.to_tensor(task.picture())
+    truths = None
+    if all(change.truth is not None for change in task.changes):
+        truths = pictures.to_tensor([change.truth() for change in task.changes])
+        protocols.check_sizes(truths, source, f"truth of {task.id}")
+    return Decoded(task, source, truths, whole, side)
+
+
+def reference(decoded: Decoded, instruments: Instruments) -> Arrays:
+    """What the judges see in source and truth: (R, ...) arrays, the same for every method."""
+    source, boxes, n = decoded.faces(decoded.source), _boxes(decoded), len(decoded.rows)
+    if decoded.whole:  # the rows share one source face: look once, repeat what was seen
+        source, boxes = source[:1], boxes[:1]
+    k, same = len(source), torch.zeros(n, dtype=torch.long) if decoded.whole else torch.arange(n)
+    shown = source if decoded.truths is None else torch.cat([source, decoded.faces(decoded.truths)])
+    verdict, features = instruments.judge.describe(shown)
+    found = {"source_probs": verdict.probs[:k][same], "source_features": features[:k][same]}
+    if decoded.truths is not None:
+        found |= {"truth_probs": verdict.probs[k:], "truth_features": features[k:]}
+    for label, judge in instruments.others.items():
+        found[f"source_probs@{label}"] = judge(source).probs[same]
+    if instruments.identity is not None:
+        found["source_identity"] = instruments.identity(source, boxes)[same]
+    return {name: _array(value) for name, value in found.items()}
+
+
+def measure(decoded: Decoded, edits: Tensor, known: Arrays, instruments: Instruments) -> Arrays:
+    """Every column (R,) of a method's edits (T, 3, H, W), and `features` (R, D), `probs` (R, K)."""
+    source, edit = decoded.faces(decoded.source), decoded.faces(edits)
+    recoloured = quality.match_colours(edit, source)
+    verdict, features = instruments.judge.describe(torch.cat([edit, recoloured]))
+    n, labels = len(edit), instruments.judge.labels
+    target = torch.tensor([labels.index(face.target or face.emotion) for _, face in decoded.rows])
+    before = torch.from_numpy(known["source_probs"])
+    faces = Comparison(edit, source, decoded.face_masks, verdict.probs[:n], before, target, labels)
+    columns = protocols.standard(faces)
+    columns |= _picture_columns(decoded, edits, faces, instruments, columns)
+    columns |= {
+        "p_target": emotion.target_probability(faces.probs, target),
+        "emo_s_colour": emotion.emotion_score(verdict.probs[n:], before, target),
+        "esmi": _esmi(faces),
+    }
+    wanted = torch.tensor([[face.valence, face.arousal] for _, face in decoded.rows])
+    columns["valence_error"] = emotion.affect_error(verdict.valence[:n], wanted[:, 0])
+    columns["arousal_error"] = emotion.affect_error(verdict.arousal[:n], wanted[:, 1])
+    for label, judge in instruments.others.items():
+        columns |= _second_opinion(label, judge, edit, known, decoded)
+    if instruments.identity is not None:
+        who = instruments.identity(edit, _boxes(decoded))
+        columns["identity"] = preservation.cosine(who, torch.from_numpy(known["source_identity"]))
+    if decoded.truths is not None:
+        columns |= _against_truth(decoded, edit, source)
+    columns = _bystanders_apart(columns, faces, decoded)
+    found = {name: value.float().numpy() for name, value in columns.items()}
+    return found | {"features": _array(features[:n]), "probs": _array(faces.probs)}
+
+
+def _picture_columns(
+    decoded: Decoded, edits: Tensor, faces: Comparison, instruments: Instruments, standard: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Columns of whole pictures, repeated on their faces: background, other protocols, optional ones."""
+    index = torch.tensor([t for t, _ in decoded.rows])
+    if decoded.whole:
+        whole, columns, index = faces, {}, slice(None)
+    else:
+        asked = [(r, t) for r, (t, face) in enumerate(decoded.rows) if face.target is not None]
+        first = [next(r for r, t in asked if t == wanted) for wanted in range(len(edits))]
+        judged = (faces.probs[first], faces.source_probs[first], faces.target[first])
+        source = decoded.source.expand_as(edits)
+        whole = Comparison(edits, source, decoded.picture_masks, *judged, faces.labels)
+        of_pictures = protocols.standard(whole)
+        columns = {name: of_pictures[name] for name in standard if name.startswith("background")}
+    for name in instruments.protocols:
+        if name != "standard":
+            columns |= protocols.PROTOCOLS[name](whole)
+    columns |= {name: compare(whole) for name, compare in instruments.extra.items()}
+    return {name: value[index] for name, value in columns.items()}
+
+
+def _esmi(c: Comparison) -> Tensor:
+    change = (c.edit - c.source).abs().mean(1)
+    inside, total = (change * c.mask).sum((1, 2)), change.sum((1, 2))
+    before, after = (emotion.kl_divergence(c.target, p) for p in (c.source_probs, c.probs))
+    return torch.from_numpy(joint.esmi(before, after, inside, total))
+
+
+def _second_opinion(
+    name: str, judge: Judge, edit: Tensor, known: Arrays, decoded: Decoded
+) -> dict[str, Tensor]:
+    """Emo-A and Emo-S of another judge; NaN where it does not know the target."""
+    probs, before = judge(edit).probs, torch.from_numpy(known[f"source_probs@{name}"])
+    wanted = [face.target or face.emotion for _, face in decoded.rows]
+    there = torch.tensor([label in judge.labels for label in wanted])
+    target = torch.tensor([judge.labels.index(label) if label in judge.labels else 0 for label in wanted])
+    columns = {
+        f"emo_a@{name}": emotion.top_k(probs, target, 1).float(),
+        f"emo_s@{name}": emotion.emotion_score(probs, before, target),
+    }
+    return {key: torch.where(there, value, torch.nan) for key, value in columns.items()}
+
+
+def _against_truth(decoded: Decoded, edit: Tensor, source: Tensor) -> dict[str, Tensor]:
+    truth = decoded.faces(decoded.truths)
+    return {
+        "truth_psnr": preservation.psnr(edit, truth),
+        "truth_ssim": preservation.ssim(edit, truth),
+        "truth_face_psnr": preservation.masked_psnr(edit, truth, decoded.face_masks),
+        "beats_nothing": preservation.beats_doing_nothing(edit, source, truth).float(),
+    }
+
+
+def _bystanders_apart(columns: dict[str, Tensor], faces: Comparison, decoded: Decoded) -> dict[str, Tensor]:
+    """Bystanders' rows hold how much they changed and nothing else, all other rows everything else."""
+    bystander = torch.tensor([face.target is None for _, face in decoded.rows])
+    columns = {name: torch.where(bystander, torch.nan, value.float()) for name, value in columns.items()}
+    if not decoded.whole:
+        moved = ((faces.edit - faces.source).abs().amax(1) * faces.mask).amax((1, 2)) * 127.5
+        changed = emotion.bystander_change(faces.probs, faces.source_probs)
+        columns["bystander_emotion"] = torch.where(bystander, changed, torch.nan)
+        columns["bystander_levels"] = torch.where(bystander, moved, torch.nan)
+    return columns
+
+
+def _boxes(decoded: Decoded) -> np.ndarray:
+    """(R, 4) face boxes within the faces as `Decoded.faces` cuts them."""
+    boxes: Sequence = [face.box for _, face in decoded.rows]
+    if not decoded.whole:
+        squares = [decoded._square(face) for _, face in decoded.rows]
+        boxes = [
+            [(v - s[i % 2]) * decoded.side // (s[2] - s[0]) for i, v in enumerate(box)]
+            for box, s in zip(boxes, squares, strict=True)
+        ]
+    return np.asarray(boxes).reshape(-1, 4).clip(0, None)
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().float().numpy()

@@ -1,0 +1,227 @@
+"""The run: tasks outside, methods inside, every result an entry on disk, so that it can be killed.
+
+With `accelerate launch` every process takes each so-many-th task; numbers do not depend on how many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from emolib import judges
+from emolib.evaluation import board, cache, columns, edits, identity, methods, observe, tables, tasks
+from emolib.evaluation.methods import Method, Options
+from emolib.evaluation.observe import Arrays, Instruments
+from emolib.evaluation.tasks import Task, TaskSet
+from emolib.metrics import optional, protocols
+from emolib.runtime import InputError, one_of, progress
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `emolib evaluate` is told, see its --help. `judge` gives the headline, `others` stand beside."""
+
+    data: str
+    methods: tuple[str, ...]
+    out: Path
+    people: int | None = None
+    targets: tuple[str, ...] = ()
+    sources: str = "rotate"
+    judge: str = "heldout"
+    others: tuple[str, ...] = ("guide",)
+    protocol: str = "standard"
+    metrics: tuple[str, ...] = ()
+    baseline: str = "nothing"
+    identity: str = ""
+    seed: int = 0
+    options: Options = Options()
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything loaded. `where` is the cache folder, `notes` say which columns are missing and why."""
+
+    settings: Settings
+    tasks: TaskSet
+    methods: tuple[Method, ...]
+    instruments: Instruments
+    threshold: float
+    identity_about: str
+    notes: Mapping[str, str]
+
+    @property
+    def where(self) -> Path:
+        return self.settings.out / "cache"
+
+    def folder(self, method: Method) -> Path:
+        """Where the method's edits lie; another model, seed, data or code has another folder."""
+        key = cache.key(
+            method.key,
+            self.tasks.digest,
+            self.settings.seed,
+            self.settings.targets,
+            cache.code(without=cache.NOT_EDITING),
+        )
+        return self.where / "edits" / f"{edits.slug(method.name)}-{key}"
+
+    def stamp(self) -> str:
+        """Stands for everything that a measured number depends on but the edits."""
+        judged = [self.instruments.judge, *self.instruments.others.values()]
+        weights = [methods.weights(judge) for judge in judged]
+        return cache.key(
+            weights,
+            self.tasks.digest,
+            self.identity_about,
+            sorted(self.instruments.extra),
+            self.instruments.protocols,
+            cache.code(only=cache.MEASURING),
+        )
+
+
+def prepare(settings: Settings) -> Run:
+    """Check everything that can be checked, then load it. InputError: see `emolib evaluate`."""
+    protocols.check(settings.protocol)
+    columns.check(settings.metrics)
+    if settings.out.exists() and not settings.out.is_dir():
+        raise InputError(f"--out {str(settings.out)!r} is a file; give a folder")
+    found = tasks.load(
+        settings.data, people=settings.people, targets=settings.targets, sources=settings.sources
+    )
+    contestants = tuple(methods.load(spec, found, settings.options) for spec in settings.methods)
+    if settings.baseline != "nothing":
+        one_of(settings.baseline, [method.name for method in contestants], "baseline")
+    judge = judges.load(settings.judge, device=settings.options.device)
+    methods.check_roles(contestants, judge.name)
+    _check_labels(found, judge)
+    notes: dict[str, str] = {}
+    others = _others(settings, notes)
+    embed, threshold, about = _identity(settings, found, notes)
+    extra = _extra(settings, notes)
+    used = tuple(dict.fromkeys(("standard", settings.protocol)))
+    instruments = Instruments(judge, others, embed, used, extra)
+    return Run(settings, found, contestants, instruments, threshold, about, notes)
+
+
+def _check_labels(found: TaskSet, judge: judges.Judge) -> None:
+    faces = [face for task in found.tasks for change in task.changes for face in change.faces]
+    unknown = sorted({face.target for face in faces if face.target} - set(judge.labels))
+    if unknown:
+        known = ", ".join(judge.labels)
+        raise InputError(
+            f"{found.name}: the {judge.name} judge does not know {unknown[0]!r}; it knows {known}"
+        )
+
+
+def _others(settings: Settings, notes: dict[str, str]) -> dict[str, judges.Judge]:
+    """Further judges: roles, judge folders, or classifiers from the Hub's cache; a missing one is a note."""
+    found = {}
+    for name in settings.others:
+        known = name in judges.ROLES or (Path(name) / "calibration.json").is_file()
+        try:
+            judge = (judges.load if known else judges.classifier)(name, device=settings.options.device)
+            found[edits.slug(judge.name)] = judge
+        except InputError as error:
+            notes[f"emo_a@{edits.slug(name)}"] = f"{optional.OFFLINE} ({error})"
+    return found
+
+
+def _identity(
+    settings: Settings, found: TaskSet, notes: dict[str, str]
+) -> tuple[observe.Embed | None, float, str]:
+    if settings.identity:
+        return identity.imported(settings.identity), float("nan"), settings.identity
+    try:
+        return identity.from_emofaces(found, settings.out / "cache")
+    except InputError as error:
+        notes["identity"] = f"{optional.OFFLINE} ({error})"
+        return None, float("nan"), "none, so joint success leaves it out"
+
+
+def _extra(settings: Settings, notes: dict[str, str]) -> dict[str, optional.Compare]:
+    shown = tables.shown(settings.protocol, settings.metrics)
+    found = {}
+    for name in dict.fromkeys([*columns.OPTIONAL[:3], *(n for n in shown if n in columns.OPTIONAL)]):
+        try:
+            found[name] = optional.COLUMNS[name]()
+        except optional.Unavailable as error:
+            notes[name] = str(error)
+    return found
+
+
+def execute(run: Run) -> Path | None:
+    """Do what is not done yet, then write the tables. The path, or None in all but the first process."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    for folder in (run.settings.out, run.where):
+        folder.mkdir(parents=True, exist_ok=True)
+    measure = Measurer(run)
+    own = run.tasks.tasks[state.process_index :: state.num_processes]
+    for task in progress(own, "evaluating"):
+        measure(task)
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return None
+    return board.write(run, [measure(task) for task in run.tasks.tasks])
+
+
+class Measurer:
+    """`measurer(task)` -> what the judges see in its source and truth, and every method's rows.
+
+    An entry is believed if its checksum holds and it was measured on the edits that are there now.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.stamp = run, run.stamp()
+        self.folders = {method.name: run.folder(method) for method in run.methods}
+        self.done: dict[str, tuple[Arrays, dict[str, Arrays]]] = {}
+
+    def __call__(self, task: Task) -> tuple[Arrays, dict[str, Arrays]]:
+        if task.id not in self.done:
+            decoded = _Once(lambda: observe.decode(task, whole=self.run.tasks.whole, side=self._side))
+            known = self._known(task, decoded)
+            rows = {m.name: self._rows(m, task, decoded, known) for m in self.run.methods}
+            self.done[task.id] = known, rows
+        return self.done[task.id]
+
+    @property
+    def _side(self) -> int:
+        return self.run.instruments.judge.size
+
+    def _known(self, task: Task, decoded: _Once) -> Arrays:
+        path = self._entry(task, "reference", "")
+        found = cache.read(path)
+        if found is None:
+            found = observe.reference(decoded(), self.run.instruments)
+            cache.write(path, found)
+        return found
+
+    def _rows(self, method: Method, task: Task, decoded: _Once, known: Arrays) -> Arrays:
+        folder, images = self.folders[method.name], None
+        there = edits.stored(method, task, folder)
+        if there is None:
+            there, images = edits.make(method, task, decoded().source, folder, self.run.settings.seed)
+        path = self._entry(task, edits.slug(method.name), there.digest)
+        found = cache.read(path)
+        if found is None:
+            images = there.decode(decoded().source) if images is None else images
+            found = observe.measure(decoded(), images, known, self.run.instruments)
+            cache.write(path, found)
+        return found
+
+    def _entry(self, task: Task, name: str, digest: str) -> Path:
+        key = cache.key(self.stamp, repr(task), digest)
+        return self.run.where / "measured" / name / f"{task.id}-{key}.entry"
+
+
+class _Once:
+    """A value made when first asked for: a task that is wholly cached is never decoded."""
+
+    def __init__(self, make: Callable[[], observe.Decoded]) -> None:
+        self._make, self._value = make, None
+
+    def __call__(self) -> observe.Decoded:
+        if self._value is None:
+            self._value = self._make()
+        return self._value

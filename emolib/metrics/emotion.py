@@ -1,0 +1,92 @@
+"""Does the edit show the emotion? Functions of a judge's probabilities (B, K) and target positions (B,).
+
+Emo-A and Emo-S are EmoEdit's (Yang et al. 2025): the share of edits whose most probable label is the target,
+and the target's probability in the edit minus that in the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from emolib.emotions.sets import POLARITY
+from emolib.metrics.estimates import Estimate, rate
+
+
+def target_rate(emotion: ArrayLike, target: ArrayLike, *, groups: Sequence | None = None) -> Estimate:
+    """Emo-A: how often the judged emotion (positions of labels) is the target."""
+    judged, wanted = (torch.as_tensor(x).reshape(-1) for x in (emotion, target))
+    if judged.shape != wanted.shape and wanted.numel() != 1:
+        raise ValueError(f"{judged.numel()} judged emotions for {wanted.numel()} targets")
+    return rate(judged == wanted, groups=groups)
+
+
+def target_probability(probs: Tensor, target: Tensor) -> Tensor:
+    """(B,) probability that the judge gives to the target."""
+    return probs.gather(1, target[:, None]).squeeze(1)
+
+
+def emotion_score(edit: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """(B,) Emo-S, in [-1, 1]: how much more probable the edit made the target. 0 for an untouched picture."""
+    return target_probability(edit, target) - target_probability(source, target)
+
+
+def top_k(probs: Tensor, target: Tensor, k: int = 2) -> Tensor:
+    """(B,) bool: fewer than k labels are more probable than the target. k = 1 is Emo-A's hit."""
+    return (probs > target_probability(probs, target)[:, None]).sum(1) < k
+
+
+def valence_hit(probs: Tensor, target: Tensor, labels: Sequence[str]) -> Tensor:
+    """(B,) float: 1 where the target's side, positive or negative, has more of the probability, else 0.
+
+    Mikels' eight split four to four (EmoSet's two classes); NaN for a target without a side ("neutral").
+    """
+    sign = torch.tensor([float(POLARITY.get(label, 0)) for label in labels], device=probs.device)
+    leaning = (probs * sign).sum(1) * sign[target]
+    return torch.where(sign[target] == 0, torch.nan, (leaning > 0).float())
+
+
+def kl_divergence(target: Tensor, probs: Tensor) -> Tensor:
+    """(B,) KL(target || probs) in nats; `target` is positions (B,) or distributions (B, K).
+
+    For a position it is -log p_target. The probabilities are kept above 1e-7, so it stays finite.
+    """
+    logs = probs.double().clamp(min=1e-7).log()
+    if target.ndim == 1:
+        return -target_probability(logs, target).float()
+    target = target.double()
+    return (torch.special.xlogy(target, target) - target * logs).sum(1).float()
+
+
+def confusion(emotion: Tensor, target: Tensor, k: int) -> Tensor:
+    """(k, k) int64 counts, row = target, column = judged emotion."""
+    return torch.bincount(target * k + emotion, minlength=k * k).reshape(k, k)
+
+
+def affect_error(predicted: Tensor, wanted: Tensor) -> Tensor:
+    """(B,) absolute error of valence or arousal, on the scale they are given in."""
+    return (predicted - wanted).abs()
+
+
+def constant_error(wanted: ArrayLike) -> np.ndarray:
+    """(B,) absolute errors of always answering the median of `wanted`: what no control at all scores.
+
+    The median is the best constant under absolute error; an editor that is no better controls nothing.
+    """
+    wanted = np.asarray(wanted, dtype=np.float64).reshape(-1)
+    return np.abs(wanted - np.median(wanted))
+
+
+def all_faces(hits: ArrayLike, picture: Sequence) -> np.ndarray:
+    """(P,) bool, in order of the pictures' names: did every face of the picture reach its target?"""
+    index = np.unique(np.asarray(picture), return_inverse=True)[1].reshape(-1)
+    return np.bincount(index, ~np.asarray(hits, dtype=bool)) == 0
+
+
+def bystander_change(edit: Tensor, source: Tensor) -> Tensor:
+    """(B,) how far the judged emotion of people not asked for has moved: total variation, in [0, 1]."""
+    return 0.5 * (edit - source).abs().sum(1)

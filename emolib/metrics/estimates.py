@@ -1,0 +1,192 @@
+"""Numbers with their n and a 95 % interval: rates, means, differences, ratios, statistics of whole sets.
+
+`groups` names the independent unit of each value (the person, the scene). Pictures of one person vary
+together, so groups are resampled as wholes; n counts the values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Z = 1.959963984540054  # 97.5 % point of the normal distribution
+
+
+class Estimate(NamedTuple):
+    """A measured number, its 95 % interval, and how many observations it rests on."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n})"
+
+
+def rate(
+    hits: ArrayLike, *, groups: Sequence | None = None, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """The share of true values among `hits` (any shape), with Wilson's 95 % interval (Wilson 1927).
+
+    With `groups` the interval is the cluster bootstrap's of `mean`; where no resample differs (all
+    hits, say), Wilson's with the number of groups as n. ValueError for none.
+    """
+    hits = _numbers(hits) != 0
+    trials = hits.size
+    if groups is not None:
+        found = mean(hits, groups=groups, resamples=resamples, seed=seed)
+        if found.low < found.high:
+            return found
+        trials = len(np.unique(_names(groups, hits.size)))
+    return Estimate(float(hits.mean()), *_wilson(float(hits.mean()), trials), hits.size)
+
+
+def _wilson(share: float, n: int) -> tuple[float, float]:
+    centre = share + Z**2 / (2 * n)
+    half = Z * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return max((centre - half) / (1 + Z**2 / n), 0.0), min((centre + half) / (1 + Z**2 / n), 1.0)
+
+
+def mean(
+    values: ArrayLike, *, groups: Sequence | None = None, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """The mean, with a percentile bootstrap 95 % interval (Efron 1979).
+
+    Raises ValueError for no values or unequal lengths.
+    """
+    values = _numbers(values)
+    draws = _resampled(values, groups, resamples, seed)
+    return Estimate(float(values.mean()), *_percentiles(draws), values.size)
+
+
+def paired(
+    values: ArrayLike,
+    baseline: ArrayLike,
+    *,
+    groups: Sequence | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean of `values - baseline`, value by value the same pictures: the paired bootstrap.
+
+    Equal values differ by 0, two infinities (PSNR of an untouched picture) included.
+    """
+    return mean(_differences(values, baseline), groups=groups, resamples=resamples, seed=seed)
+
+
+def ratio(
+    values: ArrayLike,
+    ceiling: ArrayLike,
+    *,
+    groups: Sequence | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """mean(values) / mean(ceiling) of the same pictures: e.g. Emo-A as a share of what the truth gets.
+
+    Numerator and denominator are resampled together. NaN or inf where the ceiling is 0.
+    """
+    above, below = _numbers(values), _numbers(ceiling)
+    _same_length(above, below)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        draws = _resampled(above, groups, resamples, seed) / _resampled(below, groups, resamples, seed)
+        value = above.mean() / below.mean()
+    return Estimate(float(value), *_percentiles(draws), above.size)
+
+
+def wilcoxon(values: ArrayLike, baseline: ArrayLike, *, groups: Sequence | None = None) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test (1945) on the mean difference of every group.
+
+    1.0 where no group differs. Ranks only: infinite differences count as the largest.
+    """
+    from scipy.stats import wilcoxon as test
+
+    differences = np.clip(_differences(values, baseline), -1e12, 1e12)
+    sums, counts = _grouped(differences, groups)
+    means = sums / counts
+    return 1.0 if not means.any() else float(test(means).pvalue)
+
+
+def jackknife(
+    statistic: Callable[[np.ndarray], float], groups: Sequence, *, blocks: int = 10
+) -> tuple[float, float, float]:
+    """(value, low, high) of a statistic of a whole set, e.g. a Frechet distance: delete-a-block jackknife.
+
+    `statistic(rows)` takes positions. Groups are dealt into at most `blocks` blocks, each is left out once
+    (Efron & Stein 1981); the bootstrap would not do, since repeated pictures bias such distances. Two groups
+    or more are needed for an interval; with one it is infinitely wide.
+    """
+    index = np.unique(np.asarray(groups).reshape(-1), return_inverse=True)[1].reshape(-1)
+    count = min(blocks, int(index.max()) + 1)
+    value = float(statistic(np.arange(index.size)))
+    if count < 2:
+        return value, -np.inf, np.inf
+    left = np.array([statistic(np.flatnonzero(index % count != k)) for k in range(count)])
+    spread = Z * np.sqrt((count - 1) / count * np.square(left - left.mean()).sum())
+    return value, float(value - spread), float(value + spread)
+
+
+def _resampled(values: np.ndarray, groups: Sequence | None, resamples: int, seed: int) -> np.ndarray:
+    """(resamples,) means of the values when as many groups are drawn as there are."""
+    sums, counts = _grouped(values, groups)
+    drawn, times = _draws(len(counts), resamples, seed)
+    if times is not None and np.isfinite(sums).all():
+        return (times @ sums) / (times @ counts)
+    return sums[drawn].sum(1) / counts[drawn].sum(1)  # an infinity that is not drawn must not become NaN
+
+
+@lru_cache(maxsize=4)
+def _draws(groups: int, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Which group each resample draws (resamples, groups), and, if that is small, how often it draws each."""
+    drawn = np.random.default_rng(seed).integers(0, groups, (resamples, groups))
+    if groups > 1000:
+        return drawn, None
+    flat = (drawn + np.arange(resamples)[:, None] * groups).reshape(-1)
+    return drawn, np.bincount(flat, minlength=resamples * groups).reshape(resamples, groups).astype(
+        np.float64
+    )
+
+
+def _percentiles(draws: np.ndarray) -> tuple[float, float]:
+    # No interpolation between resamples: it would make NaN of infinite PSNRs.
+    low, high = np.quantile(draws, (0.025, 0.975), method="inverted_cdf")
+    return float(low), float(high)
+
+
+def _grouped(values: np.ndarray, groups: Sequence | None) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and number of the values of every group."""
+    names = _names(groups, values.size)
+    group = np.unique(names, return_inverse=True)[1].reshape(-1)
+    return np.bincount(group, weights=values), np.bincount(group)
+
+
+def _names(groups: Sequence | None, size: int) -> np.ndarray:
+    names = np.arange(size) if groups is None else np.asarray(groups).reshape(-1)
+    if names.size != size:
+        raise ValueError(f"{names.size} groups for {size} values")
+    return names
+
+
+def _differences(values: ArrayLike, baseline: ArrayLike) -> np.ndarray:
+    a, b = _numbers(values), _numbers(baseline)
+    _same_length(a, b)
+    with np.errstate(invalid="ignore"):
+        return np.where(a == b, 0.0, a - b)
+
+
+def _same_length(a: np.ndarray, b: np.ndarray) -> None:
+    if a.size != b.size:
+        raise ValueError(f"{a.size} values cannot be paired with {b.size}")
+
+
+def _numbers(values: ArrayLike) -> np.ndarray:
+    values = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+    if not values.size:
+        raise ValueError("nothing to measure: no values")
+    return values.astype(np.float64).reshape(-1)

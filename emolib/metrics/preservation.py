@@ -1,0 +1,220 @@
+"""What the edit kept: PSNR, SSIM, MS-SSIM, background, identity, alignment, sharpness, distance to the truth.
+
+Pictures are float32 (B, 3, H, W) in [-1, 1]; masks (B, H, W), nonzero inside; per-picture metrics return
+(B,). The reference is the source, or, where there is one, the true answer.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+WINDOW, SIGMA = 11, 1.5  # px, SSIM's Gaussian window
+C1, C2 = 0.01**2, 0.03**2  # its constants, for the range [0, 1]
+BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # MS-SSIM's five scales, finest first
+
+
+def psnr(images: Tensor, reference: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, higher is closer; inf for equal pictures."""
+    _same_shape(images, reference)
+    error = (images.double() - reference.double()).square().mean((1, 2, 3))
+    return (10 * torch.log10(4 / error)).float()  # the range [-1, 1] is 2 wide
+
+
+def ssim(images: Tensor, reference: Tensor) -> Tensor:
+    """Structural similarity, Wang et al. 2004: 11 px Gaussian window of sigma 1.5, mean over channels.
+
+    Computed on [0, 1] as everybody does: SSIM compares brightnesses and is not the same on [-1, 1]. At most
+    1, which equal pictures reach. Raises ValueError for sides under 11 px.
+    """
+    return ssim_map(images, reference).mean((1, 2))
+
+
+def ssim_map(images: Tensor, reference: Tensor) -> Tensor:
+    """The map (B, H, W), averaged over channels, whose mean `ssim` is. The border is mirrored."""
+    _same_shape(images, reference)
+    _check_side(images, "SSIM")
+    luminance, contrast = _similarity(_unit(images), _unit(reference))
+    return (luminance * contrast).mean(1)
+
+
+def ms_ssim(images: Tensor, reference: Tensor) -> Tensor:
+    """Multi-scale structural similarity (Wang et al. 2003), of as many scales as the pictures have room for.
+
+    Five from 176 px on, four at EmoFaces' 96 (`scales` says); fewer scales share the published exponents'
+    weight among them, so values of different sizes are not comparable. ValueError for sides under 11 px.
+    """
+    _same_shape(images, reference)
+    _check_side(images, "MS-SSIM")
+    used = BETAS[: scales(*images.shape[-2:])]
+    a, b, product = _unit(images), _unit(reference), torch.ones(len(images), device=images.device)
+    rim = WINDOW // 2
+    for scale, beta in enumerate(used):
+        luminance, contrast = _similarity(a, b)
+        if scale == len(used) - 1:
+            value = (luminance * contrast).mean((1, 2, 3))
+        else:
+            value = contrast[..., rim:-rim, rim:-rim].mean((1, 2, 3))
+        # The fractional power of a negative structure term would be NaN.
+        product = product * value.clamp(min=0) ** (beta / sum(used))
+        a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+    return product
+
+
+def scales(height: int, width: int) -> int:
+    """How many of its five scales `ms_ssim` takes of such a picture: the coarsest still holds one window."""
+    return sum(min(height, width) // 2**n >= WINDOW for n in range(5))
+
+
+def _similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """SSIM's two factors (B, C, H, W) of pictures on [0, 1]: luminance, and contrast with structure."""
+    down, across = (_window(side, a.dtype).to(a.device) for side in a.shape[-2:])
+    moments = down @ torch.cat([a, b, a * a, b * b, a * b], 1) @ across.T
+    mean_a, mean_b, square_a, square_b, both = moments.chunk(5, 1)
+    product, squares = mean_a * mean_b, mean_a**2 + mean_b**2
+    covariance, variances = both - product, (square_a + square_b - squares).clamp(min=0)
+    luminance = (2 * product + C1) / (squares + C1)
+    return luminance, (2 * covariance + C2) / (variances + C2)
+
+
+@lru_cache(maxsize=16)
+def _window(side: int, dtype: torch.dtype) -> Tensor:
+    """(side, side): SSIM's Gaussian window along one axis, mirrored at the ends, as a matrix.
+
+    Two matrix products are several times faster on a CPU than a convolution with 121 taps.
+    """
+    reach = WINDOW // 2
+    taps = torch.exp(-(torch.arange(-reach, reach + 1, dtype=torch.float64) ** 2) / (2 * SIGMA**2))
+    rows = torch.arange(side)[:, None]
+    places = (rows + torch.arange(-reach, reach + 1)).abs()
+    places = torch.where(places < side, places, 2 * (side - 1) - places)
+    matrix = torch.zeros(side, side, dtype=torch.float64)
+    matrix.scatter_add_(1, places, (taps / taps.sum()).expand(side, -1))
+    return matrix.to(dtype)
+
+
+def _check_side(images: Tensor, what: str) -> None:
+    if min(images.shape[-2:]) < WINDOW:
+        raise ValueError(f"{what} needs sides of {WINDOW} px or more, not {tuple(images.shape[-2:])}")
+
+
+def masked_error(images: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error over the pixels inside `mask`, on the [0, 1] scale; NaN where there are none."""
+    _same_shape(images, reference)
+    inside = (mask != 0).double()
+    error = (images.double() - reference.double()).square().mean(1) / 4
+    return ((error * inside).sum((1, 2)) / inside.sum((1, 2))).float()
+
+
+def masked_psnr(images: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """PSNR in dB over the pixels inside `mask` alone; inf if they are equal, NaN where there are none."""
+    return -10 * torch.log10(masked_error(images, reference, mask))
+
+
+def masked_ssim(similarity: Tensor, mask: Tensor) -> Tensor:
+    """Mean of an `ssim_map` over the places whose whole window lies inside `mask`; NaN where there are none.
+
+    Windows that reach across the mask's rim would let the outside in.
+    """
+    outside = (mask == 0).float()[:, None]
+    reach = WINDOW // 2
+    near = F.max_pool2d(F.pad(outside, (reach,) * 4, value=1.0), WINDOW, 1)[:, 0]
+    inside = (near == 0).to(similarity)
+    return (similarity * inside).sum((1, 2)) / inside.sum((1, 2))
+
+
+def box_mask(boxes, height: int, width: int) -> Tensor:
+    """(B, H, W) bool: the inside of each box [x0, y0, x1, y1]."""
+    boxes = torch.as_tensor(np.asarray(boxes, dtype=np.int64).reshape(-1, 4))[:, :, None]
+    x, y = torch.arange(width), torch.arange(height)
+    across = (x >= boxes[:, 0]) & (x < boxes[:, 2])
+    down = (y >= boxes[:, 1]) & (y < boxes[:, 3])
+    return down[:, :, None] & across[:, None, :]
+
+
+def identity_matches(edit: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+    """(cosine (M,), partner (M,)): whom each of the M source faces became among the N faces of the edit.
+
+    Embeddings (N, D) and (M, D) of any identity network. The assignment has the greatest sum of cosines
+    (Hungarian method, Kuhn 1955), so that people who changed places keep their identity; a face that found
+    no partner has cosine 0 and partner -1.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    similar = F.normalize(source.double(), dim=1) @ F.normalize(edit.double(), dim=1).T
+    rows, columns = linear_sum_assignment(similar.cpu().numpy(), maximize=True)
+    cosine = torch.zeros(len(source), dtype=torch.float32)
+    partner = torch.full((len(source),), -1, dtype=torch.long)
+    cosine[rows] = similar[rows, columns].float().cpu()
+    partner[rows] = torch.from_numpy(columns)
+    return cosine, partner
+
+
+def cosine(edit: Tensor, source: Tensor) -> Tensor:
+    """(B,) cosine of embeddings (B, D), one face against one."""
+    return F.cosine_similarity(edit.double(), source.double(), dim=1).float()
+
+
+def alignment_shift(images: Tensor, reference: Tensor) -> Tensor:
+    """(B,) px by which the picture has moved against the reference: phase correlation, to a tenth of a pixel.
+
+    Guizar-Sicairos et al. 2008, under a Hann window, so that the border does not count. Editors that draw the
+    picture anew (Kontext, Qwen) drift; PSNR then punishes what is only a shift.
+    """
+    from skimage.registration import phase_cross_correlation
+
+    _same_shape(images, reference)
+    height, width = images.shape[-2:]
+    window = np.outer(np.hanning(height), np.hanning(width))
+    pairs = zip(_luma(images).cpu().numpy(), _luma(reference).cpu().numpy(), strict=True)
+    shifts = [
+        phase_cross_correlation((b - b.mean()) * window, (a - a.mean()) * window, upsample_factor=10)[0]
+        for a, b in pairs
+    ]
+    return torch.tensor(np.linalg.norm(shifts, axis=1), dtype=torch.float32)
+
+
+def sharpness(images: Tensor) -> Tensor:
+    """Standard deviation of the luminance's Laplacian: linear in contrast, 0 for a flat picture.
+
+    The root of the variance-of-Laplacian focus measure (Pech-Pacheco et al. 2000)."""
+    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], device=images.device)
+    return F.conv2d(_luma(images)[:, None], kernel[None, None]).std((1, 2, 3), correction=0)
+
+
+def sharpness_ratio(images: Tensor, source: Tensor) -> Tensor:
+    """`sharpness` of the edit over that of the source: under 1 is blurred, over 1 is sharpened or noisy.
+
+    NaN or inf where the source is flat."""
+    return sharpness(images) / sharpness(source)
+
+
+def beats_doing_nothing(images: Tensor, source: Tensor, truth: Tensor) -> Tensor:
+    """(B,) bool: is the edit closer to the true answer (squared error) than the untouched source is?
+
+    The honest bar: an editor that fails it does more harm than good, whatever a judge says.
+    """
+    _same_shape(images, truth)
+    _same_shape(source, truth)
+    edit, nothing = ((x.double() - truth.double()).square().mean((1, 2, 3)) for x in (images, source))
+    return edit < nothing
+
+
+def _luma(images: Tensor) -> Tensor:
+    return (images.float() * torch.tensor(LUMA, device=images.device).view(3, 1, 1)).sum(1)
+
+
+def _unit(images: Tensor) -> Tensor:
+    return images.float() / 2 + 0.5
+
+
+def _same_shape(images: Tensor, reference: Tensor) -> None:
+    if images.shape != reference.shape or images.ndim != 4:
+        raise ValueError(
+            f"shapes {tuple(images.shape)} and {tuple(reference.shape)} are not one (B, 3, H, W)"
+        )

@@ -1,0 +1,190 @@
+"""How others compute their numbers, faults included, beside `standard`, where the faults are mended.
+
+Each protocol takes a `Comparison` and gives columns (B,). Read beside the released code: EmoEdit's
+metrics/Metric_args.py and Metric/ACC_args.py, PnPInversion's evaluation/ (PIE-Bench).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emolib import images as pictures
+from emolib.emotions.sets import MIKELS
+from emolib.metrics import emotion, preservation
+from emolib.runtime import InputError, one_of
+
+EMOEDIT_SIDE = 512
+FAULTS = {
+    "standard": (),
+    "emoedit": (
+        "PSNR's peak is max - min of each source picture, not 255: low contrast lowers it",
+        "MSE is taken of 8-bit arrays, whose differences and squares wrap around at 256",
+        "SSIM has a 7 px uniform window, not Wang's 11 px Gaussian",
+        "the edit is squeezed to 512 x 512, the source centre-cropped: other shapes are misaligned",
+        "Emo-S squeezes the edit, Emo-A does not; LPIPS gets [0, 1] where it expects [-1, 1]",
+        "eight emotions only: a neutral face must be one of them",
+    ),
+    "piebench": (
+        "the edited region is blacked out in both pictures and then counted: PSNR rises by"
+        " 10 lg(1 / background share), SSIM scores the black part as perfect",
+        "the picture's outermost pixels count as edited",
+        "pictures without background are left out of the mean",
+    ),
+}
+"""What is wrong with each protocol, as its released code has it."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """B edits and what they are compared with.
+
+    edit, source  float32 (B, 3, H, W) in [-1, 1]
+    mask          (B, H, W), nonzero where an edit is meant
+    probs, source_probs, target   the judge's (B, K) for both, and positions (B,); `labels` name the K
+    """
+
+    edit: Tensor
+    source: Tensor
+    mask: Tensor
+    probs: Tensor
+    source_probs: Tensor
+    target: Tensor
+    labels: tuple[str, ...]
+
+
+def standard(c: Comparison) -> dict[str, Tensor]:
+    """Emo-A's hit, Emo-S, top-2, valence, KL; PSNR, SSIM, MS-SSIM; background, sharpness, shift.
+
+    Background PSNR and MSE are of background pixels alone, SSIM of windows that lie wholly in the background.
+    """
+    similarity = preservation.ssim_map(c.edit, c.source)
+    outside = c.mask == 0
+    return {
+        "emo_a": emotion.top_k(c.probs, c.target, 1).float(),
+        "emo_s": emotion.emotion_score(c.probs, c.source_probs, c.target),
+        "top_2": emotion.top_k(c.probs, c.target, 2).float(),
+        "valence": emotion.valence_hit(c.probs, c.target, c.labels),
+        "kl": emotion.kl_divergence(c.target, c.probs),
+        "psnr": preservation.psnr(c.edit, c.source),
+        "ssim": similarity.mean((1, 2)),
+        "ms_ssim": preservation.ms_ssim(c.edit, c.source),
+        "background_psnr": preservation.masked_psnr(c.edit, c.source, outside),
+        "background_mse_e4": 1e4 * preservation.masked_error(c.edit, c.source, outside),
+        "background_ssim_e2": 1e2 * preservation.masked_ssim(similarity, outside),
+        "sharpness": preservation.sharpness_ratio(c.edit, c.source),
+        "shift": preservation.alignment_shift(c.edit, c.source),
+    }
+
+
+def emoedit(c: Comparison) -> dict[str, Tensor]:
+    """EmoEdit's PSNR, SSIM, MSE, Emo-A, Emo-S and two-class accuracy (Yang et al. 2025), as released.
+
+    Among Mikels' eight: other labels' probability is taken away and the rest scaled to 1; NaN where the
+    target is none of the eight. The judge, and so Emo-A and Emo-S, is ours, not EmoEdit's CLIP classifier.
+    """
+    edit = np.stack([_emoedit_picture(one, crop=False) for one in c.edit])
+    source = np.stack([_emoedit_picture(one, crop=True) for one in c.source])
+    places = [c.labels.index(name) for name in MIKELS if name in c.labels]
+    position = torch.full((len(c.labels),), -1, dtype=torch.long)
+    position[places] = torch.arange(len(places))
+    target = position[c.target.cpu()]
+    known, wanted = target >= 0, target.clamp(min=0)
+    after, before = (_among(p.cpu(), places) for p in (c.probs, c.source_probs))
+    positive = after[:, :4].sum(1) >= after[:, 4:].sum(1)
+    found = {
+        "emoedit_emo_a": after.argmax(1) == wanted,
+        "emoedit_emo_s": emotion.emotion_score(after, before, wanted),
+        "emoedit_valence": positive == (wanted < 4),
+    }
+    found = {name: torch.where(known, value.float(), torch.nan) for name, value in found.items()}
+    pairs = list(zip(edit, source, strict=True))
+    return found | {
+        "emoedit_psnr": _column(_emoedit_psnr(a, b) for a, b in pairs),
+        "emoedit_ssim": _column(_emoedit_ssim(a, b) for a, b in pairs),
+        "emoedit_mse": _column(np.square(a - b).mean() for a, b in pairs),  # uint8: wraps, as theirs does
+    }
+
+
+def _emoedit_picture(image: Tensor, *, crop: bool) -> np.ndarray:
+    """(512, 512, 3) uint8: PIL's bicubic resize of the middle square (`crop`), or of everything, squeezed."""
+    (picture,) = pictures.to_pil(image)
+    if crop:
+        side = min(picture.size)
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        picture = picture.crop((left, top, left + side, top + side))
+    return np.asarray(picture.resize((EMOEDIT_SIDE, EMOEDIT_SIDE)))
+
+
+def _emoedit_psnr(edit: np.ndarray, source: np.ndarray) -> float:
+    from skimage.metrics import mean_squared_error
+
+    peak, error = float(source.max()) - float(source.min()), mean_squared_error(edit, source)
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(np.float64(peak**2) / error) if error else np.inf
+
+
+def _emoedit_ssim(edit: np.ndarray, source: np.ndarray) -> float:
+    from skimage.metrics import structural_similarity
+
+    return structural_similarity(edit, source, channel_axis=2)
+
+
+def _among(probs: Tensor, places: list[int]) -> Tensor:
+    kept = probs[:, places]
+    return kept / kept.sum(1, keepdim=True).clamp(min=1e-12)
+
+
+def piebench(c: Comparison) -> dict[str, Tensor]:
+    """PIE-Bench's background numbers (Ju et al. 2024) in its units: PSNR dB, MSE x 1e4, SSIM x 1e2.
+
+    Both pictures are multiplied by (1 - mask), the mask grown by the picture's outermost pixels; NaN where no
+    background is left.
+    """
+    edit, source = blacked_out(c)
+    columns = {
+        "piebench_psnr": preservation.psnr(edit, source),
+        "piebench_mse_e4": 1e4 * (edit - source).square().mean((1, 2, 3)) / 4,
+        "piebench_ssim_e2": 1e2 * preservation.ssim(edit, source),
+    }
+    some = _background(c).flatten(1).any(1)
+    return {name: torch.where(some, value, torch.nan) for name, value in columns.items()}
+
+
+def blacked_out(c: Comparison) -> tuple[Tensor, Tensor]:
+    """Edit and source with everything but the background black, as PIE-Bench compares them."""
+    outside = _background(c)[:, None]
+    return torch.where(outside, c.edit, -1.0), torch.where(outside, c.source, -1.0)  # 0 on its scale
+
+
+def _background(c: Comparison) -> Tensor:
+    inner = torch.zeros_like(c.mask, dtype=torch.bool)
+    inner[:, 1:-1, 1:-1] = True
+    return (c.mask == 0) & inner
+
+
+def _column(values) -> Tensor:
+    return torch.tensor([float(value) for value in values], dtype=torch.float32)
+
+
+PROTOCOLS: dict[str, Callable[[Comparison], dict[str, Tensor]]] = {
+    "standard": standard,
+    "emoedit": emoedit,
+    "piebench": piebench,
+}
+
+
+def check(name: str) -> str:
+    """`name` if it is a protocol; InputError with the nearest one otherwise."""
+    return one_of(name, PROTOCOLS, "protocol")
+
+
+def check_sizes(edit: Tensor, source: Tensor, where: str) -> None:
+    """InputError, naming the file, unless both pictures have one size."""
+    if edit.shape[-2:] != source.shape[-2:]:
+        sizes = ("{1} x {0}".format(*x.shape[-2:]) for x in (edit, source))
+        raise InputError("{}: {} px, but its source has {}; edits keep the size".format(where, *sizes))

@@ -1,0 +1,102 @@
+"""A small EmoFaces of cartoons with random judges beside it, and editors to evaluate on it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from judge_standins import judge_folder
+from train import standin
+
+from emolib import images, judges
+from emolib.data import emofaces
+from emolib.evaluation import run
+
+PEOPLE = 4  # of the test split
+
+
+def make(home: Path) -> Path:
+    """`home` as a clone's root: data/emofaces (cartoons), data/judges (random weights)."""
+    standin.write(home / "data" / "emofaces", {"train": 12, "val": 4, "test": PEOPLE})
+    for seed, (role, kind) in enumerate((("guide", "convnext"), ("heldout", "wide"))):
+        folder = home / "data" / "judges" / role
+        judge_folder(folder, kind, seed=seed)
+        _teach(folder, home / "data" / "emofaces")
+    return home
+
+
+def _teach(folder: Path, data: Path) -> None:
+    """Give a random judge a last layer that knows the pictures by heart, by ridge regression."""
+    judge = judges.load(folder, device="cpu")
+    splits = [emofaces.portraits(split, data) for split in ("val", "test")]
+    pictures = images.to_tensor([people.image_at(i) for people in splits for i in range(len(people))])
+    emotions = [name for people in splits for name in people.frame["emotion"]]
+    features = judge.describe(pictures)[1].double()
+    wanted = torch.eye(9).double()[[judge.labels.index(name) for name in emotions]]
+    centre, spread = features.mean(0), features.std(0) + 1e-6
+    inputs = (features - centre) / spread
+    gram = inputs.T @ inputs + 0.1 * torch.eye(inputs.shape[1])
+    weight = 8 * torch.linalg.solve(gram, inputs.T @ wanted).T / spread  # 8: a confident softmax
+    last = [module for module in judge.network.modules() if isinstance(module, torch.nn.Linear)][-1]
+    last.weight[:9], last.bias[:9] = weight, -weight @ centre
+    judge.network.save_pretrained(folder)
+
+
+def settings(out: Path, *methods: str, **more) -> run.Settings:
+    """Settings of a small run on the CPU."""
+    options = run.Options(device="cpu")
+    known = {"data": "emofaces:test", "targets": ("anger", "awe", "fear"), "options": options}
+    return run.Settings(methods=methods, out=out, **(known | more))
+
+
+def evaluate(out: Path, *methods: str, **more) -> dict:
+    """Run, and the leaderboard as JSON."""
+    run.execute(run.prepare(settings(out, *methods, **more)))
+    return json.loads((out / "leaderboard.json").read_text())
+
+
+@dataclass(frozen=True)
+class Blend:
+    """The generator's noise over the picture, more with more strength, the same for all of a call."""
+
+    strength: float = 0.5
+    judges_used: tuple[str, ...] = ()
+
+    def __call__(self, images, emotion, *, generator, description="person"):
+        calls.append((emotion, description))
+        noise = torch.randn(images.shape, generator=generator).expand(len(emotion), -1, -1, -1)
+        return (images + 0.4 * self.strength * noise).clamp(-1, 1)
+
+
+@dataclass(frozen=True)
+class Guided:
+    """Holds a judge, whatever it declares."""
+
+    judge: judges.Judge
+    judges_used: tuple[str, ...] = ()
+
+    def __call__(self, images, emotion, *, generator, description="person"):
+        return images.expand(len(emotion), -1, -1, -1)
+
+
+def _returns(value):
+    def edit(images, emotion, *, generator, description="person"):
+        return value(images, len(emotion))
+
+    edit.judges_used = ()
+    return edit
+
+
+calls: list = []
+blend = Blend()
+cheat = Blend(judges_used=("heldout",))
+shrinks = _returns(lambda x, n: x[..., ::2, ::2].expand(n, -1, -1, -1))
+breaks = _returns(lambda x, n: x.expand(n, -1, -1, -1) * float("nan"))
+number = 3
+
+
+def undeclared(images, emotion, *, generator, description="person"):
+    """Does not say which judges it asks."""
+    return images

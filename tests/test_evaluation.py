@@ -1,0 +1,360 @@
+"""The leaderboard on cartoons: what doing nothing and the truth score, who is refused, bad input."""
+
+import csv
+import json
+import math
+import shutil
+
+import evaluation_world as world
+import numpy as np
+import pytest
+import torch
+
+from emolib import cli, images, judges
+from emolib.data import emofaces
+from emolib.evaluation import methods, tasks
+from emolib.metrics import preservation
+from emolib.runtime import InputError, repo_path
+
+EDITS = 3 * world.PEOPLE - 1  # three targets, but one person's source is one of them
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return world.make(tmp_path_factory.mktemp("clone"))
+
+
+@pytest.fixture(autouse=True)
+def clone(home, monkeypatch):
+    monkeypatch.setenv("EMOLIB_HOME", str(home))
+
+
+@pytest.fixture(scope="module")
+def board(home, tmp_path_factory):
+    """One run of everything, shared by the tests that only look."""
+    out = tmp_path_factory.mktemp("out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMOLIB_HOME", str(home))
+        blends = [f"evaluation_world:blend@{s}" for s in (0.1, 0.4, 0.9)]
+        found = world.evaluate(out, "nothing", "truth", *blends)
+    return found, out
+
+
+def value(board, method, metric):
+    return board["methods"][method]["all"][metric]["value"]
+
+
+def test_doing_nothing_scores_what_it_must(board):
+    board, _ = board
+    assert value(board, "nothing", "emo_s") == 0
+    assert value(board, "nothing", "psnr") == value(board, "nothing", "background_psnr") == "inf"
+    for metric in ("ssim", "ms_ssim", "identity", "sharpness"):
+        assert value(board, "nothing", metric) == pytest.approx(1.0, abs=1e-4)
+    for metric in ("beats_nothing", "shift", "esmi"):
+        assert value(board, "nothing", metric) == 0
+
+
+def test_the_truth_is_the_upper_bound(board):
+    board, _ = board
+    assert value(board, "truth", "truth_psnr") == "inf"
+    assert value(board, "truth", "beats_nothing") == 1
+    assert value(board, "truth", "frechet") == pytest.approx(0, abs=1e-6)
+    assert value(board, "truth", "emo_a_share") == 1
+    assert value(board, "truth", "emo_a") > 2 / 9 > value(board, "nothing", "emo_a")
+    assert value(board, "nothing", "frechet") > 0
+
+
+def test_every_number_has_its_n_and_interval(board):
+    board, _ = board
+    assert (board["edits"], board["sources"], board["groups"]) == (EDITS, world.PEOPLE, world.PEOPLE)
+    order = {"inf": math.inf, "-inf": -math.inf}
+    for method in board["methods"].values():
+        for metric, found in method["all"].items():
+            low, middle, high = (order.get(found[k], found[k]) for k in ("low", "value", "high"))
+            assert low <= middle <= high, metric
+            assert found["n"] == EDITS
+
+
+def test_numbers_are_those_of_the_metrics(board):
+    board, out = board
+    source = emofaces.portraits("test")
+    found = tasks.load("emofaces:test", targets=("anger", "awe", "fear"))
+    folder = next((out / "cache" / "edits").glob("evaluation_world_blend@0.4-*"))
+    values, hits = [], []
+    judge = judges.load("heldout", device="cpu")
+    for task in found.tasks:
+        identity, emotion = task.id.split("-")
+        original = images.to_tensor(source.image(int(identity), emotion))
+        for change in task.changes:
+            edit = images.to_tensor(images.open_image(folder / task.id / f"{change.name}.png"))
+            values.append(preservation.psnr(edit, original).item())
+            hits.append(judge(edit).emotion.item() == judge.labels.index(change.name))
+    name = "evaluation_world:blend@0.4"
+    assert value(board, name, "psnr") == pytest.approx(np.mean(values), rel=1e-5)
+    assert value(board, name, "emo_a") == pytest.approx(np.mean(hits), rel=1e-5)
+
+
+def test_more_noise_is_worse_and_the_curve_says_so(board):
+    board, _ = board
+    names = [f"evaluation_world:blend@{s}" for s in (0.1, 0.4, 0.9)]
+    for metric in ("psnr", "ssim", "identity", "truth_psnr"):
+        weak, middle, strong = (value(board, name, metric) for name in names)
+        assert weak > middle > strong
+    curve = board["curves"]["evaluation_world:blend"]
+    assert -1 <= curve["spearman"]["value"] <= 1
+    assert 0 <= curve["smoothness"]["value"] <= 1
+
+
+def test_the_comparison_with_the_baseline_is_paired(board):
+    board, _ = board
+    assert board["methods"]["nothing"]["minus_baseline"] == {}
+    for method in ("truth", "evaluation_world:blend@0.9"):
+        found = board["methods"][method]["minus_baseline"]["emo_s"]
+        assert found["value"] == pytest.approx(value(board, method, "emo_s"), abs=1e-6)
+        assert 0 <= found["p"] <= 1
+
+
+def test_parts_add_up_to_the_whole(board):
+    board, _ = board
+    method = board["methods"]["truth"]
+    for kind in ("target", "distance"):
+        parts = [part["emo_a"] for part in method["by"][kind].values()]
+        assert sum(part["n"] for part in parts) == EDITS
+        total = sum(part["value"] * part["n"] for part in parts)
+        assert total / EDITS == pytest.approx(method["all"]["emo_a"]["value"], abs=1e-4)
+    assert np.sum(method["confusion"]) == EDITS
+
+
+def test_what_is_missing_is_said_and_does_not_fail_the_run(board):
+    board, out = board
+    assert board["not_available"]["clip_i"].startswith("not available offline")
+    shown = (out / "leaderboard.md").read_text()
+    assert "not available offline" in shown
+    assert board["identity"].startswith("Fisherfaces of 12 train people")
+
+
+def test_all_tables_hold_the_same_numbers(board):
+    board, out = board
+    with (out / "leaderboard.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        if row["part"] == "all":
+            found = board["methods"][row["method"]]["all"][row["metric"]]
+            assert row["value"] == str(found["value"])
+            assert row["n"] == str(found["n"])
+    shown = (out / "leaderboard.md").read_text()
+    assert f"{value(board, 'truth', 'emo_a'):.3f}" in shown
+    costs = json.loads((out / "costs.json").read_text())["methods"]["truth"]
+    assert costs["n"] == world.PEOPLE and costs["seconds"] > 0
+
+
+def test_a_methods_folder_of_edits_can_be_submitted_again(board, tmp_path):
+    board, out = board
+    folder = next((out / "cache" / "edits").glob("evaluation_world_blend@0.9-*"))
+    again = world.evaluate(tmp_path, "nothing", str(folder))
+    name = "evaluation_world:blend@0.9"
+    assert again["methods"][name]["all"] == board["methods"][name]["all"]
+
+
+def test_every_emotion_of_a_picture_is_one_call(tmp_path):
+    world.calls.clear()
+    world.evaluate(tmp_path, "nothing", "evaluation_world:blend", people=2)
+    assert [set(emotions) for emotions, _ in world.calls] == [{"anger", "awe", "fear"}] * 2
+    assert all(who.startswith(("woman", "man")) for _, who in world.calls)
+
+
+@pytest.mark.parametrize("protocol", ["emoedit", "piebench"])
+def test_other_protocols_have_their_own_columns(protocol, tmp_path, monkeypatch):
+    monkeypatch.setattr("emolib.metrics.protocols.EMOEDIT_SIDE", 48)
+    board = world.evaluate(tmp_path, "nothing", protocol=protocol, people=2)
+    assert value(board, "nothing", f"{protocol}_psnr") == "inf"
+    shown = (tmp_path / "leaderboard.md").read_text()
+    assert f"Known faults of protocol {protocol}" in shown
+    assert f"`{protocol}_lpips" in shown
+
+
+def test_the_held_out_judge_may_not_be_asked_in_a_loop(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="cheat' asks the heldout judge in its own loop"):
+        world.evaluate(tmp_path, "evaluation_world:cheat")
+    for role in judges.ROLES:
+        monkeypatch.setattr(world, "number", world.Guided(judges.load(role, device="cpu")))
+        if role == "heldout":  # found in its fields, though not declared
+            with pytest.raises(InputError, match="asks the heldout judge"):
+                world.evaluate(tmp_path, "evaluation_world:number")
+        else:
+            board = world.evaluate(tmp_path, "evaluation_world:number", people=2)
+            assert board["methods"]["evaluation_world:number"]["judges_used"] == ["guide"]
+
+
+def test_an_identity_network_from_outside(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        world, "number", lambda faces: torch.nn.functional.adaptive_avg_pool2d(faces, 4).flatten(1)
+    )
+    board = world.evaluate(tmp_path, "nothing", "truth", identity="evaluation_world:number")
+    assert value(board, "nothing", "identity") == pytest.approx(1.0)
+    assert board["identity"].startswith("evaluation_world:number; same person from cosine 0.")
+
+
+def test_sources_rotate_through_the_emotions(home):
+    found = tasks.load("emofaces:test")
+    assert [task.id.split("-")[1] for task in found.tasks] == ["neutral", "amusement", "awe", "contentment"]
+    assert found.edits == 8 * world.PEOPLE
+    assert len(tasks.load("emofaces:test", sources="all").tasks) == 9 * world.PEOPLE
+    neutral = tasks.load("emofaces:test", sources="neutral", people=2)
+    assert {change.faces[0].emotion for task in neutral.tasks for change in task.changes} == {"neutral"}
+    assert neutral.tasks == tasks.load("emofaces:test", sources="neutral").tasks[:2]
+
+
+BAD = {
+    "unknown method 'img2imgs'; did you mean 'img2img'": ({"methods": ["img2imgs"]}, {}),
+    "unknown protocol 'piebnch'; did you mean 'piebench'": ({}, {"protocol": "piebnch"}),
+    "unknown metric 'pnsr'; did you mean 'psnr'": ({}, {"metrics": ("pnsr",)}),
+    "unknown EmoFaces split 'tset'; did you mean 'test'": ({}, {"data": "emofaces:tset"}),
+    "unknown target emotion 'angre'; did you mean 'anger'": ({}, {"targets": ("angre",)}),
+    "unknown kind of sources 'al'": ({}, {"sources": "al"}),
+    "zero pictures to edit": ({}, {"people": 0}),
+    "no such folder": ({}, {"data": "nowhere"}),
+    "scenes-test.parquet: EmoFaces is not there": ({}, {"data": "emofaces:scenes"}),
+    "undeclared' does not say which judges it asks": ({"methods": ["evaluation_world:undeclared"]}, {}),
+    "cannot be imported": ({"methods": ["evaluation_world:nobody"]}, {}),
+    "no editor": ({"methods": ["evaluation_world:number"]}, {}),
+    "could not convert": ({"methods": ["evaluation_world:blend@much"]}, {}),
+    "two methods are called 'nothing'": ({"methods": ["nothing", "nothing"]}, {}),
+    r"returned \(3, 3, 48, 48\) where \(3, 3, 96": (
+        {"methods": ["evaluation_world:shrinks"]},
+        {},
+    ),
+    "returned NaN": ({"methods": ["evaluation_world:breaks"]}, {}),
+    "unknown baseline 'nothin'; did you mean 'nothing'": ({}, {"baseline": "nothin"}),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_one_clear_line(message, tmp_path):
+    chosen, more = BAD[message]
+    with pytest.raises(InputError, match=message) as caught:
+        world.evaluate(tmp_path / "out", *chosen.get("methods", ["nothing"]), **more)
+    assert "\n" not in str(caught.value)
+
+
+def submit(folder, **changes):
+    """A folder with every edit that is asked for (the sources), changed as told."""
+    found = tasks.load("emofaces:test", targets=("anger", "awe", "fear"))
+    edits = []
+    folder.mkdir(exist_ok=True)
+    for task in found.tasks:
+        for change in task.changes:
+            name = f"{task.id}-{change.name}.png"
+            images.save_image(task.picture(), folder / name)
+            edits.append({"source": task.id, "target": change.name, "path": name})
+    about = {"method": "theirs", "judges_used": [], "edits": edits} | changes.pop("about", {})
+    for change in changes.values():
+        change(folder, edits)
+    (folder / "manifest.json").write_text(json.dumps(about))
+    return str(folder)
+
+
+def test_a_folder_of_edits_is_scored_like_an_editor(tmp_path):
+    board = world.evaluate(tmp_path / "out", "nothing", submit(tmp_path / "theirs"))
+    assert board["methods"]["theirs"]["all"] == board["methods"]["nothing"]["all"]
+    mixed = world.evaluate(tmp_path / "mixed", submit(tmp_path / "theirs", order=_reverse))
+    assert mixed["methods"]["theirs"]["all"] == board["methods"]["theirs"]["all"]
+
+
+def _reverse(folder, edits):
+    edits.reverse()
+
+
+def _small(folder, edits):
+    image = images.open_image(folder / edits[4]["path"])
+    images.save_image(image.resize((48, 48)), folder / edits[4]["path"])
+
+
+SUBMISSIONS = {
+    "1 of 11 edits are missing, the first is": {"change": lambda folder, edits: edits.pop(3)},
+    "no such picture, though manifest.json lists it": {
+        "change": lambda folder, edits: (folder / edits[2]["path"]).unlink()
+    },
+    "has no source '99999-awe'; these edits are of other data": {
+        "change": lambda folder, edits: edits.append(edits[0] | {"source": "99999-awe"})
+    },
+    "is listed twice": {"change": lambda folder, edits: edits.append(edits[0])},
+    "leaves the folder": {"change": lambda folder, edits: edits[0].update(path="../x.png")},
+    "48 x 48 px, but its source has 96 x 96": {"change": _small},
+    "broken or truncated": {
+        "change": lambda folder, edits: (folder / edits[1]["path"]).write_bytes(
+            b"\x89PNG\r\n\x1a\n" + b"0" * 60
+        )
+    },
+    'add "judges_used": \\[\\] for none': {"about": {"judges_used": None}},
+    "asks the heldout judge": {"about": {"judges_used": ["heldout"]}},
+}
+
+
+@pytest.mark.parametrize("message", SUBMISSIONS)
+def test_bad_submissions_name_the_file(message, tmp_path):
+    folder = submit(tmp_path / "theirs", **SUBMISSIONS[message])
+    with pytest.raises(InputError, match=message) as caught:
+        world.evaluate(tmp_path / "out", folder)
+    if "heldout" not in message:
+        assert "manifest.json" in str(caught.value) or ".png" in str(caught.value)
+
+
+def test_a_folder_without_a_manifest(tmp_path):
+    with pytest.raises(InputError, match="needs a manifest.json"):
+        world.evaluate(tmp_path / "out", str(tmp_path))
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="manifest.json: not readable"):
+        world.evaluate(tmp_path / "out", str(tmp_path))
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="manifest.json: lacks 'edits'"):
+        world.evaluate(tmp_path / "out", str(tmp_path))
+
+
+def test_people_under_one_emotion_have_no_true_edit(home, tmp_path, monkeypatch):
+    shutil.copytree(home / "data" / "judges", tmp_path / "data" / "judges")
+    target = tmp_path / "data" / "emofaces"
+    target.mkdir(parents=True)
+    import pandas as pd
+
+    frame = pd.read_parquet(home / "data" / "emofaces" / "portraits-test.parquet")
+    frame[frame["emotion"] == "neutral"].to_parquet(target / "portraits-test.parquet")
+    monkeypatch.setenv("EMOLIB_HOME", str(tmp_path))
+    with pytest.raises(InputError, match="portraits-test.parquet: nobody is there under two emotions"):
+        world.evaluate(tmp_path / "out", "nothing")
+
+
+def test_any_folder_of_pictures_can_be_judged_without_truth(home, tmp_path):
+    for emotion in ("awe", "fear"):
+        (tmp_path / "mine" / emotion).mkdir(parents=True)
+        picture = emofaces.portraits("test").image(16, emotion)
+        images.save_image(picture.resize((80, 64)), tmp_path / "mine" / emotion / "a.png")
+    board = world.evaluate(tmp_path / "out", "nothing", "evaluation_world:blend", data=str(tmp_path / "mine"))
+    assert board["edits"] == 4
+    assert "truth_psnr" not in board["methods"]["nothing"]["all"]
+    assert "identity" in board["not_available"]
+    with pytest.raises(InputError, match="has no true answer for"):
+        world.evaluate(tmp_path / "out", "truth", data=str(tmp_path / "mine"))
+
+
+def test_the_command(tmp_path, capsys):
+    common = ["evaluate", "--methods", "nothing,truth", "--data", "emofaces:test", "--people", "2"]
+    common += ["--device", "cpu", "--targets", "awe,fear", "--out", str(tmp_path)]
+    assert cli.main([*common, "--list"]) == 0
+    listed = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert len(listed) == 4 and {target for _, target in listed} == {"awe", "fear"}
+    assert cli.main([*common, "--metrics", "emo_a,truth_ssim"]) == 0
+    shown = capsys.readouterr().out
+    assert shown == (tmp_path / "leaderboard.md").read_text()
+    assert "| method | emo_a ↑ | truth_ssim ↑ |" in shown
+    assert cli.main([*common, "--protocol", "piebnch"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not repo_path("data").joinpath("cache").exists()
+
+
+def test_a_key_notices_other_weights():
+    networks = [torch.nn.Linear(2, 2) for _ in range(2)]
+    a, b = (methods.weights(network) for network in networks)
+    assert a != b
+    networks[1].load_state_dict(networks[0].state_dict())
+    assert methods.weights(networks[1]) == a

@@ -1,0 +1,209 @@
+"""Killed at any moment and run again: the same bytes, nothing made twice, nothing broken believed."""
+
+import os
+import random
+import signal
+import sys
+
+import evaluation_world as world
+import numpy as np
+import pytest
+import torch
+
+from emolib import judges
+from emolib.evaluation import cache, run
+
+TABLES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md")
+METHODS = ("nothing", "truth", "evaluation_world:blend")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clone(tmp_path_factory):
+    home = world.make(tmp_path_factory.mktemp("clone"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMOLIB_HOME", str(home))
+        yield home
+
+
+def execute(out):
+    run.execute(run.prepare(world.settings(out, *METHODS)))
+    return tables(out)
+
+
+def tables(out):
+    return [(out / name).read_bytes() for name in TABLES]
+
+
+def in_a_child(out, last_event):
+    """Run in a forked process that dies by SIGKILL at that interpreter event; the events it got through.
+
+    An event is a call or a return of any function, Python's or C's: every moment that the code knows.
+    """
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)  # a forked process must not open the parent's thread pool
+        prepared, seen = run.prepare(world.settings(out, *METHODS)), 0
+
+        def profile(frame, event, argument):
+            nonlocal seen
+            seen += 1
+            if seen == last_event:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            sys.setprofile(profile)
+            run.execute(prepared)
+            sys.setprofile(None)
+            os.write(write, str(seen).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    _, status = os.waitpid(child, 0)
+    with os.fdopen(read) as pipe:
+        text = pipe.read()
+    return None if os.WIFSIGNALED(status) else int(text)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
+    events = in_a_child(tmp_path / "whole", -1)
+    expected, rng, killed = tables(tmp_path / "whole"), random.Random(0), 0
+    for k in range(6):
+        # Every run has less left to do: aim at all of it first, then at ever smaller parts.
+        killed += in_a_child(tmp_path / "killed", rng.randrange(1, events // (k + 1))) is None
+    assert killed >= 4
+    assert in_a_child(tmp_path / "killed", -1) is not None
+    assert tables(tmp_path / "killed") == expected
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    return out, execute(out)
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """Counts edits made and pictures judged."""
+    count = {"edits": 0, "judged": 0}
+    describe, call = judges.Judge.describe, world.Blend.__call__
+
+    def judged(self, pictures, **options):
+        count["judged"] += len(pictures)
+        return describe(self, pictures, **options)
+
+    def edited(self, pictures, emotion, **options):
+        count["edits"] += len(emotion)
+        return call(self, pictures, emotion, **options)
+
+    monkeypatch.setattr(judges.Judge, "describe", judged)
+    monkeypatch.setattr(world.Blend, "__call__", edited)
+    return count
+
+
+def test_a_finished_run_does_nothing_again(done, work):
+    out, expected = done
+    assert execute(out) == expected
+    assert work == {"edits": 0, "judged": 0}
+
+
+def spoil(path, how):
+    stored = bytearray(path.read_bytes())
+    if how == "truncated":
+        stored = stored[: len(stored) // 2]
+    elif how == "one bit":
+        stored[len(stored) // 2] ^= 1
+    path.write_bytes(stored)
+    if how == "gone":
+        path.unlink()
+
+
+@pytest.mark.parametrize("how", ["truncated", "one bit", "gone"])
+def test_a_broken_entry_is_measured_again_not_believed(done, work, how):
+    out, expected = done
+    entry = sorted((out / "cache" / "measured" / "evaluation_world_blend").iterdir())[1]
+    spoil(entry, how)
+    assert execute(out) == expected
+    # Three edits, three with their colours put back, and three for the guide.
+    assert work == {"edits": 0, "judged": 9}
+
+
+@pytest.mark.parametrize("how", ["truncated", "one bit", "gone"])
+def test_a_broken_picture_is_edited_again(done, work, how):
+    out, expected = done
+    folder = next((out / "cache" / "edits").glob("evaluation_world_blend-*"))
+    spoil(sorted(folder.glob("*/anger.png"))[0], how)
+    assert execute(out) == expected
+    assert work == {"edits": 3, "judged": 0}  # the same pictures come out, so their numbers still hold
+
+
+def test_a_record_that_vouches_for_other_pictures_is_not_believed(done, work):
+    out, expected = done
+    folder = next((out / "cache" / "edits").glob("evaluation_world_blend-*"))
+    spoil(sorted(folder.glob("*/record.json"))[0], "truncated")
+    assert execute(out) == expected
+    assert work["edits"] == 3
+
+
+def test_edits_replaced_by_others_are_measured_as_they_are(done, tmp_path):
+    out, expected = done
+    folder = next((out / "cache" / "edits").glob("evaluation_world_blend-*"))
+    board = world.evaluate(tmp_path, str(folder))
+    first, second = sorted(folder.glob("*/anger.png"))[:2]
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    other = world.evaluate(tmp_path, str(folder))
+    first.write_bytes(kept)
+    name = "evaluation_world:blend"
+    assert other["methods"][name]["all"]["psnr"] != board["methods"][name]["all"]["psnr"]
+    assert world.evaluate(tmp_path, str(folder)) == board
+
+
+def test_more_people_and_methods_use_what_is_there(done, work, tmp_path):
+    world.evaluate(tmp_path, "nothing", people=2)
+    assert work["edits"] == 0
+    first = work["judged"]
+    world.evaluate(tmp_path, "nothing", "evaluation_world:blend", people=2)
+    assert work == {"edits": 6, "judged": first + 2 * 9}
+    world.evaluate(tmp_path, "nothing", "evaluation_world:blend", people=3)
+    assert work["edits"] == 6 + 2  # the third person's picture shows awe already
+
+
+def test_another_seed_makes_other_edits(work, tmp_path):
+    first = world.evaluate(tmp_path, "evaluation_world:blend", people=2)
+    second = world.evaluate(tmp_path, "evaluation_world:blend", people=2, seed=1)
+    assert work["edits"] == 12
+    values = [board["methods"]["evaluation_world:blend"]["all"]["psnr"]["value"] for board in (first, second)]
+    assert values[0] != values[1]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_processes_give_the_same_bytes(done, count, tmp_path, monkeypatch):
+    _, expected = done
+
+    class State:
+        num_processes, process_index = count, 0
+        is_main_process = property(lambda self: self.process_index == 0)
+
+        def wait_for_everyone(self):
+            """The others, one after the other, do their part of the tasks while the first one waits."""
+            if self.process_index == 0:
+                for State.process_index in range(1, count):
+                    assert run.execute(run.prepare(world.settings(tmp_path, *METHODS))) is None
+                State.process_index = 0
+
+    monkeypatch.setattr("accelerate.PartialState", State)
+    assert execute(tmp_path) == expected
+
+
+def test_an_entry_is_whole_or_nothing(tmp_path):
+    path = tmp_path / "deep" / "one.entry"
+    cache.write(path, {"a": np.arange(3.0), "b": np.array(["x"])})
+    found = cache.read(path)
+    assert found["a"].tolist() == [0, 1, 2] and found["b"].tolist() == ["x"]
+    stored = path.read_bytes()
+    for cut in range(0, len(stored), 37):
+        path.write_bytes(stored[:cut])
+        assert cache.read(path) is None
+    assert cache.read(tmp_path / "none.entry") is None

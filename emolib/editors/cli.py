@@ -24,6 +24,7 @@ METHODS = {
     "edit-friendly": "emolib.editors.inversion:EditFriendlyInversion",
     "direct": "emolib.editors.inversion:DirectInversion",
     "exact": "emolib.editors.inversion:ExactInversion",
+    "prompt-to-prompt": "emolib.editors.prompt_to_prompt:PromptToPrompt",
 }
 
 EPILOG = """people:

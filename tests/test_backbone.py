@@ -109,13 +109,47 @@ def test_guidance_is_the_published_combination_in_one_call(kind):
     hook = model.unet.register_forward_pre_hook(lambda module, args: batches.append(len(args[0])))
     guided = model.predict(z, 401, cond, null, 5.0)
     model.predict(z, 401, cond, null, 1.0)
+    empty = model.predict(z, 401, cond, null, 0.0)
     hook.remove()
-    assert batches == [4, 2]  # one doubled call; guidance 1 costs no second half
+    assert batches == [4, 2, 2]  # one doubled call; guidance 1 and 0 cost no second half
+    assert torch.equal(empty.eps, plain.eps)
     expected = plain.eps + 5.0 * (conditioned.eps - plain.eps)
     torch.testing.assert_close(guided.eps, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(plain.eps, conditioned.eps)
     with pytest.raises(ValueError, match="needs uncond"):
         model.predict(z, 401, cond, None, 5.0)
+
+
+def test_guidance_only_within_an_interval_and_calls_only_what_it_needs():
+    model = tiny("sd")
+    cond = model.embed(PROMPTS)
+    z = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    partly, always, never = (
+        model.guided(cond, scale, interval=interval)
+        for scale, interval in ((5.0, (100, 400)), (5.0, backbone.ALWAYS), (1.0, backbone.ALWAYS))
+    )
+    batches = []
+    hook = model.unet.register_forward_pre_hook(lambda module, args: batches.append(len(args[0])))
+    at = {t: partly(z, t) for t in (99, 100, 400, 401)}
+    hook.remove()
+    assert batches == [2, 4, 4, 2]
+    for t, prediction in at.items():
+        assert torch.equal(prediction.eps, (always if 100 <= t <= 400 else never)(z, t).eps)
+    mixed = partly(z, torch.tensor([400, 401]))
+    torch.testing.assert_close(mixed.eps[0], at[400].eps[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mixed.eps[1], at[401].eps[1], rtol=1e-4, atol=1e-5)
+
+
+@both
+def test_embeddings_are_repeated_whole_for_several_times_of_the_same_pictures(kind):
+    text = tiny(kind).embed(PROMPTS)
+    six, parts = text.expand(6), [text.hidden] * 3
+    assert torch.equal(six.hidden, torch.cat(parts))
+    assert len(six) == 6
+    if kind == "sdxl":
+        assert torch.equal(six.pooled, torch.cat([text.pooled] * 3))
+    with pytest.raises(RuntimeError):
+        text.expand(3)
 
 
 @both

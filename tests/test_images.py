@@ -136,6 +136,18 @@ def test_png_is_lossless_and_plain_files_have_no_provenance(tmp_path):
     assert images.read_provenance(tmp_path / "a.png") is None
 
 
+def test_rotation_by_right_angles_is_exact_and_turns_the_stated_way():
+    square = torch.rand((1, 3, 7, 7), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert images.rotate(square, 0.0) is square
+    quarter = images.rotate(square, np.pi / 2)
+    torch.testing.assert_close(quarter, square.rot90(1, (2, 3)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(images.rotate(quarter, -np.pi / 2), square, rtol=0, atol=1e-5)
+    corner = images.rotate(torch.ones(1, 3, 16, 16), np.pi / 4, corners="zeros")[0, 0]
+    assert corner[0, 0] == 0
+    assert corner[5:11, 5:11].min() > 0.99
+    assert images.rotate(torch.ones(1, 3, 8, 8), np.pi / 4).min() > 0.99
+
+
 def test_source_metadata_does_not_leak(tmp_path):
     exif = Image.Exif()
     exif[0x010F] = "SecretCamera"

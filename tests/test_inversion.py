@@ -77,7 +77,7 @@ def test_null_text_comes_back_where_guided_ddim_does_not():
     left = walk_error(model(5.0), walk, z0)
     assert left < 0.1 < 3 < lost
     # Guidance away from the prompt's own mean is none: that is what there is to learn.
-    assert all(abs(uncond.hidden.mean() - 0.7) < 0.05 for uncond in walk.uncond[2:12])
+    assert all(abs(uncond.hidden.mean() - 0.7) < 0.2 for uncond in walk.uncond[2:12])
     rest = denoise(model(5.0), walk.skip(7))
     torch.testing.assert_close(rest, walk.latents[-1], rtol=0, atol=1e-10)
 

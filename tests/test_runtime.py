@@ -158,3 +158,7 @@ def test_bf16_is_not_counted_on_where_nothing_tells(monkeypatch):
 
     monkeypatch.setattr(Path, "read_text", missing)
     assert not runtime.fast_bf16("cpu")
+
+
+def test_free_memory_is_a_plausible_number_of_bytes():
+    assert 2**28 < runtime.free_memory("cpu") < 2**50

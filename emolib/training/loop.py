@@ -179,10 +179,14 @@ def _evaluate(run: Run, objective: Objective, fixed: Batch) -> None:
 
 
 def _progress(run: Run, speed: float) -> str:
-    parts = [f"step {run.step}/{run.settings.steps}"]
-    for name in run.parameters:
-        (_, first), (step, best) = run.curve.of(name)[0], run.curve.best(name)
-        parts.append(f"{name} {100 * (best / first - 1):+.1f} % at {step}")
+    """ "step 120/400  evaluation -1.2 %  2 of 8 still learn  3.1 steps/s, at most 90 s left"."""
+    found = [(run.curve.of(name)[0][1], *run.curve.best(name)) for name in run.parameters]
+    change = sum(best / first - 1 for first, _, best in found) / len(found)
+    parts = [f"step {run.step}/{run.settings.steps}", f"evaluation {100 * change:+.2f} %"]
+    if len(found) == 1:
+        parts[-1] += f" (best at {found[0][1]})"
+    else:
+        parts.append(f"{len(run.active)} of {len(found)} still learn")
     if not run.finished:
         left = (run.settings.steps - run.step) / speed
         parts.append(f"{speed:.1f} steps/s, at most {left:.0f} s left")

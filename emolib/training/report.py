@@ -26,7 +26,7 @@ Probe = Callable[[Tensor, str], Tensor]
 """Pictures, and what the prompt said of the person -> (B,) bool: is it so?"""
 
 SAME = 0.1  # of the difference between the word and no word: less, and the token is still the word
-LONG = 2.0  # times the vocabulary's median length
+LONG = 1.5  # times the length it started with: longer vectors drown the rest of the prompt
 OBEYED = 0.75  # of what the word leaves of the rest of the prompt
 SIDES = ("token", "word", "nothing")
 
@@ -37,7 +37,7 @@ class Report:
 
     cosine, moved   between the token's vectors and where they started (means over vectors): the cosine, and
                     the distance in lengths of the start
-    norm_ratio      mean length of the vectors in medians of the vocabulary
+    norm_ratio      mean length of the vectors, in lengths of where they started
     difference      mean |token - word| of the pictures, in units of mean |nothing - word|
     recognised      for token, word, nothing: how many of `n` pictures the judge recognises; empty: no judge
     obeyed          for token, word: how many show what the rest of the prompt asks for; empty: no probe
@@ -83,7 +83,7 @@ class Report:
             f"pictures differ from the word's by {self.difference:.2f} of what the word itself changes"
             f" (n={n})"
         )
-        found.append(f"length of its vectors: {self.norm_ratio:.2f} times the vocabulary's median")
+        found.append(f"length of its vectors: {self.norm_ratio:.2f} times that of {self.word!r}")
         if self.recognised:
             counts = ", ".join(f"{side} {self.recognised[side]}" for side in SIDES)
             found.append(f"emotion recognised, of {n} pictures each: {counts}")
@@ -143,7 +143,7 @@ def check(
         n,
         cosine=float(torch.cosine_similarity(now, then, dim=1).mean()),
         moved=float(((now - then).norm(dim=1) / then.norm(dim=1)).mean()),
-        norm_ratio=float(now.norm(dim=1).mean() / initial.lengths(backbone)[0][1].cpu()),
+        norm_ratio=float(now.norm(dim=1).mean() / then.norm(dim=1).mean()),
         difference=float(apart[0] / apart[2].clamp(min=1e-12)),
         recognised=seen,
         obeyed=kept,

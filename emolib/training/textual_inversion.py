@@ -80,8 +80,8 @@ def learn(
     """Learn all concepts in one run; each token is returned as it was at its best evaluation.
 
     templates  prompts with {article}, {word} and {description}
-    keep_norm  hold every vector's length between the vocabulary's 5 % and 95 % quantiles: longer ones drown
-               the rest of the prompt
+    keep_norm  hold every vector's length between the vocabulary's 5 % and 95 % quantiles, or where it
+               started: longer ones drown the rest of the prompt
     flip       show mirror images too
     work, tell see `loop.fit`
 
@@ -146,11 +146,20 @@ def _check_prompts(backbone: Backbone, examples: dict[str, Examples], rows: dict
 
 
 def _keeper(backbone: Backbone, rows: dict[str, list[nn.Parameter]]) -> Callable[[str], None]:
-    """The function that brings a token's vectors back to the vocabulary's lengths, in place."""
-    bounds: list[tuple[Tensor, Tensor]] = [(low, high) for low, _, high in initial.lengths(backbone)]
+    """The function that brings a token's vectors back to the vocabulary's lengths, in place.
+
+    Words that a model has met often may be longer than nearly all others: what a token starts with is
+    allowed."""
+    bounds: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for name, parameters in rows.items():
+        pairs = zip(parameters, initial.lengths(backbone), strict=True)
+        starts = [(parameter.detach().norm(dim=1, keepdim=True), usual) for parameter, usual in pairs]
+        bounds[name] = [
+            (torch.minimum(start, usual[0]), torch.maximum(start, usual[2])) for start, usual in starts
+        ]
 
     def keep(name: str) -> None:
-        for parameter, (low, high) in zip(rows[name], bounds, strict=True):
+        for parameter, (low, high) in zip(rows[name], bounds[name], strict=True):
             norm = parameter.norm(dim=1, keepdim=True)
             parameter.mul_(torch.minimum(torch.maximum(norm, low), high) / norm.clamp(min=1e-12))
 

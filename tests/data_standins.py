@@ -71,20 +71,27 @@ def write_portraits(folder: Path, split: str, identities: range) -> Path:
     return path
 
 
+def png(values: np.ndarray) -> dict:
+    """(H, W) uint8 as a parquet picture."""
+    out = io.BytesIO()
+    Image.fromarray(values).save(out, "PNG")
+    return {"bytes": out.getvalue(), "path": "mask.png"}
+
+
 def write_scenes(folder: Path, count: int = 2) -> Path:
-    """Stand-in `scenes-test.parquet`: two people side by side; a version's colour is its position."""
+    """Stand-in `scenes-test.parquet`: two people side by side. A version's picture is of one colour that
+    tells its position; of that, its `changed` says, only the changed people's boxes count."""
     rows = []
     for scene in range(count):
         mask = np.zeros((256, 384), np.uint8)
         mask[60:200, 40:140], mask[60:200, 220:320] = 1, 2
-        out = io.BytesIO()
-        Image.fromarray(mask).save(out, "PNG")
         people = [
             {"identity": 100 + k, "emotion": "neutral", "target": target, "gender": "man",
              "hair_color": "black", "box": [40 + 180 * k, 60, 140 + 180 * k, 200]}
             for k, target in enumerate(("anger", "awe"))
         ]  # fmt: skip
-        for number, version in enumerate(("source", "all", "person0", "person1")):
+        who = {"source": (), "all": (1, 2), "person0": (1,), "person1": (2,)}
+        for number, (version, changed) in enumerate(who.items()):
             picture = encode((scene, 50 * number, 9), (384, 256))
             rows.append(
                 {
@@ -93,7 +100,8 @@ def write_scenes(folder: Path, count: int = 2) -> Path:
                     "version": version,
                     "n_people": 2,
                     "people": people,
-                    "mask": {"bytes": out.getvalue(), "path": f"{scene}.png"},
+                    "mask": png(mask),
+                    "changed": png(np.where(np.isin(mask, changed), np.uint8(255), np.uint8(0))),
                     "caption": "two people",
                 }
             )

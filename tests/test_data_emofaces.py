@@ -3,12 +3,14 @@
 import pickle
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from emolib.data import emofaces
 from emolib.emotions.sets import EMOFACES, EMOFACES_ALL
 from emolib.runtime import InputError
-from tests.data_standins import colour_of, write_portraits, write_scenes
+from tests.data_standins import colour_of, encode, png, write_portraits, write_scenes
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +85,56 @@ def test_scenes_give_people_masks_and_counterfactuals(folder):
     assert left.shape == (256, 384) and left.dtype == bool and not (left & right).any()
     x0, y0, x1, y1 = scene.people[1].box
     assert right[y0:y1, x0:x1].all() and right.sum() == (x1 - x0) * (y1 - y0)
-    assert np.unique([s.truth(1, k).image.getpixel((0, 0))[1] for k in (None, 0, 1)]).tolist() == [
-        50,
-        100,
-        150,
-    ]
+
+
+def test_counterfactuals_take_only_what_changed_from_their_own_picture(folder):
+    s = emofaces.scenes(folder)
+    left, right = (p.mask for p in s.get(1).people)
+    assert not s.get(1).changed.any() and s.get(1).image.getpixel((50, 70)) == (1, 0, 9)
+    for person, green, changed in ((None, 50, left | right), (0, 100, left), (1, 150, right)):
+        found = s.truth(1, person)
+        assert np.array_equal(found.changed, changed) and found.changed.dtype == bool
+        expected = np.where(changed[..., None], (1, green, 9), (1, 0, 9))
+        assert np.array_equal(np.asarray(found.image), expected)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "problem"),
+    [
+        (
+            "changed",
+            png(np.zeros((10, 20), np.uint8)),
+            r"\[3\]: changed is \(10, 20\), its picture \(256, 384\)",
+        ),
+        ("changed", {"bytes": b"PNG?", "path": ""}, r"\[3\]: changed is not a readable PNG; render"),
+        ("changed", {"bytes": None, "path": ""}, r"\[3\]: changed is not a readable PNG; render"),
+        ("mask", png(np.zeros((384, 256), np.uint8)), r"\[3\]: mask is \(384, 256\), its picture"),
+        (
+            "image",
+            {"bytes": encode((0, 0, 0), (40, 30)), "path": ""},
+            r"\[3\]: mask is \(256, 384\), its pic",
+        ),
+        ("image", {"bytes": b"RIFF", "path": ""}, r"\[3\]: the picture: not a picture in a format"),
+    ],
+)
+def test_a_broken_scene_file_is_one_line(tmp_path, column, value, problem):
+    rows = pq.read_table(write_scenes(tmp_path, 1)).to_pylist()
+    rows[3][column] = value
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "scenes-test.parquet")
+    with pytest.raises(InputError, match=problem) as caught:
+        emofaces.scenes(tmp_path).truth(0, 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_source_that_is_missing_or_of_another_size_is_named(tmp_path):
+    rows = pq.read_table(write_scenes(tmp_path, 1)).to_pylist()
+    rows[0]["image"] = {"bytes": encode((0, 0, 0), (40, 30)), "path": ""}
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "scenes-test.parquet")
+    with pytest.raises(InputError, match=r"is \(384, 256\), its source \(40, 30\) px"):
+        emofaces.scenes(tmp_path).truth(0)
+    pq.write_table(pa.Table.from_pylist(rows[1:]), tmp_path / "scenes-test.parquet")
+    with pytest.raises(InputError, match="unknown version of scene 0 'source'"):
+        emofaces.scenes(tmp_path).truth(0)
 
 
 def test_scene_that_does_not_exist(folder):

@@ -24,6 +24,7 @@ from emolib.emotions.words import article
 from emolib.runtime import InputError, one_of, repo_path
 
 SPLITS = ("train", "val", "test", "concepts")
+_SCENE_COLUMNS = ("scene", "version", "people", "mask", "changed")
 _MEND = "render it with the recipe in data/build, or fetch the repository's data/ folder"
 
 
@@ -46,13 +47,17 @@ class Person:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture of a scene: PIL RGB `image`, its `people` in the order of their mask values, and the
-    caption."""
+    """One picture of a scene: PIL RGB `image`, its `people` in the order of their mask values, the caption.
+
+    `changed` (H, W) bool: where this version differs from the source, nowhere in the source itself. All
+    other pixels of `image` are the source's, bit for bit.
+    """
 
     scene: int
     version: str
     image: object
     people: tuple[Person, ...]
+    changed: np.ndarray
     caption: str
 
 
@@ -140,17 +145,29 @@ class Scenes:
         return tuple(self.frame.loc[self.frame["scene"] == scene, "version"])
 
     def get(self, scene: int, version: str = "source") -> Scene:
-        """This version of this scene, picture and masks decoded now."""
+        """This version of this scene, picture and masks decoded now.
+
+        The files are WebP, which alters every pixel a little: pixels outside `changed` are taken from the
+        decoded source, so that a counterfactual differs from it only where somebody changed.
+        """
+        index = self._row(scene, version)
+        row, image = self.frame.iloc[index], _open(self.path, index)
+        shape = (image.height, image.width)
+        owners = _mask(row["mask"], shape, f"{self.path}[{index}]: mask")
+        changed = _mask(row["changed"], shape, f"{self.path}[{index}]: changed") != 0
+        if version != "source":
+            image = _composed(image, _open(self.path, self._row(scene, "source")), changed)
+        people = tuple(_person(person, owners == k + 1) for k, person in enumerate(row["people"]))
+        return Scene(int(scene), version, image, people, changed, row["caption"])
+
+    def _row(self, scene: int, version: str) -> int:
+        """Position in `frame`; InputError if there is no such scene or version."""
         found = np.flatnonzero((self.frame["scene"] == scene) & (self.frame["version"] == version))
         if not len(found):
             if scene not in self.ids:
                 raise InputError(f"{self.path}: has no scene {scene}")
             one_of(version, self.versions(scene), f"version of scene {scene}")
-        index = int(found[0])
-        row = self.frame.iloc[index]
-        mask = _mask(row["mask"])
-        people = tuple(_person(person, mask == k + 1) for k, person in enumerate(row["people"]))
-        return Scene(int(scene), version, _open(self.path, index), people, row["caption"])
+        return int(found[0])
 
     def truth(self, scene: int, person: int | None = None) -> Scene:
         """What editing person `person` (all, if None) into their targets should look like."""
@@ -205,7 +222,7 @@ def portraits(split: str = "test", folder: str | Path | None = None) -> Portrait
 
 def scenes(folder: str | Path | None = None) -> Scenes:
     """Open the scenes of several people (default folder: the repository's data/emofaces)."""
-    return Scenes(*_read(folder, "scenes-test.parquet", ("scene", "version", "people", "mask")))
+    return Scenes(*_read(folder, "scenes-test.parquet", _SCENE_COLUMNS))
 
 
 def _read(folder: str | Path | None, name: str, needed: tuple[str, ...]) -> tuple[Path, pd.DataFrame]:
@@ -233,11 +250,26 @@ def _open(path: Path, index: int):
         raise InputError(f"{path}[{index}]: {error}") from None
 
 
-def _mask(value: dict) -> np.ndarray:
-    """(H, W) uint8 of a mask column's value; 0 is background, k + 1 person k."""
+def _mask(value: dict, shape: tuple[int, int], where: str) -> np.ndarray:
+    """`shape` (H, W) uint8 of a mask column's value. InputError, naming `where`, for another or none."""
     from PIL import Image
 
-    return np.asarray(Image.open(io.BytesIO(value["bytes"])).convert("L"))
+    try:
+        mask = np.asarray(Image.open(io.BytesIO(value["bytes"]), formats=("PNG",)).convert("L"))
+    except Exception:  # a missing value, or bytes a decoder raises nearly anything for
+        raise InputError(f"{where} is not a readable PNG; {_MEND}") from None
+    if mask.shape != shape:
+        raise InputError(f"{where} is {mask.shape}, its picture {shape} (height, width); {_MEND}")
+    return mask
+
+
+def _composed(image, source, changed: np.ndarray):
+    """PIL `image` where `changed`, `source` elsewhere. InputError if the two are of different sizes."""
+    from PIL import Image
+
+    if image.size != source.size:
+        raise InputError(f"a picture of a scene is {image.size}, its source {source.size} px; {_MEND}")
+    return Image.composite(image, source, Image.fromarray(changed))
 
 
 def _person(value: dict, mask: np.ndarray) -> Person:

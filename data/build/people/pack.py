@@ -11,12 +11,14 @@ import argparse
 import io
 import json
 import sys
+import zipfile
 from collections import Counter
 from pathlib import Path
 
 import datasets
 import numpy as np
 from PIL import Image
+from scipy.ndimage import binary_closing
 from train.captions import ATTRIBUTES, describe
 
 from emolib.emotions import facs, spaces, words
@@ -69,6 +71,7 @@ SCENE_FEATURES = datasets.Features(
         "n_people": datasets.Value("int32"),
         "people": [PERSON],
         "mask": datasets.Image(),
+        "changed": datasets.Image(),
         "caption": datasets.Value("string"),
     }
 )
@@ -95,16 +98,25 @@ def encode_mask(owners: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def encode_scene(picture: np.ndarray) -> bytes:
-    """(H, W, 3) uint8 -> JPEG bytes.
+def changes(pictures: np.ndarray, owners: np.ndarray, versions: list[str]) -> dict[str, np.ndarray]:
+    """Where each version differs from the source: version -> (H, W) bool.
 
-    JPEG codes each 16x16 block by itself, so blocks that a counterfactual leaves alone decode to the source's
-    pixels bit for bit, but for one pixel beside a changed block, where decoders smooth the colour. WebP would
-    change pixels everywhere.
+    `pictures` (V, H, W, 3) uint8, the source first; `owners` (H, W) says who is seen in each pixel (person k
+    is k + 1, nobody is 0). Holes where a new face happens to have the old one's colour are closed, but never
+    over somebody else; "all" is the union of the persons. InputError if a version then differs elsewhere.
     """
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=80, subsampling=2, optimize=True, progressive=True)
-    return buffer.getvalue()
+    differs = dict(zip(versions, (pictures != pictures[0]).any(axis=-1), strict=True))
+    found = {"source": np.zeros(owners.shape, dtype=bool)}
+    for version in versions:
+        if version.startswith("person"):
+            mine = np.isin(owners, (0, int(version.removeprefix("person")) + 1))
+            closed = binary_closing(np.pad(differs[version], 2), iterations=2)[2:-2, 2:-2]
+            found[version] = differs[version] | (closed & mine)
+    found["all"] = np.any(list(found.values()), axis=0)
+    for version in versions:
+        if (differs[version] & ~found[version]).any():
+            raise InputError(f"version {version!r} changes pixels that no person's version changes")
+    return found
 
 
 def _felt(person: dict, k: int, version: str) -> str:
@@ -118,23 +130,29 @@ def _mention(person: dict, emotion: str) -> str:
     return f"{words.article(word)} {word} {person['gender']}"
 
 
-def scene_rows(file: Path) -> list[dict]:
-    """The table rows of one scene."""
-    with np.load(file) as kept:
-        pictures, owners, meta = kept["pictures"], kept["mask"], json.loads(str(kept["meta"]))
+def scene_rows(file: Path, quality: int) -> list[dict]:
+    """The table rows of one scene. InputError if the file is broken or its pictures contradict each other."""
+    try:
+        with np.load(file) as kept:
+            pictures, owners, meta = kept["pictures"], kept["mask"], json.loads(str(kept["meta"]))
+        changed = changes(pictures, owners, meta["versions"])
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{file}: not a rendered scene ({error}); delete it and render it again") from None
     people, mask = meta["people"], encode_mask(owners)
     rows = []
     for version, picture in zip(meta["versions"], pictures, strict=True):
         who = [_mention(p, _felt(p, k, version)) for k, p in enumerate(people)]
         name = f"scene-{meta['scene']:04d}-{version}"
+        outline = encode_mask(np.where(changed[version], np.uint8(255), np.uint8(0)))
         rows.append(
             {
-                "image": {"bytes": encode_scene(picture), "path": f"{name}.jpg"},
+                "image": {"bytes": encode(picture, quality), "path": f"{name}.webp"},
                 "scene": meta["scene"],
                 "version": version,
                 "n_people": len(people),
                 "people": people,
                 "mask": {"bytes": mask, "path": f"{name}-mask.png"},
+                "changed": {"bytes": outline, "path": f"{name}-changed.png"},
                 "caption": "photo of " + ", ".join(who[:-1]) + " and " + who[-1] + " at a table",
             }
         )
@@ -194,6 +212,7 @@ def main() -> int:
     parser.add_argument("--scenes", type=Path, default=Path("data/build/work/scenes"))
     parser.add_argument("--out", type=Path, default=Path("data/emofaces"))
     parser.add_argument("--quality", type=int, default=84, help="WebP quality of the portraits")
+    parser.add_argument("--scene-quality", type=int, default=80, help="WebP quality of the scenes")
     args = parser.parse_args()
     portraits, scenes = (sorted(folder.glob("[0-9]*.npz")) for folder in (args.portraits, args.scenes))
     if not portraits and not scenes:
@@ -208,11 +227,17 @@ def main() -> int:
             write(rows, FEATURES, args.out / f"portraits-{split}.parquet")
             people, counts = {row["identity"] for row in rows}, Counter(row["emotion"] for row in rows)
             print(f"  {len(people)} identities; {dict(counts)}")
-    rows = [row for file in progress(scenes, "packing scenes", total=len(scenes)) for row in scene_rows(file)]
+    rows = []
+    for file in progress(scenes, "packing scenes", total=len(scenes)):
+        rows += scene_rows(file, args.scene_quality)
     if rows:
         write(rows, SCENE_FEATURES, args.out / "scenes-test.parquet")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"pack: {error}", file=sys.stderr)
+        sys.exit(2)

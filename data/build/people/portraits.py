@@ -10,11 +10,12 @@ import argparse
 import json
 import os
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+
+from people.pool import render_all
 
 NINE = ("neutral", "amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness")
 NEW = ("surprise", "contempt")
@@ -89,17 +90,8 @@ def main() -> int:
     wanted = plan(args.identities, args.concepts)
     todo = [seed for seed in wanted if not (args.out / f"{seed:06d}.npz").exists()]
     print(f"{len(wanted)} identities, {len(wanted) - len(todo)} done before", flush=True)
-    start, failed = time.time(), 0
-    with ProcessPoolExecutor(args.workers, initializer=start_worker) as pool:
-        jobs = {pool.submit(render_identity, seed, args.out, args.size, args.samples): seed for seed in todo}
-        for done, job in enumerate(as_completed(jobs), 1):
-            if job.exception() is not None:
-                failed += 1
-                print(f"identity {jobs[job]}: {job.exception()!r}", flush=True)
-            if done % 10 == 0 or done == len(todo):
-                rate = (time.time() - start) / done
-                left = rate * (len(todo) - done) / 60
-                print(f"{done}/{len(todo)}  {rate:.2f} s an identity, {left:.0f} min left", flush=True)
+    render = partial(render_identity, folder=args.out, size=args.size, samples=args.samples)
+    failed = render_all(render, todo, noun="identity", workers=args.workers, start_worker=start_worker)
     return 1 if failed else 0
 
 

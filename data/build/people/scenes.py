@@ -12,12 +12,12 @@ import argparse
 import json
 import os
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from people.pool import render_all
 from people.portraits import NINE, face_box, start_worker
 
 FIRST_PERSON = 200_000  # identities in scenes appear nowhere else
@@ -108,17 +108,8 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     todo = [i for i in range(args.scenes) if not (args.out / f"{i:04d}.npz").exists()]
     print(f"{args.scenes} scenes, {args.scenes - len(todo)} done before", flush=True)
-    start, failed = time.time(), 0
-    with ProcessPoolExecutor(args.workers, initializer=start_worker) as pool:
-        jobs = {pool.submit(render_scene, number, args.out, args.samples): number for number in todo}
-        for done, job in enumerate(as_completed(jobs), 1):
-            if job.exception() is not None:
-                failed += 1
-                print(f"scene {jobs[job]}: {job.exception()!r}", flush=True)
-            if done % 5 == 0 or done == len(todo):
-                rate = (time.time() - start) / done
-                left = rate * (len(todo) - done) / 60
-                print(f"{done}/{len(todo)}  {rate:.1f} s a scene, {left:.0f} min left", flush=True)
+    render = partial(render_scene, folder=args.out, samples=args.samples)
+    failed = render_all(render, todo, noun="scene", workers=args.workers, start_worker=start_worker, every=5)
     return 1 if failed else 0
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,6 +48,7 @@ class Method:
     judges_used  judges that its loop asks; the headline judge must not be among them
     key          stands for everything its edits depend on but the data and the seed
     edit         makes them, or None for a `submission` whose pictures are there
+    back         edits them back to what the source felt, None where that cannot be asked
     networks     whose evaluations are counted
     """
 
@@ -55,6 +58,7 @@ class Method:
     key: str
     edit: Edit | None
     submitted: submission.Submission | None = None
+    back: Edit | None = None
     networks: tuple[torch.nn.Module, ...] = ()
 
 
@@ -69,10 +73,9 @@ def _truth(task: Task, source: Tensor, generator: torch.Generator) -> Tensor:
     return pictures.to_tensor([change.truth() for change in task.changes])
 
 
-def _img2img(options: Options) -> editors.Editor:
-    from emolib import editors
-
-    return editors.Img2Img(_model(options))
+def _with_model(path: str) -> Callable[[Options], editors.Editor]:
+    """Makes the editor at "module:attribute", imported when asked for, with the options' backbone."""
+    return lambda options: resolve_name(path)(_model(options))
 
 
 _models: dict[Options, Backbone] = {}
@@ -90,7 +93,7 @@ def _model(options: Options) -> Backbone:
 BOUNDS: dict[str, Edit] = {"nothing": _nothing, "truth": _truth}
 """What is no editor: the unedited source, and the true answer."""
 
-EDITORS: dict[str, Callable[[Options], editors.Editor]] = {"img2img": _img2img}
+EDITORS: dict[str, Callable[[Options], editors.Editor]] = {"img2img": _with_model("emolib.editors:Img2Img")}
 """Name -> maker of an editor. None of these asks a judge."""
 
 
@@ -137,7 +140,8 @@ def _method(
     caption = repr(editor) if dataclasses.is_dataclass(editor) else name
     key = cache.key(caption, source, [weights(part) for part in parts], tasks.whole)
     edit = _edit_pictures(editor) if tasks.whole else _edit_people(editor)
-    return Method(name, caption, tuple(sorted(used)), key, edit, networks=tuple(networks))
+    back = _edit_back(editor) if tasks.whole else None
+    return Method(name, caption, tuple(sorted(used)), key, edit, back=back, networks=tuple(networks))
 
 
 def _at(editor: Any, name: str, strength: str) -> Any:
@@ -150,11 +154,31 @@ def _at(editor: Any, name: str, strength: str) -> Any:
 
 
 def _edit_pictures(editor: editors.Editor) -> Edit:
+    """All changes of a portrait in one call: they share what the method does to the source."""
+
     def edit(task: Task, source: Tensor, generator: torch.Generator) -> Tensor:
         targets = [change.target for change in task.changes]
-        return editor(source, targets, generator=generator, description=task.description)
+        felt = _felt(editor, task.changes[0].faces[0].emotion)
+        return editor(source, targets, generator=generator, description=task.description, **felt)
 
     return edit
+
+
+def _edit_back(editor: editors.Editor) -> Edit:
+    """The way back: edits (T, 3, H, W) in place of the source, each asked for what the source felt."""
+
+    def edit(task: Task, edits: Tensor, generator: torch.Generator) -> Tensor:
+        source = [change.faces[0].emotion for change in task.changes]
+        felt = _felt(editor, [change.target for change in task.changes])
+        return editor(edits, source, generator=generator, description=task.description, **felt)
+
+    return edit
+
+
+def _felt(editor: editors.Editor, emotion: str | Sequence[str] | None) -> dict[str, Any]:
+    """What the pictures show as they are, for editors whose contract asks for it."""
+    known = "source_emotion" in inspect.signature(editor).parameters
+    return {"source_emotion": emotion} if known else {}
 
 
 def _edit_people(editor: editors.Editor) -> Edit:

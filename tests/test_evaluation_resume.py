@@ -34,10 +34,17 @@ def tables(out):
     return [(out / name).read_bytes() for name in TABLES]
 
 
-def in_a_child(out, last_event):
-    """Run in a forked process that dies by SIGKILL at that interpreter event; the events it got through.
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    return out, execute(out)
 
-    An event is a call or a return of any function, Python's or C's: every moment that the code knows.
+
+def in_a_child(out, last_event):
+    """Run in a forked process that dies by SIGKILL at that audit event; how many events it got through.
+
+    The interpreter raises one before every open, rename, removal, folder and import, so that the moments
+    between two events are all alike to whoever looks at the disk.
     """
     read, write = os.pipe()
     child = os.fork()
@@ -45,16 +52,15 @@ def in_a_child(out, last_event):
         torch.set_num_threads(1)  # a forked process must not open the parent's thread pool
         prepared, seen = run.prepare(world.settings(out, *METHODS)), 0
 
-        def profile(frame, event, argument):
+        def count(event, arguments):
             nonlocal seen
             seen += 1
             if seen == last_event:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         try:
-            sys.setprofile(profile)
+            sys.addaudithook(count)
             run.execute(prepared)
-            sys.setprofile(None)
             os.write(write, str(seen).encode())
         finally:
             os._exit(0)
@@ -66,7 +72,8 @@ def in_a_child(out, last_event):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(done, tmp_path):
+    # `done` has imported everything, so that the children need not.
     events = in_a_child(tmp_path / "whole", -1)
     expected, rng, killed = tables(tmp_path / "whole"), random.Random(0), 0
     for k in range(6):
@@ -75,12 +82,6 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
     assert killed >= 4
     assert in_a_child(tmp_path / "killed", -1) is not None
     assert tables(tmp_path / "killed") == expected
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    out = tmp_path_factory.mktemp("out")
-    return out, execute(out)
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def test_another_seed_makes_other_edits(work, tmp_path):
     assert values[0] != values[1]
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [3])
 def test_several_processes_give_the_same_bytes(done, count, tmp_path, monkeypatch):
     _, expected = done
 

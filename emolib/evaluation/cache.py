@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,7 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
+@lru_cache(maxsize=8)  # the code that was loaded, whatever happens to the files since
 def code(*, only: tuple[str, ...] = (), without: tuple[str, ...] = ()) -> str:
     """Digest of emolib's own source files: of the modules and subpackages `only`, or of all but `without`."""
     root = Path(emolib.__file__).parent

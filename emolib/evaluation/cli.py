@@ -62,6 +62,9 @@ def _add_options(add) -> None:
         help="an identity network instead of Fisherfaces",
     )
     add("--baseline", default="nothing", help="whom the others are compared with (default: %(default)s)")
+    add(
+        "--control", action="store_true", help="also edit with another seed, and back again: thrice the edits"
+    )
     add("--seed", type=int, default=0, help="which noise is drawn (default: %(default)s)")
     add("--model", default="minisd", metavar="NAME", help="backbone of the editors (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
@@ -99,6 +102,7 @@ def evaluate(args: argparse.Namespace) -> int:
         baseline=args.baseline,
         identity=args.identity,
         seed=args.seed,
+        control=args.control,
         options=Options(args.model, args.device, args.memory),
     )
     prepared = run.prepare(settings)

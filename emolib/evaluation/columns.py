@@ -58,6 +58,12 @@ COLUMNS = {
     "frechet": Column("set", "down", "Frechet distance to the true pictures, in the judge's features"),
     "kid": Column("set", "down", "kernel distance (KID) to the true pictures, in the judge's features"),
     "diversity": Column("set", "up", "cosine distance between the changes of different pictures, per target"),
+    "seed_spread": Column(
+        "mean", "", "with --control: difference between two seeds' edits, scale [0, 1]", True
+    ),
+    "reversibility": Column(
+        "mean", "up", "with --control: edited there and back, PSNR against the source, dB", True
+    ),
     "bystander_emotion": Column("mean", "down", "how far the judged emotion of people not asked moved"),
     "bystander_levels": Column("mean", "down", "largest pixel change on people not asked, 8-bit levels"),
     "emoedit_emo_a": Column("rate", "up", "EmoEdit's Emo-A: among eight emotions"),

@@ -72,16 +72,19 @@ def stored(method: Method, task: Task, folder: Path) -> Stored | None:
     return Stored(files, encoded) if all(right) else None
 
 
-def make(method: Method, task: Task, source: Tensor, folder: Path, seed: int) -> tuple[Stored, Tensor]:
-    """Edit, round to 8 bits, write; the record of checksums and cost comes last, so that it vouches for all.
+def make(
+    method: Method, task: Task, start: Tensor, folder: Path, seed: int, *, back: bool = False
+) -> tuple[Stored, Tensor]:
+    """Edit the source, or (`back`) the edits back; round to 8 bits; write.
 
-    The noise depends on the seed and the task alone: the same for every method, in any order and number of
-    processes.
+    The record of checksums and cost comes last, so that it vouches for all. The noise depends on the seed and
+    the task alone: the same for every method, in any order and number of processes.
     """
     cost = Cost()
     with cost.measured(method.networks):
-        edited = method.edit(task, source, generator(seed, "evaluate", task.id))
-    _check(edited, source, method, task)
+        draws = generator(seed, "back" if back else "evaluate", task.id)
+        edited = (method.back if back else method.edit)(task, start, draws)
+    _check(edited, start, method, task)
     target, encoded = folder / task.id, []
     target.mkdir(parents=True, exist_ok=True)
     (target / RECORD).unlink(missing_ok=True)
@@ -95,8 +98,8 @@ def make(method: Method, task: Task, source: Tensor, folder: Path, seed: int) ->
     return Stored(files, tuple(encoded)), pictures.to_tensor(rounded)
 
 
-def _check(edited: Tensor, source: Tensor, method: Method, task: Task) -> None:
-    wanted = (len(task.changes), *source.shape[1:])
+def _check(edited: Tensor, start: Tensor, method: Method, task: Task) -> None:
+    wanted = (len(task.changes), *start.shape[1:])
     shape = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
     if shape != wanted:
         raise InputError(f"method {method.name!r} on {task.id}: returned {shape} where {wanted} is due")

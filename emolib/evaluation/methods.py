@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Method:
     judges_used  judges that its loop asks; the headline judge must not be among them
     key          stands for everything its edits depend on but the data and the seed
     edit         makes them, or None for a `submission` whose pictures are there
+    back         edits them back to what the source felt, None where that cannot be asked
     networks     whose evaluations are counted
     """
 
@@ -59,6 +61,7 @@ class Method:
     key: str
     edit: Edit | None
     submitted: submission.Submission | None = None
+    back: Edit | None = None
     networks: tuple[torch.nn.Module, ...] = ()
 
 
@@ -142,7 +145,8 @@ def _method(
     caption = repr(editor) if dataclasses.is_dataclass(editor) else name
     key = cache.key(caption, source, [weights(part) for part in parts], tasks.whole)
     edit = _edit_pictures(editor) if tasks.whole else _edit_people(editor)
-    return Method(name, caption, tuple(sorted(used)), key, edit, networks=tuple(networks))
+    back = _edit_back(editor) if tasks.whole else None
+    return Method(name, caption, tuple(sorted(used)), key, edit, back=back, networks=tuple(networks))
 
 
 def _at(editor: Any, name: str, strength: str) -> Any:
@@ -155,11 +159,31 @@ def _at(editor: Any, name: str, strength: str) -> Any:
 
 
 def _edit_pictures(editor: Editor) -> Edit:
+    """All changes of a portrait in one call: they share what the method does to the source."""
+
     def edit(task: Task, source: Tensor, generator: torch.Generator) -> Tensor:
         targets = [change.target for change in task.changes]
-        return editor(source, targets, generator=generator, description=task.description)
+        felt = _felt(editor, task.changes[0].faces[0].emotion)
+        return editor(source, targets, generator=generator, description=task.description, **felt)
 
     return edit
+
+
+def _edit_back(editor: Editor) -> Edit:
+    """The way back: edits (T, 3, H, W) in place of the source, each asked for what the source felt."""
+
+    def edit(task: Task, edits: Tensor, generator: torch.Generator) -> Tensor:
+        source = [change.faces[0].emotion for change in task.changes]
+        felt = _felt(editor, [change.target for change in task.changes])
+        return editor(edits, source, generator=generator, description=task.description, **felt)
+
+    return edit
+
+
+def _felt(editor: Editor, emotion: str | Sequence[str] | None) -> dict[str, Any]:
+    """What the pictures show as they are, for editors whose contract asks for it."""
+    known = "source_emotion" in inspect.signature(editor).parameters
+    return {"source_emotion": emotion} if known else {}
 
 
 def _edit_people(editor: Editor) -> Edit:

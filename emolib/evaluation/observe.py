@@ -17,6 +17,7 @@ from torch import Tensor
 from emolib import images as pictures
 from emolib.evaluation.tasks import Face, Task
 from emolib.judges import Judge
+from emolib.metrics import control as steering
 from emolib.metrics import emotion, joint, preservation, protocols, quality
 from emolib.metrics.optional import Compare
 from emolib.metrics.protocols import Comparison
@@ -150,6 +151,16 @@ def measure(decoded: Decoded, edits: Tensor, known: Arrays, instruments: Instrum
     columns = _bystanders_apart(columns, faces, decoded)
     found = {name: value.float().numpy() for name, value in columns.items()}
     return found | {"features": _array(features[:n]), "probs": _array(faces.probs)}
+
+
+def control(decoded: Decoded, edits: Tensor, again: Tensor, back: Tensor) -> Arrays:
+    """Columns of edits (T, 3, H, W) made with another seed (`again`), and edited `back` to the source."""
+    index = torch.tensor([t for t, _ in decoded.rows])
+    columns = {
+        "seed_spread": steering.seed_spread(torch.stack([edits, again])),
+        "reversibility": steering.reversibility(back, decoded.source.expand_as(back)),
+    }
+    return {name: value[index].numpy() for name, value in columns.items()}
 
 
 def _picture_columns(

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from emolib import judges
 from emolib.evaluation import board, cache, columns, edits, identity, methods, observe, tables, tasks
 from emolib.evaluation.methods import Method, Options
@@ -35,6 +37,7 @@ class Settings:
     baseline: str = "nothing"
     identity: str = ""
     seed: int = 0
+    control: bool = False
     options: Options = Options()
 
 
@@ -198,21 +201,62 @@ class Measurer:
         return found
 
     def _rows(self, method: Method, task: Task, decoded: _Once, known: Arrays) -> Arrays:
-        folder, images = self.folders[method.name], None
-        there = edits.stored(method, task, folder)
-        if there is None:
-            there, images = edits.make(method, task, decoded().source, folder, self.run.settings.seed)
-        path = self._entry(task, edits.slug(method.name), there.digest)
+        folder, seed = self.folders[method.name], self.run.settings.seed
+        shown = _Shown(method, task, decoded, folder, seed)
+        path = self._entry(task, edits.slug(method.name), shown.digest)
         found = cache.read(path)
         if found is None:
-            images = there.decode(decoded().source) if images is None else images
-            found = observe.measure(decoded(), images, known, self.run.instruments)
+            found = observe.measure(decoded(), shown.images, known, self.run.instruments)
+            cache.write(path, found)
+        if self.run.settings.control and method.back is not None:
+            found = found | self._control(method, task, decoded, shown)
+        return found
+
+    def _control(self, method: Method, task: Task, decoded: _Once, shown: _Shown) -> Arrays:
+        """How far another seed's edits lie from these, and how near the source the way back ends."""
+        folder, seed = self.folders[method.name], self.run.settings.seed
+        again = _Shown(method, task, decoded, folder / "again", seed + 1)
+        back = _Shown(method, task, decoded, folder / "back", seed, there=shown)
+        path = self._entry(task, f"{edits.slug(method.name)}-control", f"{again.digest}{back.digest}")
+        found = cache.read(path)
+        if found is None:
+            found = observe.control(decoded(), shown.images, again.images, back.images)
             cache.write(path, found)
         return found
 
     def _entry(self, task: Task, name: str, digest: str) -> Path:
         key = cache.key(self.stamp, repr(task), digest)
         return self.run.where / "measured" / name / f"{task.id}-{key}.entry"
+
+
+class _Shown:
+    """A method's edits of a task, from disk if they are there, else made now; decoded when looked at.
+
+    With `there` they are its way back.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        task: Task,
+        decoded: _Once,
+        folder: Path,
+        seed: int,
+        *,
+        there: _Shown | None = None,
+    ) -> None:
+        self._decoded, self._images, self._stored = decoded, None, edits.stored(method, task, folder)
+        if self._stored is None:
+            start = decoded().source if there is None else there.images
+            back = there is not None
+            self._stored, self._images = edits.make(method, task, start, folder, seed, back=back)
+        self.digest = self._stored.digest
+
+    @property
+    def images(self) -> Tensor:
+        if self._images is None:
+            self._images = self._stored.decode(self._decoded().source)
+        return self._images
 
 
 class _Once:

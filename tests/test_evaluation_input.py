@@ -1,0 +1,139 @@
+"""What `emolib evaluate` says to bad input: one line that names what is wrong and where."""
+
+import json
+import shutil
+
+import evaluation_world as world
+import pandas as pd
+import pytest
+
+from emolib import images
+from emolib.evaluation import tasks
+from emolib.runtime import InputError
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return world.make(tmp_path_factory.mktemp("clone"))
+
+
+@pytest.fixture(autouse=True)
+def clone(home, monkeypatch):
+    monkeypatch.setenv("EMOLIB_HOME", str(home))
+
+
+BAD = {
+    "unknown method 'img2imgs'; did you mean 'img2img'": ({"methods": ["img2imgs"]}, {}),
+    "unknown protocol 'piebnch'; did you mean 'piebench'": ({}, {"protocol": "piebnch"}),
+    "unknown metric 'pnsr'; did you mean 'psnr'": ({}, {"metrics": ("pnsr",)}),
+    "unknown EmoFaces split 'tset'; did you mean 'test'": ({}, {"data": "emofaces:tset"}),
+    "unknown target emotion 'angre'; did you mean 'anger'": ({}, {"targets": ("angre",)}),
+    "unknown kind of sources 'al'": ({}, {"sources": "al"}),
+    "zero pictures to edit": ({}, {"people": 0}),
+    "no such folder": ({}, {"data": "nowhere"}),
+    "scenes-test.parquet: EmoFaces is not there": ({}, {"data": "emofaces:scenes"}),
+    "undeclared' does not say which judges it asks": ({"methods": ["evaluation_world:undeclared"]}, {}),
+    "cannot be imported": ({"methods": ["evaluation_world:nobody"]}, {}),
+    "no editor": ({"methods": ["evaluation_world:number"]}, {}),
+    "could not convert": ({"methods": ["evaluation_world:blend@much"]}, {}),
+    "two methods are called 'nothing'": ({"methods": ["nothing", "nothing"]}, {}),
+    r"returned \(3, 3, 48, 48\) where \(3, 3, 96": (
+        {"methods": ["evaluation_world:shrinks"]},
+        {},
+    ),
+    "returned NaN": ({"methods": ["evaluation_world:breaks"]}, {}),
+    "unknown baseline 'nothin'; did you mean 'nothing'": ({}, {"baseline": "nothin"}),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_one_clear_line(message, tmp_path):
+    chosen, more = BAD[message]
+    with pytest.raises(InputError, match=message) as caught:
+        world.evaluate(tmp_path / "out", *chosen.get("methods", ["nothing"]), **more)
+    assert "\n" not in str(caught.value)
+
+
+def submit(folder, **changes):
+    """A folder with every edit that is asked for (the sources), changed as told."""
+    found = tasks.load("emofaces:test", targets=("anger", "awe", "fear"))
+    edits = []
+    folder.mkdir(exist_ok=True)
+    for task in found.tasks:
+        for change in task.changes:
+            name = f"{task.id}-{change.name}.png"
+            images.save_image(task.picture(), folder / name)
+            edits.append({"source": task.id, "target": change.name, "path": name})
+    about = {"method": "theirs", "judges_used": [], "edits": edits} | changes.pop("about", {})
+    for change in changes.values():
+        change(folder, edits)
+    (folder / "manifest.json").write_text(json.dumps(about))
+    return str(folder)
+
+
+def test_a_folder_of_edits_is_scored_like_an_editor(tmp_path):
+    board = world.evaluate(tmp_path / "out", "nothing", submit(tmp_path / "theirs"))
+    assert board["methods"]["theirs"]["all"] == board["methods"]["nothing"]["all"]
+    mixed = world.evaluate(tmp_path / "mixed", submit(tmp_path / "theirs", order=_reverse))
+    assert mixed["methods"]["theirs"]["all"] == board["methods"]["theirs"]["all"]
+
+
+def _reverse(folder, edits):
+    edits.reverse()
+
+
+def _small(folder, edits):
+    image = images.open_image(folder / edits[4]["path"])
+    images.save_image(image.resize((48, 48)), folder / edits[4]["path"])
+
+
+SUBMISSIONS = {
+    "1 of 11 edits are missing, the first is": {"change": lambda folder, edits: edits.pop(3)},
+    "no such picture, though manifest.json lists it": {
+        "change": lambda folder, edits: (folder / edits[2]["path"]).unlink()
+    },
+    "has no source '99999-awe'; these edits are of other data": {
+        "change": lambda folder, edits: edits.append(edits[0] | {"source": "99999-awe"})
+    },
+    "is listed twice": {"change": lambda folder, edits: edits.append(edits[0])},
+    "leaves the folder": {"change": lambda folder, edits: edits[0].update(path="../x.png")},
+    "48 x 48 px, but its source has 96 x 96": {"change": _small},
+    "broken or truncated": {
+        "change": lambda folder, edits: (folder / edits[1]["path"]).write_bytes(
+            b"\x89PNG\r\n\x1a\n" + b"0" * 60
+        )
+    },
+    'add "judges_used": \\[\\] for none': {"about": {"judges_used": None}},
+    "asks the heldout judge": {"about": {"judges_used": ["heldout"]}},
+}
+
+
+@pytest.mark.parametrize("message", SUBMISSIONS)
+def test_bad_submissions_name_the_file(message, tmp_path):
+    folder = submit(tmp_path / "theirs", **SUBMISSIONS[message])
+    with pytest.raises(InputError, match=message) as caught:
+        world.evaluate(tmp_path / "out", folder)
+    if "heldout" not in message:
+        assert "manifest.json" in str(caught.value) or ".png" in str(caught.value)
+
+
+def test_a_folder_without_a_manifest(tmp_path):
+    with pytest.raises(InputError, match="needs a manifest.json"):
+        world.evaluate(tmp_path / "out", str(tmp_path))
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="manifest.json: not readable"):
+        world.evaluate(tmp_path / "out", str(tmp_path))
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="manifest.json: lacks 'edits'"):
+        world.evaluate(tmp_path / "out", str(tmp_path))
+
+
+def test_people_under_one_emotion_have_no_true_edit(home, tmp_path, monkeypatch):
+    shutil.copytree(home / "data" / "judges", tmp_path / "data" / "judges")
+    target = tmp_path / "data" / "emofaces"
+    target.mkdir(parents=True)
+    frame = pd.read_parquet(home / "data" / "emofaces" / "portraits-test.parquet")
+    frame[frame["emotion"] == "neutral"].to_parquet(target / "portraits-test.parquet")
+    monkeypatch.setenv("EMOLIB_HOME", str(tmp_path))
+    with pytest.raises(InputError, match="portraits-test.parquet: nobody is there under two emotions"):
+        world.evaluate(tmp_path / "out", "nothing")

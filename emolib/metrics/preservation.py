@@ -123,7 +123,8 @@ def masked_ssim(similarity: Tensor, mask: Tensor) -> Tensor:
     """
     outside = (mask == 0).float()[:, None]
     reach = WINDOW // 2
-    near = F.max_pool2d(F.pad(outside, (reach,) * 4, value=1.0), WINDOW, 1)[:, 0]
+    padded = F.pad(outside, (reach,) * 4, value=1.0)
+    near = F.max_pool2d(F.max_pool2d(padded, (WINDOW, 1), 1), (1, WINDOW), 1)[:, 0]
     inside = (near == 0).to(similarity)
     return (similarity * inside).sum((1, 2)) / inside.sum((1, 2))
 

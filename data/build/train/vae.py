@@ -93,10 +93,10 @@ class Features(nn.Module):
 
 @torch.no_grad()
 def reconstruct(vae: AutoencoderKL, images: torch.Tensor, batch: int = 64) -> torch.Tensor:
-    """uint8 (N, 3, H, W) through the autoencoder and back (posterior mean): float32 in [-1, 1], on CPU."""
-    out = [
-        vae.decode(vae.encode(data.pixels(part)).latent_dist.mode()).sample for part in images.split(batch)
-    ]
+    """(N, 3, H, W), uint8 or in [-1, 1], through the autoencoder and back (posterior mean): float32 in
+    [-1, 1], on the CPU."""
+    parts = [part if part.is_floating_point() else data.pixels(part) for part in images.split(batch)]
+    out = [vae.decode(vae.encode(part).latent_dist.mode()).sample for part in parts]
     return torch.cat([part.float().clamp(-1, 1).cpu() for part in out])
 
 

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import matplotlib
+from PIL import Image
 
 from emolib.data._files import read_json
 from emolib.runtime import InputError, atomic_write, one_of, repo_path
@@ -142,6 +143,16 @@ def minisd_facts(found: dict[str, dict]) -> dict[str, str]:
 FACTS = {"judges": judges_facts, "miniclip": miniclip_facts, "minisd": minisd_facts}
 
 
+def samples(work: Path, target: Path) -> None:
+    """The UNet's last sheet of samples, twice its size, as WebP at `target`; none: what is there stays."""
+    sheets = sorted((work / "unet").glob("samples-*.png"))
+    if sheets:
+        with Image.open(sheets[-1]) as sheet, atomic_write(target) as temporary:
+            sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.LANCZOS).save(
+                temporary, "WEBP", quality=85
+            )
+
+
 def write(name: str, reports: Path, work: Path) -> None:
     """Write the card of data/`name`, and its curves. InputError if a number is missing."""
     folder = repo_path("data", name)
@@ -154,6 +165,8 @@ def write(name: str, reports: Path, work: Path) -> None:
     except (KeyError, FileNotFoundError) as error:
         raise InputError(f"a number is missing ({error}); run train.report and keep the runs' logs") from None
     draw(runs, folder / "training.png")
+    if name == "minisd":
+        samples(work, folder / "samples.webp")
     values[f"megabytes_{name}"] = f"{files.megabytes(folder):.1f}"
     with atomic_write(folder / "README.md") as temporary:
         temporary.write_text((TEXTS / f"{name}.md").read_text().format(**values))

@@ -174,13 +174,6 @@ def test_calibration_finds_the_temperature_that_was_applied():
     assert found["temperature"] == pytest.approx(3, rel=0.05) and found["ece"] < 0.02
 
 
-def test_probe_labels_and_targets_agree():
-    labels = ["beard=False", "beard=True", "hair_color=black", "hair_color=red"]
-    frame = pd.DataFrame({"beard": [True, False], "hair_color": ["red", "green"]})
-    assert judges.probe_groups(labels) == {"beard": [0, 1], "hair_color": [2, 3]}
-    assert judges.probe_targets(frame, labels).tolist() == [[1, 1], [0, -1]]
-
-
 def test_a_judges_loss_is_least_for_the_right_answer():
     affect, emotion = torch.tensor([[0.5, -0.5]]), torch.tensor([3])
     right = torch.cat([5.0 * F.one_hot(emotion, 9), torch.atanh(affect)], 1)
@@ -190,7 +183,7 @@ def test_a_judges_loss_is_least_for_the_right_answer():
     assert judges.judge_loss(wrong, emotion, affect) > 4 + kind
 
 
-@pytest.mark.parametrize("kind", ["guide", "heldout", "probe"])
+@pytest.mark.parametrize("kind", ["guide", "heldout"])
 def test_judges_fit_into_four_megabytes(kind):
     count = sum(value.numel() for value in judges.network(kind, judges.LABELS).state_dict().values())
     assert 2 * count < 4e6

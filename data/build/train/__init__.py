@@ -1,7 +1,7 @@
 """Trains the embedded world on EmoFaces: judges, MiniCLIP, and MiniSD's autoencoder and UNet.
 
-Order: `judges guide|heldout|probe`, `miniclip text`, `vae`, `unet`, `miniclip picture`, `vae --decoder`, then
-`report` and `cards`, each run as
-`PYTHONPATH=data/build python -m train.NAME` from the repository's root. Every run can be killed at any time
-and goes on exactly where its last checkpoint left off when the same command is given again.
+Order: `judges guide|heldout`, `probe`, `miniclip text`, `vae`, `unet`, `miniclip picture`, `vae --decoder`,
+then `report` and `cards`, each run as `PYTHONPATH=data/build python -m train.NAME` from the repository's
+root. Every run can be killed at any time and goes on exactly where its last checkpoint left off when the same
+command is given again.
 """

@@ -1,17 +1,19 @@
 """Writes the model cards from measured numbers: reports/data/*.json and the logs of the training runs.
 
-A card with a number missing is not written. The training curves are drawn to data/*/training.png.
+A card with a number missing is not written. The training curves are drawn to data/*/training.png. The logs
+are those in the work folder, which are then copied to data/*/logs, or else the copies there.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 import matplotlib
 
 from emolib.data._files import read_json
-from emolib.runtime import InputError, atomic_write, repo_path
+from emolib.runtime import InputError, atomic_write, one_of, repo_path
 from emolib.training.checkpoint import read_log
 from train import files, options
 
@@ -34,6 +36,7 @@ CURVES = {
     },
     "judge-guide": {"loss": "loss, guide", "val_accuracy": "accuracy (val), guide"},
     "judge-heldout": {"loss": "loss, held-out", "val_accuracy": "accuracy (val), held-out"},
+    "judge-probe": {"loss": "loss, probe"},
 }
 
 
@@ -56,9 +59,19 @@ def table(rows: dict[str, dict], heads: tuple[str, str]) -> str:
     )
 
 
-def history(work: Path, run: str) -> str:
-    """What a run cost: steps, pictures, minutes, device."""
-    lines = read_log(work / run / "log.jsonl")
+def logs(work: Path, name: str) -> dict[str, list[dict]]:
+    """Run -> the lines of its log, for the runs of the card `name`; logs in `work` are copied first."""
+    folder = repo_path("data", name, "logs")
+    folder.mkdir(parents=True, exist_ok=True)
+    for run in RUNS[name]:
+        log = work / run / "log.jsonl"
+        if log.is_file():
+            shutil.copyfile(log, folder / f"{run}.jsonl")
+    return {run: read_log(folder / f"{run}.jsonl") for run in RUNS[name]}
+
+
+def history(lines: list[dict]) -> str:
+    """What a run cost, by its log: steps, pictures, minutes, device."""
     last, devices = lines[-1], dict.fromkeys(line["device"] for line in lines if "device" in line)
     plan = next(line["plan"] for line in reversed(lines) if "plan" in line)
     speed = last["pictures"] / max(1e-9, last["seconds"])
@@ -69,14 +82,14 @@ def history(work: Path, run: str) -> str:
     )
 
 
-def draw(work: Path, runs: tuple[str, ...], target: Path) -> None:
-    """The curves of these runs, one panel each quantity."""
+def draw(runs: dict[str, list[dict]], target: Path) -> None:
+    """The curves of these runs' logs, one panel each quantity."""
     from matplotlib import pyplot
 
     panels = [(run, *named) for run in runs for named in CURVES.get(run, {}).items()]
     figure, axes = pyplot.subplots(1, len(panels), figsize=(3.2 * len(panels), 2.6), layout="constrained")
     for axis, (run, key, text) in zip(axes, panels, strict=True):
-        lines = [line for line in read_log(work / run / "log.jsonl") if key in line]
+        lines = [line for line in runs[run] if key in line]
         axis.plot([line["pictures"] / 1e3 for line in lines], [line[key] for line in lines], linewidth=1)
         axis.set(title=text, xlabel="pictures seen, thousands")
         axis.grid(alpha=0.3)
@@ -85,58 +98,76 @@ def draw(work: Path, runs: tuple[str, ...], target: Path) -> None:
     pyplot.close(figure)
 
 
-def facts(reports: Path, work: Path) -> dict[str, str]:
-    """Everything the cards' texts may name in braces."""
-    found = {path.stem: read_json(path) for path in reports.glob("*.json")}
-    data = repo_path("data")
-    values = {f"run_{run.replace('-', '_')}": history(work, run) for runs in RUNS.values() for run in runs}
-    for part in ("judges", "miniclip", "minisd"):
-        values[f"megabytes_{part}"] = f"{files.megabytes(data / part):.1f}"
-    values["people"], values["pictures"] = (str(found["judges"][key]) for key in ("people", "pictures"))
+def judges_facts(found: dict[str, dict]) -> dict[str, str]:
+    """The numbers of the judges' card; `found` holds the reports by their part."""
+    measured, folder, values = found["judges"], repo_path("data", "judges"), {}
     for role in ("guide", "heldout"):
-        calibration = read_json(data / "judges" / role / "calibration.json")
+        calibration = read_json(folder / role / "calibration.json")
         values[f"{role}_temperature"] = f"{calibration['temperature']:.3f}"
         values[f"{role}_ece"] = f"{calibration['ece']:.3f} (n = {calibration['n']})"
-        values[f"{role}_accuracy"] = percent(found["judges"][role]["accuracy"])
-        values[f"{role}_table"] = table(
-            found["judges"][role]["accuracy_by_emotion"], ("emotion", "recognised")
-        )
+        values[f"{role}_accuracy"] = percent(measured[role]["accuracy"])
+        values[f"{role}_table"] = table(measured[role]["accuracy_by_emotion"], ("emotion", "recognised"))
         for name in ("valence_error", "arousal_error"):
-            values[f"{role}_{name}"] = number(found["judges"][role][name])
-    values["probe_table"] = table(found["judges"]["probe"], ("attribute", "right"))
-    values["miniclip_accuracy"] = percent(found["miniclip"]["accuracy"])
-    values["miniclip_table"] = table(found["miniclip"]["accuracy_by_emotion"], ("emotion", "recognised"))
-    values["psnr"], values["ssim"] = number(found["vae"]["psnr"], " dB"), number(found["vae"]["ssim"])
-    for name in ("original", "reconstructed"):
-        values[f"vae_{name}"] = percent(found["vae"][f"accuracy_{name}"])
-    minisd = found["minisd"]
-    values |= {
-        "text_emotion": percent(minisd["emotion"]),
-        "text_attributes": percent(minisd["attributes_all"]),
+            values[f"{role}_{name}"] = number(measured[role][name])
+    return values | {"probe_table": table(measured["probe"], ("attribute", "right"))}
+
+
+def miniclip_facts(found: dict[str, dict]) -> dict[str, str]:
+    """The numbers of MiniCLIP's card."""
+    return {
+        "miniclip_accuracy": percent(found["miniclip"]["accuracy"]),
+        "miniclip_table": table(found["miniclip"]["accuracy_by_emotion"], ("emotion", "recognised")),
     }
-    values["text_table"] = table(minisd["emotion_by_name"], ("emotion in the prompt", "recognised"))
-    values["attribute_table"] = table(minisd["attributes"], ("attribute in the prompt", "right"))
-    values["sampling"] = f"{minisd['steps']} DDIM steps, guidance {minisd['guidance_scale']:g}"
-    speed = found["speed"]
-    values["seconds"] = f"{speed['seconds']:.2f} s on {speed['threads']} CPU threads"
-    return values
+
+
+def minisd_facts(found: dict[str, dict]) -> dict[str, str]:
+    """The numbers of MiniSD's card."""
+    vae, text, speed, folder = found["vae"], found["minisd"], found["speed"], repo_path("data", "minisd")
+    unet, decoder = (read_json(folder / part / "config.json") for part in ("unet", "vae"))
+    return {
+        "native": str(unet["sample_size"] * 2 ** (len(decoder["block_out_channels"]) - 1)),
+        "psnr": number(vae["psnr"], " dB"),
+        "ssim": number(vae["ssim"]),
+        "vae_original": percent(vae["accuracy_original"]),
+        "vae_reconstructed": percent(vae["accuracy_reconstructed"]),
+        "text_emotion": percent(text["emotion"]),
+        "text_attributes": percent(text["attributes_all"]),
+        "text_table": table(text["emotion_by_name"], ("emotion in the prompt", "recognised")),
+        "attribute_table": table(text["attributes"], ("attribute in the prompt", "right")),
+        "sampling": f"{text['steps']} DDIM steps, guidance {text['guidance_scale']:g}",
+        "seconds": f"{speed['seconds']:.2f} s on {speed['threads']} CPU threads",
+    }
+
+
+FACTS = {"judges": judges_facts, "miniclip": miniclip_facts, "minisd": minisd_facts}
+
+
+def write(name: str, reports: Path, work: Path) -> None:
+    """Write the card of data/`name`, and its curves. InputError if a number is missing."""
+    folder = repo_path("data", name)
+    found = {path.stem: read_json(path) for path in reports.glob("*.json")}
+    try:
+        runs = logs(work, name)
+        values = FACTS[name](found)
+        values |= {f"run_{run.replace('-', '_')}": history(lines) for run, lines in runs.items()}
+        values |= {key: str(found["judges"][key]) for key in ("people", "pictures")}
+    except (KeyError, FileNotFoundError) as error:
+        raise InputError(f"a number is missing ({error}); run train.report and keep the runs' logs") from None
+    draw(runs, folder / "training.png")
+    values[f"megabytes_{name}"] = f"{files.megabytes(folder):.1f}"
+    with atomic_write(folder / "README.md") as temporary:
+        temporary.write_text((TEXTS / f"{name}.md").read_text().format(**values))
+    print(f"wrote {folder / 'README.md'}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m train.cards", description=__doc__.splitlines()[0])
+    parser.add_argument("cards", nargs="*", default=list(FACTS), help=f"of {' '.join(FACTS)}; default all")
     parser.add_argument("--reports", type=Path, default=repo_path("reports", "data"))
     parser.add_argument("--work", type=Path, default=repo_path("data", "build", "work"))
     args = parser.parse_args()
-    try:
-        values = facts(args.reports, args.work)
-    except (KeyError, FileNotFoundError) as error:
-        raise InputError(f"a number is missing ({error}); run train.report and keep the runs' logs") from None
-    for name, runs in RUNS.items():
-        folder = repo_path("data", name)
-        draw(args.work, runs, folder / "training.png")
-        with atomic_write(folder / "README.md") as temporary:
-            temporary.write_text((TEXTS / f"{name}.md").read_text().format(**values))
-        print(f"wrote {folder / 'README.md'}")
+    for name in args.cards:
+        write(one_of(name, FACTS, "card"), args.reports, args.work)
 
 
 if __name__ == "__main__":

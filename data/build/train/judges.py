@@ -1,7 +1,7 @@
-"""The judges (guide and held-out) and the attribute probe: small image classifiers, trained from nothing.
+"""The judges (guide and held-out): small image classifiers, trained from nothing.
 
 A judge has eleven outputs: nine emotion logits in the order of EMOFACES, then valence and arousal, each
-through tanh. The probe has one group of logits per attribute; its labels read "attribute=value".
+through tanh.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -28,14 +27,10 @@ from train.loop import train
 
 LABELS = (*EMOFACES, "valence", "arousal")
 HALF = {"guide": 0, "heldout": 1}
-PROBED = (
-    "gender", "age", "skin", "hair_style", "hair_color", "beard", "glasses", "clothes_color", "background",
-    "background_color",
-)  # fmt: skip
 
 
 def network(kind: str, labels: tuple[str, ...]) -> nn.Module:
-    """A randomly initialised classifier: "guide" and "probe" are ResNets, "heldout" is a RegNetY."""
+    """A randomly initialised classifier: "guide" is a ResNet, "heldout" a RegNetY."""
     names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
     if kind == "heldout":
         # A ConvNeXt was tried first: from random weights it stays at chance for 40,000 pictures.
@@ -43,8 +38,9 @@ def network(kind: str, labels: tuple[str, ...]) -> nn.Module:
             embedding_size=32, hidden_sizes=[48, 96, 160, 256], depths=[1, 2, 3, 2], groups_width=16, **names
         )
         return RegNetForImageClassification(config)
-    sizes = [32, 64, 128, 192] if kind == "guide" else [24, 48, 96, 160]
-    config = ResNetConfig(embedding_size=32, hidden_sizes=sizes, depths=[2] * 4, layer_type="basic", **names)
+    config = ResNetConfig(
+        embedding_size=32, hidden_sizes=[32, 64, 128, 192], depths=[2] * 4, layer_type="basic", **names
+    )
     return ResNetForImageClassification(config)
 
 
@@ -60,30 +56,6 @@ def outputs(model: nn.Module, images: torch.Tensor, batch: int = 256) -> torch.T
     """Logits (N, labels) float32 of pictures (N, 3, H, W): uint8, or float in [-1, 1]."""
     parts = images.split(batch)
     return torch.cat([model(x if x.is_floating_point() else data.pixels(x)).logits.float() for x in parts])
-
-
-def probe_groups(labels: tuple[str, ...] | list[str]) -> dict[str, list[int]]:
-    """Attribute -> positions of its labels, from names such as "hair_color=red"."""
-    groups: dict[str, list[int]] = {}
-    for i, label in enumerate(labels):
-        groups.setdefault(label.split("=")[0], []).append(i)
-    return groups
-
-
-def probe_targets(frame, labels: tuple[str, ...] | list[str]) -> torch.Tensor:
-    """(N, attributes) position of each portrait's value in its attribute's group; -1 if unseen."""
-    columns = []
-    for name, places in probe_groups(labels).items():
-        order = {labels[i].split("=")[1]: k for k, i in enumerate(places)}
-        columns.append([order.get(str(value), -1) for value in frame[name]])
-    return torch.tensor(columns).T
-
-
-def probe_loss(logits: torch.Tensor, targets: torch.Tensor, groups: dict[str, list[int]]) -> torch.Tensor:
-    """Mean cross entropy over the attributes."""
-    logits = logits.float()
-    parts = [F.cross_entropy(logits[:, places], targets[:, k]) for k, places in enumerate(groups.values())]
-    return torch.stack(parts).mean()
 
 
 def calibrate(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
@@ -143,45 +115,13 @@ def train_judge(kind: str, args) -> None:
     print(f"saved {args.out / kind}; val: temperature {found['temperature']:.3f}, ECE {found['ece']:.3f}")
 
 
-def train_probe(args) -> None:
-    """Train the attribute probe on all train people, measure it on val, save it."""
-    plan = options.plan(args, "judge-probe")
-    device = pick_device(plan.device)
-    people, val = data.load("train", args.data).to(device), data.load("val", args.data).to(device)
-    values = {name: sorted(str(value) for value in people.frame[name].unique()) for name in PROBED}
-    labels = tuple(f"{name}={value}" for name in PROBED for value in values[name])
-    groups, targets = probe_groups(labels), probe_targets(people.frame, labels).to(device)
-    wanted = probe_targets(val.frame, labels).to(device)
-    torch.manual_seed(plan.seed)
-    model = network("probe", labels)
-
-    def losses(model, step, draw):
-        rows = data.batch_rows(len(people), plan.batch, plan.seed, step).to(device)
-        x = augment.distort(data.pixels(people.images[rows]), draw, light=0.1)
-        return {"loss": probe_loss(model(x).logits, targets[rows], groups)}
-
-    def evaluate(model, step):
-        logits = outputs(model, val.images)
-        return {
-            f"val_{name}": float((logits[:, places].argmax(1) == wanted[:, k]).float().mean())
-            for k, (name, places) in enumerate(groups.items())
-        }
-
-    trained = train(plan, model, losses, evaluate=evaluate)
-    found = evaluate(trained, plan.steps)
-    save(trained, args.out / "probe", people.images.shape[-1], "val", {"n": len(val), **found})
-    print(
-        f"saved {args.out / 'probe'}; val accuracy, mean over attributes {np.mean(list(found.values())):.3f}"
-    )
-
-
 def main() -> None:
-    text = "Trains one of the judges, or the attribute probe."
+    text = "Trains one of the judges."
     parser = options.parser("judges", text, steps=4000, batch=64, lr=2e-3, ema=0.998, weight_decay=0.05)
-    parser.add_argument("kind", choices=("guide", "heldout", "probe"))
+    parser.add_argument("kind", choices=tuple(HALF))
     parser.add_argument("--out", type=Path, default=repo_path("data", "judges"), help="default data/judges")
     args = parser.parse_args()
-    train_probe(args) if args.kind == "probe" else train_judge(args.kind, args)
+    train_judge(args.kind, args)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def shows_wall(frame: pd.DataFrame) -> np.ndarray:
     of a cluttered background; a textured one has two shades.
     """
     even = frame["background"].isin(("plain", "gradient"))
-    return (even & frame["hair_style"].isin(("short", "bald", "bun"))).to_numpy()
+    return (even & frame["hair_style"].isin(("short", "bald", "bun"))).to_numpy(copy=True)
 
 
 def targets(frame: pd.DataFrame, values: Values) -> torch.Tensor:
@@ -236,12 +236,14 @@ def train_probe(args) -> None:
     found = {name: accuracies(trained, y, val.frame, values) for name, y in tests.items()}
     numbers = {"n": len(val), "n_background_color": int(shows_wall(val.frame).sum()), **found}
     save(Probe(judge, trained, values), args.judge, args.out, numbers)
-    print(f"saved {args.out}; val: " + ", ".join(f"{a} {found['val'][a]:.3f}" for a in ASKED))
+    print(
+        f"saved {args.out}; val: " + ", ".join(f"{a} {v:.3f}" for a, v in found["val"].items() if a in ASKED)
+    )
 
 
 def main() -> None:
     text = "Trains the attribute probe on features of the held-out judge."
-    parser = options.parser("probe", text, steps=2000, batch=64, lr=2e-3, ema=0.99, weight_decay=0.05)
+    parser = options.parser("probe", text, steps=1000, batch=64, lr=2e-3, ema=0.99, weight_decay=0.05)
     folder = repo_path("data", "judges")
     parser.add_argument("--judge", type=Path, default=folder / "heldout", help="default data/judges/heldout")
     parser.add_argument("--out", type=Path, default=folder / "probe", help="default data/judges/probe")

@@ -11,21 +11,22 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
-from transformers import AutoModelForImageClassification, CLIPModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTokenizer
 
 from emolib import judges
 from emolib.emotions import words
 from emolib.emotions.sets import EMOFACES
 from emolib.metrics import estimates, preservation
 from emolib.runtime import one_of, pick_device, progress, repo_path, versions, write_json
-from train import captions, data, files, options
-from train.judges import outputs, probe_groups, probe_targets
+from train import captions, data, files, options, probe
 from train.miniclip import zero_shot
 from train.vae import reconstruct
 
-NAMED = {"emotion", "gender", "hair_color", "glasses", "beard", "background_color"}
+NAMED = {"emotion", "gender", "hair_color", "glasses", "beard"}
+WALL = {"hair_style", "background", "background_color"}
 
 
 def estimate(found: estimates.Estimate) -> dict[str, float]:
@@ -62,13 +63,16 @@ def measure_judges(test: data.Portraits, args) -> dict:
 
 
 def _measure_probe(test: data.Portraits, x: torch.Tensor, args) -> dict:
-    """The attribute probe's accuracy on the test renders: the ceiling of what it can find in samples."""
-    probe, labels = _probe(args)
-    wanted, logits = probe_targets(test.frame, labels).to(x.device), outputs(probe, x)
-    return {
-        name: estimate(estimates.rate(logits[:, places].argmax(1) == wanted[:, k]))
-        for k, (name, places) in enumerate(probe_groups(labels).items())
+    """The attribute probe's accuracy on the test renders: the ceiling of what it can find in samples.
+
+    A wall's colour is counted where it can be seen (`probe.shows_wall`), then also where it cannot."""
+    hits = probe.right(_probe(args), x, test.frame)
+    shown = torch.from_numpy(probe.shows_wall(test.frame)).to(x.device)
+    hits |= {
+        "background_color": hits["background_color"][shown],
+        "background_color_of_any_wall": hits["background_color"],
     }
+    return {name: estimate(estimates.rate(hit)) for name, hit in hits.items()}
 
 
 def measure_miniclip(test: data.Portraits, args) -> dict:
@@ -101,34 +105,45 @@ def measure_vae(test: data.Portraits, args) -> dict:
     }
 
 
+def _described(rows: pd.DataFrame) -> list[captions.Caption]:
+    """Prompts that describe these portraits by emotion, gender, hair colour, glasses and beard, as far as can
+    be said of them; by the wall only where it shows, and then by the short hair that lets it."""
+    rng = np.random.default_rng(0)
+    named = [NAMED | WALL if shown else NAMED for shown in probe.shows_wall(rows)]
+    return [captions.describe(row, n, rng) for row, n in zip(rows.to_dict("records"), named, strict=True)]
+
+
+def _painted(texts: list[str], args) -> torch.Tensor:
+    """(N, 3, H, W) in [-1, 1]: a picture of each text, each from a seed of its own."""
+    pipe, made = _pipeline(args), []
+    settings = {"num_inference_steps": args.steps, "guidance_scale": args.guidance, "output_type": "pt"}
+    for start in progress(range(0, len(texts), args.batch), "text to image"):
+        part = texts[start : start + args.batch]
+        draws = [torch.Generator().manual_seed(start + i) for i in range(len(part))]
+        made.append(pipe(part, generator=draws, **settings).images.float() * 2 - 1)
+    return torch.cat(made)
+
+
 def measure_minisd(test: data.Portraits, args) -> dict:
     """Text to image: is the emotion the prompt names recognised, and are the attributes right?
 
-    Prompts describe test portraits by emotion, gender, hair colour, glasses, beard and background colour, as
-    far as each can be said of them; only what is said is counted.
+    Only what a prompt says is counted. `attributes_all` is about hair colour, glasses, beard and wall colour.
     """
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: args.samples].numpy()
-    rows, rng = test.frame.iloc[order], np.random.default_rng(0)
-    said = [captions.describe(row, NAMED, rng) for row in rows.to_dict("records")]
-    pipe, made = _pipeline(args), []
-    for start in progress(range(0, len(said), args.batch), "text to image"):
-        part = [caption.text for caption in said[start : start + args.batch]]
-        draws = [torch.Generator().manual_seed(start + i) for i in range(len(part))]
-        settings = {"num_inference_steps": args.steps, "guidance_scale": args.guidance, "output_type": "pt"}
-        made.append(pipe(part, generator=draws, **settings).images.float() * 2 - 1)
-    x = torch.cat(made)
-    wanted = test.emotion[torch.from_numpy(order).to(x.device)]
+    rows = test.frame.iloc[order]
+    said = _described(rows)
+    x = _painted([caption.text for caption in said], args)
+    wanted = test.emotion[torch.from_numpy(order).to(test.emotion.device)].to(x.device)
     right = judges.load("heldout", device=args.device)(x).emotion == wanted
     found = {"emotion": estimate(estimates.rate(right)), "emotion_by_name": by_emotion(right, wanted)}
-    probe, labels = _probe(args)
-    targets, logits, hits = probe_targets(rows, labels).to(x.device), outputs(probe, x), {}
-    for k, (name, places) in enumerate(probe_groups(labels).items()):
+    hits = {}
+    for name, hit in probe.right(_probe(args), x, rows).items():
         named = torch.tensor([name in caption.names for caption in said], device=x.device)
         if named.any():
-            hits[name] = (logits[:, places].argmax(1) == targets[:, k])[named]
-    found["attributes"] = {name: estimate(estimates.rate(values)) for name, values in hits.items()}
-    asked = [values for name, values in hits.items() if name != "gender"]
-    found["attributes_all"] = estimate(estimates.rate(torch.cat(asked)))
+            hits[name] = hit[named]
+    found["attributes"] = {name: estimate(estimates.rate(hit)) for name, hit in hits.items()}
+    asked = torch.cat([hits[name] for name in probe.ASKED if name in hits])
+    found["attributes_all"] = estimate(estimates.rate(asked))
     settings = {"steps": args.steps, "guidance_scale": args.guidance}
     return found | settings | {"megabytes": files.megabytes(repo_path("data", "minisd"))}
 
@@ -159,12 +174,9 @@ def _pipeline(args) -> StableDiffusionPipeline:
     return pipe
 
 
-def _probe(args) -> tuple[torch.nn.Module, list[str]]:
-    folder = repo_path("data", "judges", "probe")
-    model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32)
-    return model.to(pick_device(args.device)).eval(), [
-        model.config.id2label[i] for i in range(model.num_labels)
-    ]
+def _probe(args) -> probe.Probe:
+    folder = repo_path("data", "judges")
+    return probe.load(folder / "probe", folder / "heldout", device=args.device)
 
 
 PARTS = {

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 
+import data_standins
 import evaluation_world as world
 import numpy as np
 import pytest
@@ -232,6 +233,31 @@ def test_any_folder_of_pictures_can_be_judged_without_truth(home, tmp_path):
         world.evaluate(tmp_path / "out", "truth", data=str(tmp_path / "mine"))
 
 
+def test_in_scenes_each_person_is_judged_and_bystanders_are_watched(home, tmp_path):
+    data_standins.write_scenes(home / "data" / "emofaces")
+    names = ("nothing", "truth", "evaluation_world:blend")
+    board = world.evaluate(tmp_path, *names, data="emofaces:scenes", targets=(), identity="")
+    # Two scenes; in each both people change, or one of them alone: 3 edits with 4 faces asked, 2 not asked.
+    assert (board["edits"], board["groups"]) == (6, 2)
+    found = board["methods"]["evaluation_world:blend"]["all"]
+    counts = {"emo_a": 8, "all_faces": 6, "background_psnr": 6, "bystander_levels": 4}
+    assert {metric: found[metric]["n"] for metric in counts} == counts
+    assert found["background_psnr"]["value"] == "inf"  # PerPerson keeps what lies outside the masks
+    assert found["bystander_levels"]["value"] == found["bystander_emotion"]["value"] == 0
+    assert found["psnr"]["value"] < 40
+    assert value(board, "nothing", "bystander_levels") == 0
+    assert value(board, "truth", "truth_psnr") == "inf"
+    assert value(board, "truth", "bystander_levels") == 0
+    assert value(board, "truth", "beats_nothing") == 1
+
+
+def test_colour_transfer_is_among_the_methods(tmp_path):
+    board = world.evaluate(tmp_path, "nothing", "colour", "colour@0", people=2)
+    assert value(board, "colour@0", "psnr") == "inf"
+    assert value(board, "colour", "psnr") < 60
+    assert board["methods"]["colour"]["caption"].startswith("ColourTransfer(palettes=")
+
+
 def test_the_command(tmp_path, capsys):
     common = ["evaluate", "--methods", "nothing,truth", "--data", "emofaces:test", "--people", "2"]
     common += ["--device", "cpu", "--targets", "awe,fear", "--out", str(tmp_path)]
@@ -245,6 +271,12 @@ def test_the_command(tmp_path, capsys):
     assert cli.main([*common, "--protocol", "piebnch"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not repo_path("data").joinpath("cache").exists()
+
+
+def test_a_key_notices_tensors_in_fields():
+    assert methods.weights(torch.zeros(3)) != methods.weights(torch.ones(3))
+    found = list(methods._parts({"a": [torch.zeros(1)], "b": (torch.nn.Linear(1, 1), 3)}))
+    assert [type(part).__name__ for part in found] == ["Tensor", "Linear"]
 
 
 def test_a_key_notices_other_weights():

@@ -169,6 +169,7 @@ def test_a_shifted_picture_is_measured_in_pixels():
     wide = smooth(1, 80)
     source, moved = wide[..., 8:72, 8:72], wide[..., 5:69, 4:68]
     assert metrics.alignment_shift(moved, source).item() == pytest.approx(5.0, abs=0.3)
+    assert metrics.alignment_shift(moved * 0, source).isnan().all()
 
 
 def test_beating_doing_nothing():

@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from emolib import images as pictures
+from emolib.data import emofaces
 from emolib.editors.cli import METHODS
 from emolib.evaluation import cache, submission
-from emolib.evaluation.tasks import Change, Task, TaskSet
+from emolib.evaluation.tasks import Face, Task, TaskSet
 from emolib.judges import Judge
 from emolib.runtime import InputError, nearest
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # they load diffusers, which scoring finished pictures does n
     from emolib.editors.contract import Editor
     from emolib.editors.person import Target
 
+PALETTE_PEOPLE = 50
 SCENE_SIDE = 96  # px, for editors in scenes that do not say their own size
 Edit = Callable[[Task, Tensor, torch.Generator], Tensor]
 """`edit(task, source (1, 3, H, W), generator) -> (T, 3, H, W)`, one for each of the task's T changes."""
@@ -81,6 +83,16 @@ def _with_defaults(where: str, options: Options) -> Editor:
     return resolve_name(where)(_model(options))
 
 
+def _colour(options: Options) -> Editor:
+    """Colour transfer to the palettes that the emotions have among EmoFaces' first train people."""
+    from emolib import baselines
+
+    people = emofaces.portraits("train")
+    rows = people.frame.index[people.frame["identity"].isin(people.identities[:PALETTE_PEOPLE])]
+    images = pictures.to_tensor([people.image_at(i) for i in rows])
+    return baselines.fit_colours(images, people.frame["emotion"][rows].tolist())
+
+
 _models: dict[Options, Backbone] = {}
 
 
@@ -97,9 +109,10 @@ BOUNDS: dict[str, Edit] = {"nothing": _nothing, "truth": _truth}
 """What is no editor: the unedited source, and the true answer."""
 
 EDITORS: dict[str, Callable[[Options], Editor]] = {
-    name: partial(_with_defaults, where) for name, where in METHODS.items()
+    "colour": _colour,
+    **{name: partial(_with_defaults, where) for name, where in METHODS.items()},
 }
-"""Name -> maker of an editor. None of these asks a judge."""
+"""Name -> maker: colour transfer, and the methods of `emolib edit`. None of these asks a judge."""
 
 
 def load(spec: str, tasks: TaskSet, options: Options) -> Method:
@@ -139,9 +152,8 @@ def _method(
         editor = _at(editor, name, strength)
     parts = list(_parts(editor))
     used = {*declared, *(part.name for part in parts if _judge(part))}
-    networks = [
-        part if isinstance(part, torch.nn.Module) else part.unet for part in parts if not _judge(part)
-    ]
+    networks = [getattr(part, "unet", part) for part in parts if not _judge(part)]
+    networks = [network for network in networks if isinstance(network, torch.nn.Module)]
     caption = repr(editor) if dataclasses.is_dataclass(editor) else name
     key = cache.key(caption, source, [weights(part) for part in parts], tasks.whole)
     edit = _edit_pictures(editor) if tasks.whole else _edit_people(editor)
@@ -162,9 +174,10 @@ def _edit_pictures(editor: Editor) -> Edit:
     """All changes of a portrait in one call: they share what the method does to the source."""
 
     def edit(task: Task, source: Tensor, generator: torch.Generator) -> Tensor:
-        targets = [change.target for change in task.changes]
-        felt = _felt(editor, task.changes[0].faces[0].emotion)
-        return editor(source, targets, generator=generator, description=task.description, **felt)
+        faces = [change.asked[0] for change in task.changes]
+        felt = _felt(editor, faces[0].emotion)
+        targets = [face.target for face in faces]
+        return editor(source, targets, generator=generator, description=faces[0].who, **felt)
 
     return edit
 
@@ -173,9 +186,10 @@ def _edit_back(editor: Editor) -> Edit:
     """The way back: edits (T, 3, H, W) in place of the source, each asked for what the source felt."""
 
     def edit(task: Task, edits: Tensor, generator: torch.Generator) -> Tensor:
-        source = [change.faces[0].emotion for change in task.changes]
-        felt = _felt(editor, [change.target for change in task.changes])
-        return editor(edits, source, generator=generator, description=task.description, **felt)
+        faces = [change.asked[0] for change in task.changes]
+        felt = _felt(editor, [face.target for face in faces])
+        source = [face.emotion for face in faces]
+        return editor(edits, source, generator=generator, description=faces[0].who, **felt)
 
     return edit
 
@@ -187,23 +201,23 @@ def _felt(editor: Editor, emotion: str | Sequence[str] | None) -> dict[str, Any]
 
 
 def _edit_people(editor: Editor) -> Edit:
-    from emolib.editors.person import PerPerson
+    from emolib.editors.person import PerPerson, Target
 
     model = getattr(editor, "backbone", None)
     people = PerPerson(editor, getattr(model, "size", SCENE_SIDE))
 
     def edit(task: Task, source: Tensor, generator: torch.Generator) -> Tensor:
-        changed = [people(source, generator=generator, people=_targets(change)) for change in task.changes]
+        asked = [(_targets(change.asked), _targets(change.bystanders)) for change in task.changes]
+        changed = [people(source, generator=generator, people=who, bystanders=rest) for who, rest in asked]
         return torch.cat(changed)
 
+    def _targets(faces: Sequence[Face]) -> list[Target]:
+        told = bool(_felt(editor, None))
+        return [
+            Target(f.box, f.target, f.mask, f.who, source_emotion=f.emotion if told else None) for f in faces
+        ]
+
     return edit
-
-
-def _targets(change: Change) -> list[Target]:
-    from emolib.editors.person import Target
-
-    asked = [face for face in change.faces if face.target is not None]
-    return [Target(face.box, face.target, mask=face.mask) for face in asked]
 
 
 def _imported(spec: str) -> tuple[Any, str]:
@@ -224,8 +238,8 @@ def _imported(spec: str) -> tuple[Any, str]:
 
 
 def _parts(value: Any) -> Iterator[Any]:
-    """The backbones, judges and networks that an editor holds, however deep in its fields."""
-    if _judge(value) or isinstance(value, torch.nn.Module) or hasattr(value, "unet"):
+    """The backbones, judges, networks and tensors that an editor holds, however deep in its fields."""
+    if _judge(value) or isinstance(value, (torch.nn.Module, Tensor)) or hasattr(value, "unet"):
         yield value
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
@@ -233,23 +247,27 @@ def _parts(value: Any) -> Iterator[Any]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _parts(item)
+    elif isinstance(value, Mapping):
+        yield from _parts(list(value.values()))
 
 
 def _judge(part: Any) -> bool:
     return isinstance(part, Judge)
 
 
-def weights(part: Backbone | Judge | torch.nn.Module) -> str:
-    """Digest of all parameters of a backbone, judge or network."""
-    if isinstance(part, torch.nn.Module) or _judge(part):
-        modules = [part.network if _judge(part) else part]
+def weights(part: Backbone | Judge | torch.nn.Module | Tensor) -> str:
+    """Digest of all parameters of a backbone, judge or network, or of a tensor."""
+    if isinstance(part, Tensor):
+        values = [("", part)]
+    elif isinstance(part, torch.nn.Module) or _judge(part):
+        values = list((part.network if _judge(part) else part).state_dict().items())
     else:
         modules = [m for m in part.pipe.components.values() if isinstance(m, torch.nn.Module)]
+        values = [pair for module in modules for pair in module.state_dict().items()]
     total = hashlib.sha256()
-    for module in modules:
-        for name, value in module.state_dict().items():
-            total.update(name.encode())
-            total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for name, value in values:
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return total.hexdigest()[:16]
 
 

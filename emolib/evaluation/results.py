@@ -37,7 +37,6 @@ class Rows:
         out: dict[str, list] = {name: [] for name in FIELDS}
         for task in self.tasks.tasks:
             for change in task.changes:
-                asked = [face for face in change.faces if face.target is not None]
                 for face in change.faces:
                     wanted = face.target or ""
                     values = {
@@ -45,7 +44,7 @@ class Rows:
                         "picture": f"{task.id}>{change.name}",
                         "source": face.emotion or "unknown",
                         "target": wanted,
-                        "first": face is asked[0],
+                        "first": face is change.asked[0],
                         "asked": face.target is not None,
                         "distance": _distance(face.emotion, wanted),
                         "people": str(len(change.faces)),

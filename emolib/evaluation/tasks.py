@@ -27,7 +27,7 @@ class Face:
     """One person: face `box` [x0, y0, x1, y1] px, and the `mask` (H, W; None is the box) meant to change.
 
     `emotion` is felt in the source (None: unknown), `target` wanted (None: a bystander, who is to stay);
-    `valence` and `arousal` are the target's, NaN if unknown.
+    `valence` and `arousal` are the target's, NaN if unknown; `who` is a prompt's words for the person.
     """
 
     box: tuple[int, int, int, int]
@@ -36,6 +36,7 @@ class Face:
     mask: np.ndarray | None = field(default=None, repr=False, compare=False)
     valence: float = float("nan")
     arousal: float = float("nan")
+    who: str = "person"
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,14 @@ class Change:
     truth: Picture | None = field(default=None, repr=False, compare=False)
 
     @property
-    def target(self) -> str:
-        """The emotion wanted of the first face that is asked to change."""
-        return next(face.target for face in self.faces if face.target is not None)
+    def asked(self) -> tuple[Face, ...]:
+        """The faces that are to change."""
+        return tuple(face for face in self.faces if face.target is not None)
+
+    @property
+    def bystanders(self) -> tuple[Face, ...]:
+        """The faces that are to stay as they are."""
+        return tuple(face for face in self.faces if face.target is None)
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,6 @@ class Task:
     group: str
     picture: Picture = field(repr=False, compare=False)
     changes: tuple[Change, ...]
-    description: str = "person"
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ def load(
 
 
 def _wanted(task: Task, targets: Sequence[str]) -> tuple[Change, ...]:
-    return tuple(change for change in task.changes if change.target in targets)
+    return tuple(change for change in task.changes if change.asked[0].target in targets)
 
 
 def _emofaces(split: str, sources: str) -> TaskSet:
@@ -147,14 +152,15 @@ def portraits(data: emofaces.Portraits, name: str, sources: str = "rotate") -> T
 
 def _portrait(data: emofaces.Portraits, identity: int, start: str, labels: Sequence[str]) -> Task:
     row, changes = data.record(identity, start), []
-    box = tuple(int(value) for value in row["face_box"])
+    box, who = tuple(int(value) for value in row["face_box"]), _who(row)
     for label in labels:
         if label != start:
             truth = data.record(identity, label)
-            face = Face(box, start, label, valence=float(truth["valence"]), arousal=float(truth["arousal"]))
+            felt = {"valence": float(truth["valence"]), "arousal": float(truth["arousal"])}
+            face = Face(box, start, label, **felt, who=who)
             changes.append(Change(label, (face,), partial(data.image, identity, label)))
     picture = partial(data.image, identity, start)
-    return Task(f"{identity:05d}-{start}", str(identity), picture, tuple(changes), _who(row))
+    return Task(f"{identity:05d}-{start}", str(identity), picture, tuple(changes))
 
 
 def _who(row: Any) -> str:
@@ -172,8 +178,8 @@ def _scenes(data: emofaces.Scenes) -> TaskSet:
         for version in data.versions(number):
             if version != "source":
                 faces = tuple(
-                    Face(p.box, p.emotion, p.target if version in ("all", f"person{k}") else None, p.mask)
-                    for k, p in enumerate(source.people)
+                    _person(person, asked=version in ("all", f"person{k}"))
+                    for k, person in enumerate(source.people)
                 )
                 changes.append(Change(version, faces, partial(_image, data, number, version)))
         picture = partial(_image, data, number, "source")
@@ -182,6 +188,11 @@ def _scenes(data: emofaces.Scenes) -> TaskSet:
     return TaskSet(
         "emofaces:scenes", tuple(tasks), False, known, cache.file_digest(data.path), data.path.parent
     )
+
+
+def _person(person: emofaces.Person, *, asked: bool) -> Face:
+    who = f"{person.gender} with {person.hair_color} hair"
+    return Face(person.box, person.emotion, person.target if asked else None, person.mask, who=who)
 
 
 def _image(data: emofaces.Scenes, number: int, version: str) -> Any:

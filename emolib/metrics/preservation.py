@@ -165,19 +165,21 @@ def alignment_shift(images: Tensor, reference: Tensor) -> Tensor:
     """(B,) px by which the picture has moved against the reference: phase correlation, to a tenth of a pixel.
 
     Guizar-Sicairos et al. 2008, under a Hann window, so that the border does not count. Editors that draw the
-    picture anew (Kontext, Qwen) drift; PSNR then punishes what is only a shift.
+    picture anew (Kontext, Qwen) drift; PSNR then punishes what is only a shift. NaN where one is flat.
     """
-    from skimage.registration import phase_cross_correlation
-
     _same_shape(images, reference)
     height, width = images.shape[-2:]
     window = np.outer(np.hanning(height), np.hanning(width))
     pairs = zip(_luma(images).cpu().numpy(), _luma(reference).cpu().numpy(), strict=True)
-    shifts = [
-        phase_cross_correlation((b - b.mean()) * window, (a - a.mean()) * window, upsample_factor=10)[0]
-        for a, b in pairs
-    ]
-    return torch.tensor(np.linalg.norm(shifts, axis=1), dtype=torch.float32)
+    return torch.tensor([_shift((a - a.mean()) * window, (b - b.mean()) * window) for a, b in pairs])
+
+
+def _shift(moved: np.ndarray, fixed: np.ndarray) -> float:
+    from skimage.registration import phase_cross_correlation
+
+    if not (moved.any() and fixed.any()):
+        return float("nan")
+    return float(np.linalg.norm(phase_cross_correlation(fixed, moved, upsample_factor=10)[0]))
 
 
 def sharpness(images: Tensor) -> Tensor:

@@ -138,3 +138,10 @@ def test_nothing_to_measure(measure):
 def test_group_labels_must_match():
     with pytest.raises(ValueError, match="2 groups for 3 values"):
         estimates.mean([1, 2, 3], groups=["a", "b"])
+
+
+@pytest.mark.parametrize("n", range(1, 200))
+def test_an_interval_holds_its_value_to_the_last_bit(n):
+    for hits in ([True] * n, [False] * n):
+        found = estimates.rate(hits)
+        assert found.low <= found.value <= found.high

@@ -50,7 +50,8 @@ def rate(
 def _wilson(share: float, n: int) -> tuple[float, float]:
     centre = share + Z**2 / (2 * n)
     half = Z * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return max((centre - half) / (1 + Z**2 / n), 0.0), min((centre + half) / (1 + Z**2 / n), 1.0)
+    low, high = (centre - half) / (1 + Z**2 / n), (centre + half) / (1 + Z**2 / n)
+    return max(min(low, share), 0.0), min(max(high, share), 1.0)  # rounding may leave 1 - 1e-16 for 1
 
 
 def mean(

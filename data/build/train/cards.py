@@ -46,9 +46,10 @@ def percent(found: dict) -> str:
     return f"{value} % ({low} to {high}, n = {found['n']})"
 
 
-def number(found: dict, unit: str = "") -> str:
+def number(found: dict, unit: str = "", digits: int = 2) -> str:
     """ "31.24 dB (31.02 to 31.47, n = 900)"."""
-    return f"{found['value']:.2f}{unit} ({found['low']:.2f} to {found['high']:.2f}, n = {found['n']})"
+    value, low, high = (f"{found[k]:.{digits}f}" for k in ("value", "low", "high"))
+    return f"{value}{unit} ({low} to {high}, n = {found['n']})"
 
 
 def table(rows: dict[str, dict], heads: tuple[str, str]) -> str:
@@ -108,7 +109,7 @@ def judges_facts(found: dict[str, dict]) -> dict[str, str]:
         values[f"{role}_accuracy"] = percent(measured[role]["accuracy"])
         values[f"{role}_table"] = table(measured[role]["accuracy_by_emotion"], ("emotion", "recognised"))
         for name in ("valence_error", "arousal_error"):
-            values[f"{role}_{name}"] = number(measured[role][name])
+            values[f"{role}_{name}"] = number(measured[role][name], digits=3)
     return values | {"probe_table": table(measured["probe"], ("attribute", "right"))}
 
 

@@ -46,7 +46,10 @@ def value(board, method, metric):
 
 def test_doing_nothing_scores_what_it_must(board):
     board, _ = board
-    assert value(board, "nothing", "emo_s") == 0
+    for metric in ("emo_s", "emo_s@guide", "emo_s_colour"):
+        assert value(board, "nothing", metric) == 0
+    assert "emo_s_kept" not in board["methods"]["nothing"]["all"]
+    assert "diversity" not in board["methods"]["nothing"]["all"]
     assert value(board, "nothing", "psnr") == value(board, "nothing", "background_psnr") == "inf"
     for metric in ("ssim", "ms_ssim", "identity", "sharpness"):
         assert value(board, "nothing", metric) == pytest.approx(1.0, abs=1e-4)
@@ -58,7 +61,7 @@ def test_the_truth_is_the_upper_bound(board):
     board, _ = board
     assert value(board, "truth", "truth_psnr") == "inf"
     assert value(board, "truth", "beats_nothing") == 1
-    assert value(board, "truth", "frechet") == pytest.approx(0, abs=1e-6)
+    assert value(board, "truth", "frechet") == pytest.approx(0, abs=1e-9)
     assert value(board, "truth", "emo_a_share") == 1
     assert value(board, "truth", "emo_a") > 2 / 9 > value(board, "nothing", "emo_a")
     assert value(board, "nothing", "frechet") > 0

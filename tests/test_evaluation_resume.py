@@ -126,7 +126,7 @@ def test_a_broken_entry_is_measured_again_not_believed(done, work, how):
     entry = sorted((out / "cache" / "measured" / "evaluation_world_blend").iterdir())[1]
     spoil(entry, how)
     assert execute(out) == expected
-    # Three edits, three with their colours put back, and three for the guide.
+    # Three edits, three with their colours put back, each once, and three for the guide.
     assert work == {"edits": 0, "judged": 9}
 
 

@@ -96,7 +96,7 @@ HEADLINE = {
 }  # fmt: skip
 """Columns of the Markdown table under each protocol; the JSON and CSV files have all."""
 
-PAIRED = ("emo_a", "emo_s", "psnr", "truth_psnr", "truth_face_psnr", "identity", "beats_nothing", "esmi")
+PAIRED = ("emo_a", "emo_s", "truth_psnr", "truth_face_psnr", "identity", "beats_nothing", "esmi")
 """Columns compared with the baseline picture by picture."""
 
 OPTIONAL = ("lpips", "clip_i", "dino_i", "emoedit_lpips", "piebench_lpips_e3")

@@ -111,10 +111,10 @@ def reference(decoded: Decoded, instruments: Instruments) -> Arrays:
         source, boxes = source[:1], boxes[:1]
     k, same = len(source), torch.zeros(n, dtype=torch.long) if decoded.whole else torch.arange(n)
     shown = source if decoded.truths is None else torch.cat([source, decoded.faces(decoded.truths)])
-    verdict, features = instruments.judge.describe(shown)
-    found = {"source_probs": verdict.probs[:k][same], "source_features": features[:k][same]}
+    views = _view(instruments.judge, shown)
+    found = {f"source_{part}": value[:k][same] for part, value in views.items()}
     if decoded.truths is not None:
-        found |= {"truth_probs": verdict.probs[k:], "truth_features": features[k:]}
+        found |= {f"truth_{part}": value[k:] for part, value in views.items()}
     for label, judge in instruments.others.items():
         found[f"source_probs@{label}"] = judge(source).probs[same]
     if instruments.identity is not None:
@@ -122,25 +122,57 @@ def reference(decoded: Decoded, instruments: Instruments) -> Arrays:
     return {name: _array(value) for name, value in found.items()}
 
 
+def _view(judge: Judge, images: Tensor) -> dict[str, Tensor]:
+    """probs (B, K), features (B, D), affect (B, 2) of B faces, from one pass."""
+    verdict, features = judge.describe(images)
+    affect = torch.stack([verdict.valence, verdict.arousal], 1)
+    return {"probs": verdict.probs, "features": features, "affect": affect}
+
+
+def _viewed(decoded: Decoded, images: Tensor, known: Arrays, judge: Judge) -> dict[str, Tensor]:
+    """`_view` of faces (R, 3, h, w), but for those that are the source or the truth bit for bit.
+
+    They were judged before. Again, in a batch of another size, the last digits would differ, and an untouched
+    picture would have moved a little.
+    """
+    found = {
+        part: torch.from_numpy(known[f"source_{part}"].copy()) for part in ("probs", "features", "affect")
+    }
+    new = ~_equal(images, decoded.faces(decoded.source))
+    if decoded.truths is not None:
+        true = new & _equal(images, decoded.faces(decoded.truths))
+        for part, value in found.items():
+            value[true] = torch.from_numpy(known[f"truth_{part}"])[true]
+        new &= ~true
+    if new.any():
+        for part, value in _view(judge, images[new]).items():
+            found[part][new] = value.cpu()
+    return found
+
+
+def _equal(images: Tensor, others: Tensor) -> Tensor:
+    return (images == others).flatten(1).all(1)
+
+
 def measure(decoded: Decoded, edits: Tensor, known: Arrays, instruments: Instruments) -> Arrays:
     """Every column (R,) of a method's edits (T, 3, H, W), and `features` (R, D), `probs` (R, K)."""
     source, edit = decoded.faces(decoded.source), decoded.faces(edits)
-    recoloured = quality.match_colours(edit, source)
-    verdict, features = instruments.judge.describe(torch.cat([edit, recoloured]))
-    n, labels = len(edit), instruments.judge.labels
-    target = torch.tensor([labels.index(face.target or face.emotion) for _, face in decoded.rows])
+    labels, rows = instruments.judge.labels, [face for _, face in decoded.rows]
+    seen = _viewed(decoded, edit, known, instruments.judge)
+    recoloured = _viewed(decoded, quality.match_colours(edit, source), known, instruments.judge)
+    target = torch.tensor([labels.index(face.target or face.emotion) for face in rows])
     before = torch.from_numpy(known["source_probs"])
-    faces = Comparison(edit, source, decoded.face_masks, verdict.probs[:n], before, target, labels)
+    faces = Comparison(edit, source, decoded.face_masks, seen["probs"], before, target, labels)
     columns = protocols.standard(faces)
     columns |= _picture_columns(decoded, edits, faces, instruments, columns)
     columns |= {
         "p_target": emotion.target_probability(faces.probs, target),
-        "emo_s_colour": emotion.emotion_score(verdict.probs[n:], before, target),
+        "emo_s_colour": emotion.emotion_score(recoloured["probs"], before, target),
         "esmi": _esmi(faces),
     }
-    wanted = torch.tensor([[face.valence, face.arousal] for _, face in decoded.rows])
-    columns["valence_error"] = emotion.affect_error(verdict.valence[:n], wanted[:, 0])
-    columns["arousal_error"] = emotion.affect_error(verdict.arousal[:n], wanted[:, 1])
+    wanted = torch.tensor([[face.valence, face.arousal] for face in rows])
+    errors = emotion.affect_error(seen["affect"], wanted)
+    columns["valence_error"], columns["arousal_error"] = errors.unbind(1)
     for label, judge in instruments.others.items():
         columns |= _second_opinion(label, judge, edit, known, decoded)
     if instruments.identity is not None:
@@ -150,7 +182,7 @@ def measure(decoded: Decoded, edits: Tensor, known: Arrays, instruments: Instrum
         columns |= _against_truth(decoded, edit, source)
     columns = _bystanders_apart(columns, faces, decoded)
     found = {name: value.float().numpy() for name, value in columns.items()}
-    return found | {"features": _array(features[:n]), "probs": _array(faces.probs)}
+    return found | {"features": _array(seen["features"]), "probs": _array(faces.probs)}
 
 
 def control(decoded: Decoded, edits: Tensor, again: Tensor, back: Tensor) -> Arrays:
@@ -196,7 +228,9 @@ def _second_opinion(
     name: str, judge: Judge, edit: Tensor, known: Arrays, decoded: Decoded
 ) -> dict[str, Tensor]:
     """Emo-A and Emo-S of another judge; NaN where it does not know the target."""
-    probs, before = judge(edit).probs, torch.from_numpy(known[f"source_probs@{name}"])
+    before = torch.from_numpy(known[f"source_probs@{name}"])
+    untouched = _equal(edit, decoded.faces(decoded.source))[:, None]
+    probs = torch.where(untouched, before, judge(edit).probs.cpu())
     wanted = [face.target or face.emotion for _, face in decoded.rows]
     there = torch.tensor([label in judge.labels for label in wanted])
     target = torch.tensor([judge.labels.index(label) if label in judge.labels else 0 for label in wanted])

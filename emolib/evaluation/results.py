@@ -140,7 +140,9 @@ class Measured:
             return {}
         groups = self.rows.table["group"][keep]
         own = {name: values[keep] for name, values in self.columns.items()}
-        found = {"emo_s_kept": _ratio(own["emo_s_colour"], own["emo_s"], groups)}
+        found: dict[str, Estimate | None] = {}
+        if estimates.mean(own["emo_s"], groups=groups).low > 0:  # else there is nothing that could be kept
+            found["emo_s_kept"] = _ratio(own["emo_s_colour"], own["emo_s"], groups)
         if "truth_probs" in self.rows.known:
             found["emo_a_share"] = _ratio(own["emo_a"], self._truth_hits[keep], groups)
             for name in ("valence", "arousal"):
@@ -180,11 +182,11 @@ class Measured:
             measures["frechet"] = lambda rows: _frechet(edit[rows], truth[rows])
             measures["kid"] = lambda rows: quality.kernel_distance(edit[rows], truth[rows])
         found = {name: estimates.jackknife(measure, groups) for name, measure in measures.items()}
-        return {
-            name: Estimate(*numbers, len(index))
-            for name, numbers in found.items()
-            if np.isfinite(numbers).all()
-        }
+        if "frechet" in found:  # of few people the normal interval reaches below 0, which a distance cannot
+            value, low, high = found["frechet"]
+            found["frechet"] = value, max(low, 0.0), high
+        whole = {name: numbers for name, numbers in found.items() if np.isfinite(numbers).all()}
+        return {name: Estimate(*numbers, len(index)) for name, numbers in whole.items()}
 
     def against(self, baseline: Measured) -> dict[str, tuple[Estimate, float]]:
         """Paired difference to the baseline and Wilcoxon's p over people, for the columns of `PAIRED`."""

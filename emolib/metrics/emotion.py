@@ -68,7 +68,7 @@ def confusion(emotion: Tensor, target: Tensor, k: int) -> Tensor:
 
 
 def affect_error(predicted: Tensor, wanted: Tensor) -> Tensor:
-    """(B,) absolute error of valence or arousal, on the scale they are given in."""
+    """Absolute error of valence or arousal, any one shape, on the scale they are given in."""
     return (predicted - wanted).abs()
 
 

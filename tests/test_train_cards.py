@@ -64,6 +64,18 @@ def test_logs_are_copied_and_enough_for_a_second_card(world):
     assert sizes.sub("", write(world)) == sizes.sub("", first)
 
 
+def test_a_run_that_was_gone_on_with_is_told_and_drawn_as_one(world):
+    again = world / "work" / "judge-guide-2"
+    again.mkdir()
+    (again / "log.jsonl").write_text("\n".join(json.dumps(line) for line in LOG))
+    text = write(world)
+    once = "1,800 steps of 64 pictures, learning rate 0.002, seed 0: 8 min on 2 CPU threads (240 pictures/s)"
+    assert f"{once}; then {once}" in text
+    assert (world / "data" / "judges" / "logs" / "judge-guide-2.jsonl").is_file()
+    seen, losses = cards.joined([LOG, LOG], "loss")
+    assert seen == [6.4, 115.2, 121.6, 230.4] and losses == [1.5, 0.5, 1.5, 0.5]
+
+
 def test_a_card_with_a_number_missing_is_not_written(world):
     with pytest.raises(InputError, match="a number is missing .*; run train.report"):
         write(world, "miniclip")

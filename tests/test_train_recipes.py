@@ -5,7 +5,12 @@ import sys
 
 import pytest
 import torch
-from diffusers import AutoPipelineForImage2Image, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers import (
+    AutoencoderKL,
+    AutoPipelineForImage2Image,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+)
 from train import judges, miniclip, options, standin, unet, vae
 from transformers import CLIPModel, CLIPProcessor
 
@@ -37,6 +42,11 @@ def world(tmp_path_factory):
         recipe(miniclip, f"miniclip-{part}", part, *towers)
     sizes = ["--channels", 16, 16, 16, "--validate", 3, "--small-steps", 1, "--perceptual", 0.1]
     recipe(vae, "vae", *guide, "--steps", 2, "--batch", 2, *sizes)
+    first = root / "work" / "vae" / "final"
+    for name, how in (("vae-2", "--start"), ("vae-decoder", "--decoder")):
+        recipe(vae, name, *guide, how, first, "--steps", 2, "--batch", 2, "--lr", 0.01, *sizes)
+    towers[1] = root / "text-2"
+    recipe(miniclip, "miniclip-text-2", "text", "--start", root / "text", *towers)
     parts = [
         "--miniclip",
         root / "miniclip",
@@ -77,6 +87,36 @@ def test_minisd_opens_and_runs_in_every_pipeline(world, opener):
     draw = torch.Generator().manual_seed(0)
     made = pipe("photo of an angry person", num_inference_steps=2, generator=draw, output_type="pt", **image)
     assert made.images.shape == (1, 3, 96, 96) and torch.isfinite(made.images).all()
+
+
+def weights(folder):
+    """The autoencoder in `folder`: the parameters before the latents, and those behind them."""
+    named = AutoencoderKL.from_pretrained(folder).state_dict()
+    return [
+        torch.cat(
+            [
+                p.flatten()
+                for name, p in named.items()
+                if ("encoder" in name or name.startswith("quant")) == front
+            ]
+        )
+        for front in (True, False)
+    ]
+
+
+def test_an_autoencoder_goes_on_whole_or_with_its_decoder_alone(world):
+    first, whole, decoder = (
+        weights(world / "work" / name / "final") for name in ("vae", "vae-2", "vae-decoder")
+    )
+    assert torch.equal(first[0], decoder[0]) and not torch.equal(first[1], decoder[1])
+    assert not torch.equal(first[0], whole[0]) and not torch.equal(first[1], whole[1])
+
+
+def test_the_text_tower_goes_on_with_the_same_tokenizer(world):
+    first, then = (CLIPModel.from_pretrained(world / name) for name in ("text", "text-2"))
+    assert not torch.equal(first.text_projection.weight, then.text_projection.weight)
+    vocabularies = [(world / name / "tokenizer.json").read_bytes() for name in ("text", "text-2")]
+    assert vocabularies[0] == vocabularies[1]
 
 
 def test_minisd_says_what_the_inversions_need(world):

@@ -7,13 +7,15 @@ from PIL import Image
 from tiny_pipelines import tiny
 
 from emolib import images
+from emolib.data import emofaces
+from emolib.images import resize, to_tensor
 from emolib.runtime import InputError
 from emolib.sampling import add_noise, to_prediction
 from emolib.training import examples as caches
 from emolib.training import precision, settings
 from emolib.training.batches import Batches, stratified
 from emolib.training.objective import loss_weight, output_error
-from emolib.training.pictures import Pictures, read
+from emolib.training.pictures import Pictures, of_people, read
 from emolib.training.run import Curve
 
 
@@ -43,6 +45,12 @@ def test_min_snr_weighs_every_parameterisation_alike():
     torch.testing.assert_close(weights["v_prediction"] * (snr + 1) / snr, weights["epsilon"])
     torch.testing.assert_close(weights["sample"] / snr, weights["epsilon"])
     assert torch.equal(loss_weight(abar, 0.0, "epsilon"), torch.ones(4))
+
+
+def test_a_floor_pays_for_x0_where_there_is_hardly_any_signal():
+    snr = torch.tensor([0.01, 1.0, 10.0])
+    weights = loss_weight(snr / (1 + snr), 5.0, "epsilon", 0.2)
+    torch.testing.assert_close(weights * snr, torch.tensor([0.2, 1.0, 5.0]))
 
 
 def test_timesteps_are_one_from_each_stratum():
@@ -215,3 +223,17 @@ def test_tiny_pictures_and_empty_folders_are_refused_by_name(tmp_path):
     write(tmp_path / "one", 1)
     with pytest.raises(InputError, match=f"{tmp_path}/one: one picture cannot"):
         read(tmp_path / "one", 32)
+
+
+def test_emofaces_people_come_in_order_with_their_neutral_selves_and_their_descriptions():
+    people = emofaces.portraits("concepts")
+    who = people.identities[:2]
+    found = of_people(people, who, "surprise", 64)
+    assert found.images.shape == found.neutral.shape == (2, 3, 64, 64)
+    for i, person in enumerate(who):
+        for shown, emotion in ((found.images, "surprise"), (found.neutral, "neutral")):
+            assert torch.equal(shown[i], resize(to_tensor(people.image(person, emotion)), 64)[0])
+        assert found.descriptions[i] == emofaces.description(people.record(person, "neutral"))
+    assert of_people(people, who, "surprise", 64, pairs=False).neutral is None
+    with pytest.raises(InputError, match="has no identity"):
+        of_people(people, [-1], "surprise", 64)

@@ -19,7 +19,7 @@ from emolib.training.pictures import Pictures
 from emolib.training.settings import Settings
 from emolib.training.textual_inversion import Concept, learn
 
-FEW = Settings(steps=6, batch=2, evaluate_every=3, evaluate_on=2, patience=0)
+FEW = Settings(precision="float32", steps=6, batch=2, evaluate_every=3, evaluate_on=2, patience=0)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_the_gradient_is_the_one_that_every_prompt_by_itself_would_give(pairs):
             calm = caches.prompts("calm", ("man", "boy") * 2 + ("man",))
             example = replace(example, neutral=caches.cache(model, one.pictures.neutral, calm))
         batches = Batches(model, {"<awe>": example}, seed=0, held_out=0.0)
-        batch, objective = batches.training(3, 4, ["<awe>"]), Objective(model, batches, Settings())
+        batch, objective = batches.training(3, 4, ["<awe>"]), Objective(model, batches, FEW)
         embedding, which = objective.encode(batch)
         assert len(embedding) == len(set(batch.prompt.tolist())) < 4 or len(which) == 4
         found = torch.autograd.grad(objective.losses(batch, embedding_of(embedding, which)).sum(), rows)[0]
@@ -108,7 +108,7 @@ def test_a_token_finds_the_word_that_explains_its_pictures():
     with spliced(model, {"<awe>": rows}):
         one = caches.cache(model, pictures, found)
         one = replace(one, neutral=replace(one, prompts=truth))
-        plan = Settings(steps=40, batch=4, evaluate_every=20, evaluate_on=4, lr=1e-2, held_out=0.0)
+        plan = replace(FEW, steps=40, batch=4, evaluate_every=20, evaluate_on=4, lr=1e-2, held_out=0.0)
         losses = [loss for _, loss in fit(model, {"<awe>": one}, {"<awe>": rows}, plan).curve.of("<awe>")]
     assert min(losses) < 0.05 * losses[0]
 
@@ -131,7 +131,7 @@ def test_micro_batches_change_nothing():
 
 def test_the_best_evaluation_is_kept_and_a_run_without_progress_stops():
     # Steps so long that every one makes it worse: the start is the best, and patience ends the run.
-    wild = Settings(steps=500, batch=2, evaluate_every=1, evaluate_on=2, patience=2, lr=30.0, warmup=0)
+    wild = replace(FEW, steps=500, batch=2, evaluate_every=1, evaluate_on=2, patience=2, lr=30.0, warmup=0)
     result = learn(tiny("sd"), [concept()], wild, keep_norm=False)
     (one,) = result.learned
     best = min(one.curve, key=lambda point: point[1])[0]

@@ -27,16 +27,18 @@ def output_error(
     return abar**0.5 * (prediction.eps - noise) - (1 - abar) ** 0.5 * (prediction.x0 - x0)
 
 
-def loss_weight(abar: Tensor, gamma: float, prediction_type: str) -> Tensor:
+def loss_weight(abar: Tensor, gamma: float, prediction_type: str, floor: float = 0.0) -> Tensor:
     """Min-SNR-gamma weights of the output's squared error at levels `abar`; gamma 0 switches them off (ones).
 
     Hang et al. 2023 (arXiv 2303.09556, section 3.4): min(SNR, gamma), which is stated for x0, divided by SNR
-    for a network that predicts noise and by SNR + 1 for v.
+    for a network that predicts noise and by SNR + 1 for v. `floor` (<= gamma) keeps the weight for x0 from
+    falling below it where there is hardly any signal: there a picture's large colours are decided, and a
+    network that predicts noise is paid next to nothing for them.
     """
     if not gamma:
         return torch.ones_like(abar)
     snr = abar / (1 - abar)
-    return snr.clamp(max=gamma) / {"epsilon": snr, "v_prediction": snr + 1, "sample": 1}[prediction_type]
+    return snr.clamp(floor, gamma) / {"epsilon": snr, "v_prediction": snr + 1, "sample": 1}[prediction_type]
 
 
 class Objective:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from emolib import images as pictures
+from emolib.data import emofaces
 from emolib.data import folder as folders
 from emolib.data.manifest import Manifest
 from emolib.runtime import InputError, one_of
@@ -70,6 +72,20 @@ def check(images: Tensor, neutral: Tensor | None = None) -> None:
         )
     if len(images) > 1 and bool((images == images[:1]).all()):
         raise InputError(f"all {len(images)} pictures are the same one; give different people")
+
+
+def of_people(
+    portraits: emofaces.Portraits, identities: Sequence[int], emotion: str, size: int, *, pairs: bool = True
+) -> Pictures:
+    """EmoFaces people under `emotion` as squares of `size` px, described as in the captions; `pairs` adds
+    their neutral portraits. InputError for a person or an emotion that the split does not have."""
+    records = [portraits.record(who, emotion) for who in identities]
+
+    def show(label: str) -> Tensor:
+        return torch.cat([square(portraits.image(who, label), size) for who in identities])
+
+    who = tuple(emofaces.description(record) for record in records)
+    return Pictures(show(emotion), who, show(NEUTRAL) if pairs else None)
 
 
 def read(path: str | Path, size: int, *, emotion: str | None = None, pairs: bool = False) -> Pictures:

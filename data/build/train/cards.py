@@ -22,13 +22,14 @@ matplotlib.use("Agg")
 TEXTS = Path(__file__).parent / "cards"
 RUNS = {
     "miniclip": ("miniclip-text", "miniclip-picture"),
-    "minisd": ("miniclip-text", "vae", "unet"),
+    "minisd": ("miniclip-text", "vae", "vae-decoder", "unet"),
     "judges": ("judge-guide", "judge-heldout", "judge-probe"),
 }
 CURVES = {
     "miniclip-text": {"loss": "contrastive loss, text tower", "val_accuracy": "zero-shot (val), text tower"},
     "miniclip-picture": {"meet": "contrastive loss, picture tower", "val_accuracy": "zero-shot (val), both"},
     "vae": {"l1": "L1", "val_psnr": "PSNR (val), dB"},
+    "vae-decoder": {"val_psnr": "PSNR (val), dB, decoder alone"},
     "unet": {
         "loss": "noise-prediction loss",
         "text_rate": "emotion rate, text",
@@ -60,19 +61,41 @@ def table(rows: dict[str, dict], heads: tuple[str, str]) -> str:
     )
 
 
-def logs(work: Path, name: str) -> dict[str, list[dict]]:
-    """Run -> the lines of its log, for the runs of the card `name`; logs in `work` are copied first."""
+Run = list[list[dict]]
+"""The lines of a run's log, and of the logs of the runs that went on from it."""
+
+
+def logs(work: Path, name: str) -> dict[str, Run]:
+    """The runs of the card `name` by their names; "unet-2" is what went on from "unet", and so on. Logs in
+    `work` are copied first."""
     folder = repo_path("data", name, "logs")
     folder.mkdir(parents=True, exist_ok=True)
+    found = {}
     for run in RUNS[name]:
-        log = work / run / "log.jsonl"
-        if log.is_file():
-            shutil.copyfile(log, folder / f"{run}.jsonl")
-    return {run: read_log(folder / f"{run}.jsonl") for run in RUNS[name]}
+        for log in sorted([*work.glob(f"{run}/log.jsonl"), *work.glob(f"{run}-[2-9]/log.jsonl")]):
+            shutil.copyfile(log, folder / f"{log.parent.name}.jsonl")
+        later = sorted(folder.glob(f"{run}-[2-9].jsonl"))
+        found[run] = [read_log(path) for path in (folder / f"{run}.jsonl", *later)]
+    return found
 
 
-def history(lines: list[dict]) -> str:
-    """What a run cost, by its log: steps, pictures, minutes, device."""
+def history(run: Run) -> str:
+    """What a run cost, part by part."""
+    return "; then ".join(map(cost, run))
+
+
+def joined(run: Run, key: str) -> tuple[list[float], list[float]]:
+    """Thousands of pictures seen since the run's very start, and the values of `key` there."""
+    seen, x, y = 0, [], []
+    for lines in run:
+        x += [(seen + line["pictures"]) / 1e3 for line in lines if key in line]
+        y += [line[key] for line in lines if key in line]
+        seen += lines[-1]["pictures"]
+    return x, y
+
+
+def cost(lines: list[dict]) -> str:
+    """Steps, pictures, minutes, device, by a log."""
     last, devices = lines[-1], dict.fromkeys(line["device"] for line in lines if "device" in line)
     plan = next(line["plan"] for line in reversed(lines) if "plan" in line)
     speed = last["pictures"] / max(1e-9, last["seconds"])
@@ -83,15 +106,14 @@ def history(lines: list[dict]) -> str:
     )
 
 
-def draw(runs: dict[str, list[dict]], target: Path) -> None:
+def draw(runs: dict[str, Run], target: Path) -> None:
     """The curves of these runs' logs, one panel each quantity."""
     from matplotlib import pyplot
 
     panels = [(run, *named) for run in runs for named in CURVES.get(run, {}).items()]
     figure, axes = pyplot.subplots(1, len(panels), figsize=(3.2 * len(panels), 2.6), layout="constrained")
     for axis, (run, key, text) in zip(axes, panels, strict=True):
-        lines = [line for line in runs[run] if key in line]
-        axis.plot([line["pictures"] / 1e3 for line in lines], [line[key] for line in lines], linewidth=1)
+        axis.plot(*joined(runs[run], key), linewidth=1)
         axis.set(title=text, xlabel="pictures seen, thousands")
         axis.grid(alpha=0.3)
     with atomic_write(target) as temporary:
@@ -145,9 +167,9 @@ FACTS = {"judges": judges_facts, "miniclip": miniclip_facts, "minisd": minisd_fa
 
 
 def samples(work: Path, target: Path) -> None:
-    """The UNet's last sheet of samples, twice its size, as WebP at `target`; none: what is there stays."""
-    sheets = sorted((work / "unet").glob("samples-*.png"))
-    if sheets:
+    """The last sheet of the UNet's last run, twice its size, as WebP at `target`; none: that there stays."""
+    folders = sorted(path for path in work.glob("unet*") if path.is_dir())
+    if sheets := sorted(folders[-1].glob("samples-*.png")) if folders else []:
         with Image.open(sheets[-1]) as sheet, atomic_write(target) as temporary:
             sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.LANCZOS).save(
                 temporary, "WEBP", quality=85
@@ -161,7 +183,7 @@ def write(name: str, reports: Path, work: Path) -> None:
     try:
         runs = logs(work, name)
         values = FACTS[name](found)
-        values |= {f"run_{run.replace('-', '_')}": history(lines) for run, lines in runs.items()}
+        values |= {f"run_{run.replace('-', '_')}": history(parts) for run, parts in runs.items()}
         values |= {key: str(found["judges"][key]) for key in ("people", "pictures")}
     except (KeyError, FileNotFoundError) as error:
         raise InputError(f"a number is missing ({error}); run train.report and keep the runs' logs") from None

@@ -1,10 +1,11 @@
 """MiniCLIP: a CLIP of our own, trained contrastively on EmoFaces train in two parts, text first.
 
 `text`: the text tower learns against frozen features of the pictures (the guide judge's stages and coarse
-colours), which are computed once; that takes minutes, and this tower is all that MiniSD waits for. `picture`:
-the text tower is locked, as in Zhai et al. 2022 (LiT, with the towers' roles exchanged), and the picture
-tower learns to meet it; from random weights a transformer starts slowly, so its patches also learn to predict
-the guide judge's features of the same place. The result is saved as data/miniclip.
+colours), which are computed once, and against linear readings of the attributes a caption names; that takes
+minutes, and this tower is all that MiniSD waits for. `picture`: the text transformer is locked, as in Zhai et
+al. 2022 (LiT, with the towers' roles exchanged), and the picture tower and both projections learn to meet;
+from random weights a transformer starts slowly, so its patches also learn to predict the guide judge's
+features of the same place. The result is saved as data/miniclip.
 
 Loss: the symmetric cross entropy of Radford et al. 2021 (CLIP, figure 3), except that the targets are spread
 over all pairs that are true. "photo of an angry person" fits many pictures of the batch; none is a negative.
@@ -19,10 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForImageClassification,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
+    CLIPTextModel,
     CLIPTokenizer,
 )
 
@@ -32,6 +35,7 @@ from emolib.runtime import InputError, pick_device, progress, repo_path
 from train import augment, captions, data, files, options
 from train.loop import Plan, train
 from train.tokenizer import learn
+from train.towers import Meeting, Seeing, contrastive, reading, texts_of
 
 
 def network(
@@ -54,20 +58,6 @@ def network(
     }
     vision = shape | {"num_hidden_layers": layers[0], "image_size": size, "patch_size": patch}
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
-
-
-def contrastive(
-    pictures: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, true: torch.Tensor
-) -> torch.Tensor:
-    """Mean of both directions' cross entropy; `true` (texts, pictures) bool marks every pair that fits.
-
-    Embeddings are (B, D) of length one. With `true` the identity this is CLIP's own loss.
-    """
-    logits = scale * texts.float() @ pictures.float().T
-    true = true.float()
-    to_pictures = F.cross_entropy(logits, true / true.sum(1, keepdim=True))
-    to_texts = F.cross_entropy(logits.T, true.T / true.T.sum(1, keepdim=True))
-    return (to_pictures + to_texts) / 2
 
 
 @torch.no_grad()
@@ -109,53 +99,6 @@ def seen(judge: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     return torch.cat([*parts, F.adaptive_avg_pool2d(images, 6).flatten(1)], 1), stages[2]
 
 
-class Meeting(nn.Module):
-    """A CLIP's text tower and a head that brings standardised frozen features to meet it."""
-
-    def __init__(self, clip: CLIPModel, features: torch.Tensor, hidden: int = 256):
-        super().__init__()
-        self.clip = clip
-        for tower in (clip.vision_model, clip.visual_projection):
-            tower.requires_grad_(False)
-        self.register_buffer("mean", features.mean(0))
-        self.register_buffer("spread", features.std(0) + 1e-3)
-        out = clip.config.projection_dim
-        self.head = nn.Sequential(nn.Linear(features.shape[1], hidden), nn.GELU(), nn.Linear(hidden, out))
-
-    def pictures(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, D) embeddings of length one."""
-        return F.normalize(self.head((features.float() - self.mean) / self.spread), dim=-1)
-
-    def forward(self, ids: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings (B, D) of texts and pictures."""
-        return texts_of(self.clip, ids), self.pictures(features)
-
-
-class Seeing(nn.Module):
-    """A CLIP with its text tower locked, and a head that predicts the judge's features from its patches."""
-
-    def __init__(self, clip: CLIPModel, channels: int):
-        super().__init__()
-        self.clip = clip
-        for tower in (clip.text_model, clip.text_projection):
-            tower.requires_grad_(False)
-        clip.logit_scale.requires_grad_(False)
-        self.head = nn.Linear(clip.config.vision_config.hidden_size, channels)
-
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings (B, D) of pictures, and predicted features (B, places, C), row by row."""
-        out = self.clip.vision_model(pixel_values=images)
-        embeds = F.normalize(self.clip.visual_projection(out.pooler_output), dim=-1)
-        return embeds, self.head(out.last_hidden_state[:, 1:])
-
-
-def texts_of(clip: CLIPModel, ids: torch.Tensor) -> torch.Tensor:
-    """(B, D) embeddings of length one of token ids (B, L); padding behind the longest is not computed."""
-    longest = int((ids != clip.config.text_config.pad_token_id).sum(1).max()) + 1
-    found = clip.text_model(input_ids=ids[:, : max(2, longest)].long()).pooler_output
-    return F.normalize(clip.text_projection(found), dim=-1)
-
-
 @dataclass
 class World:
     """What both parts need: pictures, captions, the judge, the plan and the device."""
@@ -175,13 +118,31 @@ class World:
         return torch.cat(parts)
 
 
+def open_text(args, tokenizer: CLIPTokenizer, size: int) -> CLIPModel:
+    """The CLIP whose text tower `picture` meets: what `text` saved, or a Stable Diffusion's text encoder.
+
+    With the latter, its projection and the picture tower begin at random.
+    """
+    config = AutoConfig.from_pretrained(args.text)
+    if config.model_type == "clip":
+        return CLIPModel.from_pretrained(args.text, dtype=torch.float32)
+    layers = (args.layers[0], config.num_hidden_layers)
+    clip = network(tokenizer, size, patch=args.patch, width=config.hidden_size, layers=layers)
+    encoder = CLIPTextModel.from_pretrained(args.text, dtype=torch.float32)
+    clip.text_model.load_state_dict(encoder.state_dict())
+    return clip
+
+
 def train_text(world: World, tokenizer: CLIPTokenizer, bank: captions.Bank) -> CLIPModel:
     """The text tower against frozen features."""
     args, people, val, plan = world.args, world.people, world.val, world.plan
     features, val_features = world.features(people), world.features(val)[:, 0]
-    clip = network(
-        tokenizer, people.images.shape[-1], patch=args.patch, width=args.width, layers=tuple(args.layers)
-    )
+    if args.start:
+        clip = CLIPModel.from_pretrained(args.start, dtype=torch.float32)
+    else:
+        shape = {"patch": args.patch, "width": args.width, "layers": tuple(args.layers)}
+        clip = network(tokenizer, people.images.shape[-1], **shape)
+    counts = (bank.values.amax(0) + 1).tolist()
     prompts = tokenizer(
         [words.prompt(emotion) for emotion in EMOFACES], padding="max_length", return_tensors="pt"
     ).input_ids.to(people.images.device)
@@ -190,16 +151,18 @@ def train_text(world: World, tokenizer: CLIPTokenizer, bank: captions.Bank) -> C
         rows, _ = data.step_rows(people, plan.batch, plan.seed, step, args.siblings)
         which = torch.randint(bank.ids.shape[1], rows.shape, generator=draw, device=rows.device)
         flip = torch.randint(2, rows.shape, generator=draw, device=rows.device)
-        texts, pictures = model(bank.ids[rows, which], features[rows, flip])
+        texts, pictures, logits = model(bank.ids[rows, which], features[rows, flip])
         scale = model.clip.logit_scale.exp().clamp(max=100)
-        return {"loss": contrastive(pictures, texts, scale, bank.true_of(rows, which))}
+        meet = contrastive(pictures, texts, scale, bank.true_of(rows, which))
+        read = reading(logits, bank.values[rows], bank.named[rows, which])
+        return {"loss": meet + args.read * read, "meet": meet, "read": read}
 
     @torch.no_grad()
     def evaluate(model, step):
         scores = model.pictures(val_features) @ texts_of(model.clip, prompts).T
         return {"val_accuracy": float((scores.argmax(1) == val.emotion).float().mean())}
 
-    return train(plan, Meeting(clip, features.flatten(0, 1)), losses, evaluate=evaluate).clip
+    return train(plan, Meeting(clip, features.flatten(0, 1), counts), losses, evaluate=evaluate).clip
 
 
 def train_picture(world: World, tokenizer: CLIPTokenizer, bank: captions.Bank, clip: CLIPModel) -> CLIPModel:
@@ -213,8 +176,8 @@ def train_picture(world: World, tokenizer: CLIPTokenizer, bank: captions.Bank, c
         which = torch.randint(bank.ids.shape[1], rows.shape, generator=draw, device=rows.device)
         x = augment.distort(data.pixels(people.images[rows]), draw)
         pictures, places = model(x)
+        texts = texts_of(model.clip, bank.ids[rows, which])
         with torch.no_grad():
-            texts = texts_of(model.clip, bank.ids[rows, which])
             wanted = F.adaptive_avg_pool2d(seen(world.judge, x)[1], side).flatten(2).transpose(1, 2)
             wanted = F.layer_norm(wanted, wanted.shape[-1:])
         meet = contrastive(
@@ -249,7 +212,7 @@ def arguments():
         "--text",
         type=Path,
         default=work / "miniclip-text" / "final",
-        help="what `text` saves, `picture` opens",
+        help="what `text` saves, `picture` opens; also a text encoder and its tokenizer",
     )
     add("--out", type=Path, default=repo_path("data", "miniclip"), help="of `picture`; default data/miniclip")
     add("--judge", type=Path, default=repo_path("data", "judges", "guide"), help="default the guide")
@@ -257,6 +220,8 @@ def arguments():
     add("--width", type=int, default=160, help="of both towers; default 160")
     add("--layers", type=int, nargs=2, default=(5, 3), help="picture and text tower; default 5 3")
     add("--look", type=float, default=1.0, help="weight of the patches' loss; default 1")
+    add("--start", type=Path, default=None, help="of `text`: a folder of MiniCLIP to go on from")
+    add("--read", type=float, default=1.0, help="weight of reading attributes from texts; default 1")
     add("--siblings", type=float, default=0.5, help="part of the steps with whole families; default 0.5")
     add("--variants", type=int, default=16, help="captions drawn for a picture; default 16")
     return out.parse_args()
@@ -270,20 +235,21 @@ def main() -> None:
         raise InputError(f"{args.judge}: no judge there; train it first")
     judge = AutoModelForImageClassification.from_pretrained(args.judge, dtype=torch.float32).to(device).eval()
     world = World(args, people, val, judge.requires_grad_(False), plan)
-    if args.part == "text":
+    if args.part == "text" and not args.start:
         tokenizer = learn(
             [c.text for row in captions.texts(people.frame, args.variants, plan.seed) for c in row]
         )
-    elif args.text.is_dir():
-        tokenizer = CLIPTokenizer.from_pretrained(args.text)
     else:
-        raise InputError(f"{args.text}: no text tower there; run the part `text` first")
+        folder = args.start or args.text
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no text tower there; run the part `text` first")
+        tokenizer = CLIPTokenizer.from_pretrained(folder)
     bank = captions.bank(people.frame, tokenizer, variants=args.variants, seed=plan.seed).to(device)
     torch.manual_seed(plan.seed)
     if args.part == "text":
         trained, out = train_text(world, tokenizer, bank), args.text
     else:
-        clip = CLIPModel.from_pretrained(args.text, dtype=torch.float32)
+        clip = open_text(args, tokenizer, people.images.shape[-1])
         trained, out = train_picture(world, tokenizer, bank, clip), args.out
     save(trained, tokenizer, out)
     print(f"saved {out}, {files.megabytes(out):.2f} MB")

@@ -130,7 +130,7 @@ class Teacher:
         target = noise if kind == "epsilon" else self.scheduler.get_velocity(latent, noise, when)
         error = ((guess - target).pow(2) * weight).mean((1, 2, 3))
         abar = self.scheduler.alphas_cumprod.to(when.device)[when]
-        return (error * loss_weight(abar, self.args.min_snr, kind)).mean()
+        return (error * loss_weight(abar, self.args.min_snr, kind, self.args.floor)).mean()
 
 
 def arguments():
@@ -161,6 +161,7 @@ def arguments():
     add("--time-even", type=float, default=0.2, help="part of evenly drawn times; default 0.2")
     add("--prediction", choices=("epsilon", "v_prediction"), default="epsilon", help="default epsilon")
     add("--min-snr", type=float, default=5.0, help="gamma of min-SNR weights; default 5; 0: off")
+    add("--floor", type=float, default=0.2, help="least weight, for x0, at high noise; default 0.2")
     add(
         "--expression",
         type=float,

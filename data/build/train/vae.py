@@ -7,7 +7,8 @@ are folded into the 1x1 convolutions around the latents, so that one `scaling_fa
 channels: the Stable Diffusion pipelines know no other normalisation.
 
 `--decoder FOLDER` goes on with the decoder alone, as Stable Diffusion's own autoencoders were fine-tuned: the
-latents, and with them a denoiser trained on them, stay as they are.
+latents, and with them a denoiser trained on them, stay as they are. `--start FOLDER` goes on with encoder and
+decoder, and folds nothing again: the latents move little, and the denoiser must be trained on after them.
 """
 
 from __future__ import annotations
@@ -154,6 +155,7 @@ def arguments():
     add("--channels", type=int, nargs="+", default=(24, 48, 96), help="widths; default 24 48 96 (f=4)")
     add("--latent", type=int, default=8, help="latent channels; default 8")
     add("--small-steps", type=int, default=8000, help="first steps, with 64-px pictures; default 8000")
+    add("--start", type=Path, default=None, help="an autoencoder's folder: go on with all of it")
     add("--decoder", type=Path, default=None, help="an autoencoder's folder: train only its decoder further")
     add("--kl", type=float, default=1e-6, help="weight of the mean KL per latent number; default 1e-6")
     add("--gradient", type=float, default=0.5, help="weight of the differences' L1; default 0.5")
@@ -224,23 +226,25 @@ def main() -> None:
     people, val = data.load("train", args.data).to(device), data.load("val", args.data)
     some = torch.randperm(len(val), generator=torch.Generator().manual_seed(0))[: args.validate]
     judge = Features(args.judge, device) if args.judge.is_dir() else None
-    if args.decoder and not args.decoder.is_dir():
-        raise InputError(f"{args.decoder}: no autoencoder there; give the folder of one")
+    begin = args.decoder or args.start
+    if begin and not begin.is_dir():
+        raise InputError(f"{begin}: no autoencoder there; give the folder of one")
     if args.perceptual and judge is None:
         raise InputError(f"{args.judge}: no judge there for --perceptual; train it first")
     torch.manual_seed(plan.seed)
-    if args.decoder:
-        model = AutoencoderKL.from_pretrained(args.decoder, dtype=torch.float32)
-        for part in (model.encoder, model.quant_conv):
-            part.requires_grad_(False)
+    if begin:
+        model = AutoencoderKL.from_pretrained(begin, dtype=torch.float32)
     else:
         model = network(tuple(args.channels), people.images.shape[-1], args.latent)
+    if args.decoder:
+        for part in (model.encoder, model.quant_conv):
+            part.requires_grad_(False)
     if args.compile:  # the loop compiles `forward`, which is not what is called here
         model.encoder.compile()
         model.decoder.compile()
     teacher = Teacher(people, val.keep(some.numpy()).to(device), judge, args, plan)
     trained = train(plan, model, teacher, evaluate=teacher.evaluate)
-    if not args.decoder:
+    if not begin:
         some = torch.randperm(len(people), generator=torch.Generator().manual_seed(1))[:1024].to(device)
         print(f"latent channels: {fold_scales(trained, people.images[some])}")
     with files.whole_folder(plan.work / "final") as temporary:

@@ -11,6 +11,8 @@ from emolib import inversion
 from emolib.attention.alignment import find, spans
 from emolib.editors.asyrp import Asyrp
 from emolib.editors.prompt_to_prompt import PromptToPrompt, differing
+from emolib.hspace import hooks
+from emolib.hspace.asyrp import Asymmetric
 from emolib.hspace.directions import Directions, Table
 from emolib.runtime import InputError, generator
 from emolib.sampling import denoise
@@ -114,6 +116,16 @@ def test_asyrp_towards_what_is_there_is_the_ddim_reconstruction(kind):
     assert (edit(asyrp(kind), source, "anger") - expected).abs().max() > 1e-3
 
 
+@torch.no_grad()
+def test_asyrp_shifts_more_in_a_step_where_there_are_fewer():
+    model, source = tiny("sd"), pictures()
+    walk = inversion.ddim(model.guided(model.embed(""), 1.0), model.encode(source), model.timesteps(5))
+    shift = hooks.scaled(bank("sd").shift("anger"), 0.5 * 30 / 5)
+    expected = denoise(Asymmetric(model, model.embed(""), shift, 300), walk)
+    found = edit(asyrp(strength=0.5), source, "anger")
+    torch.testing.assert_close(found, model.decode(expected), rtol=1e-4, atol=1e-3)
+
+
 def test_asyrp_is_linear_in_its_direction_and_knows_any_name():
     source = pictures()
     half = edit(asyrp(strength=0.5), source, "smirking")
@@ -121,6 +133,9 @@ def test_asyrp_is_linear_in_its_direction_and_knows_any_name():
     model = tiny("sd")
     stored = Asyrp(model, bank("sd", scale=0.5), num_inference_steps=5)
     torch.testing.assert_close(half, scaled)
+    own = Asyrp(tiny("sd"), replace(bank("sd"), scale=0.5), num_inference_steps=5)
+    assert own.scale == 0.5
+    torch.testing.assert_close(half, edit(own, source, "smirking"))
     torch.testing.assert_close(half, edit(stored, source, "smirking"), rtol=1e-4, atol=1e-4)
 
 
@@ -148,9 +163,19 @@ def test_each_asyrp_step_is_one_call():
 def test_prompt_to_prompt_that_takes_nothing_over_is_plain_ddim(kind):
     model, source = tiny(kind), pictures(2)
     expected = reconstruction(model, source, "photo of a neutral person")
-    nothing = {"cross_replace_steps": 0.0, "self_replace_steps": 0.0}
+    nothing = {"cross_replace_steps": 0.0, "self_replace_steps": 0.0, "follow": 0.0}
     found = edit(p2p(kind, guidance_scale=1.0, **nothing), source, "neutral", source_emotion="neutral")
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@both
+def test_prompt_to_prompt_comes_back_at_any_guidance_when_asked_for_what_is_there(kind):
+    model, source = tiny(kind), pictures(2)
+    ceiling = model.decode(model.encode(source)).detach()
+    for blend in (None, 0.5):
+        editor = p2p(kind, guidance_scale=7.5, local_blend=blend)
+        found = edit(editor, source, "neutral", source_emotion="neutral")
+        torch.testing.assert_close(found, ceiling, rtol=1e-4, atol=1e-3)
 
 
 @both

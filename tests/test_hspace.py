@@ -1,4 +1,4 @@
-"""h-space: hooks and the asymmetric process by identities, directions by planted answers."""
+"""h-space: hooks and the asymmetric process by identities."""
 
 import pytest
 import torch
@@ -6,15 +6,17 @@ from diffusers import UNet2DConditionModel
 from tiny_pipelines import tiny, unet
 
 from emolib.backbone import Embedding
-from emolib.hspace import fit, hooks
+from emolib.hspace import hooks
 from emolib.hspace.asyrp import Asymmetric, Curves, distances, interval, relative_distance
 from emolib.hspace.directions import Network, Table
 from emolib.runtime import InputError
 from emolib.sampling import Prediction, Trajectory, denoise
 
 both = pytest.mark.parametrize("kind", ["sd", "sdxl"])
+places = pytest.mark.parametrize("place", ["mid", "up0", "up1"])
 guidances = pytest.mark.parametrize("guidance", [1.0, 3.0])
 CHANNELS, SIDE = 16, 8  # of the tiny UNets' h for 16 x 16 latents
+SHAPES = {"mid": (16, 8, 8), "up0": (16, 16, 16), "up1": (8, 16, 16)}
 
 
 def noise(*shape, seed=0):
@@ -26,8 +28,8 @@ def predict(model, z, t=600, guidance=1.0):
     return model.predict(z, t, model.embed("a man"), model.null(), guidance)
 
 
-def delta(scale=1.0):
-    return hooks.constant(scale * noise(CHANNELS, SIDE, SIDE, seed=1))
+def delta(scale=1.0, place="mid"):
+    return hooks.constant(scale * noise(*SHAPES[place], seed=1))
 
 
 # Hooks ------------------------------------------------------------------------------------------------------
@@ -44,16 +46,18 @@ def test_a_shift_of_zero_is_the_identity_bit_for_bit(kind, guidance):
         assert torch.equal(predict(model, z, guidance=guidance).eps, plain)
 
 
+@places
 @both
-def test_what_is_shifted_is_what_was_recorded_plus_delta(kind):
-    model, z = tiny(kind), noise(2, 4, 16, 16)
-    with hooks.record(model.unet) as plain:
+def test_what_is_shifted_is_what_was_recorded_plus_delta(kind, place):
+    model, z, shift = tiny(kind), noise(2, 4, 16, 16), delta(place=place)
+    with hooks.record(model.unet, place=place) as plain:
         predict(model, z)
-    with hooks.shifted(model.unet, delta()), hooks.record(model.unet) as moved:
+    with hooks.shifted(model.unet, shift, place=place), hooks.record(model.unet, place=place) as moved:
         changed = predict(model, z, t=torch.tensor([600, 400])).eps
-    assert plain[0].h.shape == (2, CHANNELS, SIDE, SIDE)
+    assert plain[0].h.shape == (2, *SHAPES[place])
+    assert hooks.channels(model.unet, place) == SHAPES[place][0]
     assert moved[0].t.tolist() == [600, 400]
-    torch.testing.assert_close(moved[0].h[0], plain[0].h[0] + delta()(None, None))
+    torch.testing.assert_close(moved[0].h[0], plain[0].h[0] + shift(None, None))
     assert (changed - predict(model, z, t=torch.tensor([600, 400])).eps).abs().max() > 1e-4
 
 
@@ -75,6 +79,8 @@ def test_shifts_nest_and_add_up_and_nothing_is_left_behind():
 
 def test_networks_without_the_right_h_space():
     model, z = tiny("sd"), noise(1, 4, 16, 16)
+    with pytest.raises(InputError, match=r"unknown place in the network 'up2'; did you mean 'up\d'"):
+        hooks.channels(model.unet, "up2")
     wrong = hooks.shifted(model.unet, hooks.constant(torch.zeros(7, 1, 1)))
     with wrong, pytest.raises(InputError, match=r"shape \(7, 1, 1\) for an h-space of 16 channels"):
         predict(model, z)
@@ -100,17 +106,18 @@ def test_a_middle_block_without_text_has_an_h_space_too():
 # The asymmetric process -------------------------------------------------------------------------------------
 
 
+@places
 @guidances
 @both
-def test_sharing_the_encoder_gives_what_two_evaluations_give(kind, guidance):
+def test_sharing_the_encoder_gives_what_two_evaluations_give(kind, guidance, place):
     model, z = tiny(kind), noise(3, 4, 16, 16)
     cond, uncond = Embedding.cat([model.embed("a man"), model.embed(["a cow", "a hen"])]), model.null()
     shift = lambda h, t: 0.2 * h.flip(2) + 0.001 * t[:, None, None, None]  # noqa: E731
-    asymmetric = Asymmetric(model, cond, shift, 0, guidance, uncond)
+    asymmetric = Asymmetric(model, cond, shift, 0, guidance, uncond, place)
     with torch.no_grad():
         plain, moved = asymmetric.both(z, 600)
         expected = model.predict(z, 600, cond, uncond, guidance)
-        with hooks.shifted(model.unet, shift):
+        with hooks.shifted(model.unet, shift, place=place):
             changed = model.predict(z, 600, cond, uncond, guidance)
     for found, wanted in ((plain, expected), (moved, changed)):
         torch.testing.assert_close(found.eps, wanted.eps, rtol=1e-4, atol=1e-5)
@@ -198,94 +205,6 @@ def test_relative_distance():
     source = noise(2, 4, 8, 8)
     assert relative_distance(source, source) == 0
     assert relative_distance(source + 3 * source.std(), source) == pytest.approx(3)
-
-
-# Directions -------------------------------------------------------------------------------------------------
-
-
-def planted(n=60, size=50, seed=0):
-    """Pictures' h with a known difference between two classes, under noise with a known main axis."""
-    axis, main = torch.linalg.qr(noise(size, 2, seed=9))[0].T
-    h = noise(2 * n, size, seed=seed) * 0.3 + 4 * noise(2 * n, 1, seed=seed + 1) * main
-    label = torch.arange(2 * n) % 2
-    return h + 2 * label[:, None] * axis, label, axis, main
-
-
-def cosine(a, b):
-    return float(torch.cosine_similarity(a, b, dim=0))
-
-
-def test_the_mean_difference_of_pairs_is_the_planted_direction():
-    h, label, axis, main = planted()
-    target, source = h[label == 0] + 2 * axis, h[label == 0]
-    torch.testing.assert_close(fit.mean_difference(target, source), 2 * axis, rtol=1e-4, atol=1e-5)
-    assert fit.agreement(target, source) == pytest.approx(1, abs=1e-5)
-
-
-def test_agreement_is_near_zero_without_a_direction():
-    h = noise(400, 500)
-    assert abs(fit.agreement(h[:200], h[200:])) < 0.2
-
-
-def test_principal_components_are_the_planted_axis_exactly_and_by_sketch():
-    h, label, axis, main = planted()
-    exact = fit.principal(h, 3)
-    sketch = fit.principal(h, 3, generator=torch.Generator().manual_seed(0))
-    for found in (exact, sketch):
-        assert abs(cosine(found.directions[0], main)) > 0.99
-        assert abs(cosine(found.directions[1], axis)) > 0.95
-        torch.testing.assert_close(found.directions @ found.directions.T, torch.eye(3), rtol=0, atol=1e-5)
-    torch.testing.assert_close(exact.variance[:2], sketch.variance[:2], rtol=1e-4, atol=0)
-    assert exact.variance[0] == pytest.approx(float((h @ main).var()), rel=0.01)
-    with pytest.raises(ValueError, match="4 pictures have 1 to 3 components, not 4"):
-        fit.principal(h[:4], 4)
-
-
-def test_confining_takes_off_what_is_orthogonal_to_the_components_and_nothing_else():
-    h, label, axis, main = planted()
-    basis = fit.principal(h, 2)
-    inside = 3 * basis.directions[0] - basis.directions[1]
-    outside = noise(50) - fit.confine(noise(50), basis)
-    torch.testing.assert_close(fit.confine(inside + outside, basis), inside, rtol=1e-4, atol=1e-5)
-
-
-def test_a_probe_sees_through_a_difference_in_what_varies_anyway():
-    h, label, axis, main = planted(n=200, size=20)
-    h = h + 1.5 * label[:, None] * main  # by chance, one class has more of the main axis
-    target, source = h[label == 1], h[label == 0]
-    found = fit.probe(target, source, ridge=0.001)
-    assert cosine(fit.mean_difference(target, source), axis) < 0.9
-    assert cosine(found.direction, axis) > 0.95
-    torch.testing.assert_close(
-        found.direction @ found.direction, found.direction @ fit.mean_difference(target, source)
-    )  # along itself it goes as far as the means do
-    assert found.accuracy > 0.95
-    assert fit.probe(noise(100, 50, seed=5), noise(100, 50, seed=6)).accuracy < 0.65
-
-
-def test_leave_one_out_is_leaving_one_out():
-    h, label, axis, main = planted(n=6, size=8)
-    target, source = h[label == 1], h[label == 0]
-    x, y = torch.cat([target, source]).double(), torch.tensor([1.0] * 6 + [-1.0] * 6, dtype=torch.double)
-    x, right = x - x.mean(0), 0
-    penalty = 0.1 * (x @ x.T).diagonal().mean()
-    for i in range(12):
-        keep = torch.arange(12) != i
-        gram = x[keep].T @ x[keep] + penalty * torch.eye(8, dtype=torch.double)
-        right += bool((x[i] @ torch.linalg.solve(gram, x[keep].T @ y[keep])).sign() == y[i])
-    assert fit.probe(target, source, ridge=0.1).accuracy == pytest.approx(right / 12)
-
-
-@pytest.mark.parametrize("pooled", [False, True])
-def test_h_is_collected_at_every_level_and_pairs_share_their_noise(pooled):
-    model, z = tiny("sd"), noise(3, 4, 16, 16)
-    z[1] = z[0]
-    draw = torch.Generator().manual_seed(0)
-    h = fit.collect(model, z, [800, 200], generator=draw, groups=["a", "a", "b"], pooled=pooled, batch=2)
-    assert h.shape == ((2, 3, CHANNELS, 1, 1) if pooled else (2, 3, CHANNELS, SIDE, SIDE))
-    torch.testing.assert_close(h[:, 0], h[:, 1], rtol=1e-4, atol=1e-5)
-    apart = fit.collect(model, z, [800], generator=torch.Generator().manual_seed(0), pooled=pooled)
-    assert (apart[0, 0] - apart[0, 1]).abs().max() > 1e-3
 
 
 def test_a_table_takes_the_nearest_time_and_fits_itself_to_the_grid():

@@ -58,6 +58,57 @@ def test_networks_are_trained_from_a_folder_of_one_emotion(folder, tmp_path, tin
     assert any(parameter.abs().max() > 0 for parameter in found.shifts["anger"].last.parameters())
 
 
+def edit(picture, out, model, *options):
+    command = ["edit", picture, "-o", out, "--model", model, "--box", "0,0,40,40", "--steps", "3", *options]
+    return cli.main([*map(str, command)])
+
+
+def test_a_face_is_edited_along_the_folders_direction(folder, tmp_path, tiny_model, capsys, monkeypatch):
+    bank, picture, out = tmp_path / "found.safetensors", folder / "neutral" / "a.png", tmp_path / "out.png"
+    assert run(folder, bank, tiny_model, "--place", "up0", "--scale", "7") == 0
+    asyrp = ("--method", "asyrp")
+    towards = ("--to", "Smiling", "--from", "neutral")
+    assert edit(picture, out, tiny_model, *asyrp, "--directions", bank, *towards) == 0
+    record = images.read_provenance(out)
+    assert (record["method"], record["people"][0]["emotion"]) == ("asyrp", "smiling")
+    assert record["directions"] == "mean directions at up0 of sd (neutral, smiling)"
+    assert record["scale"] == 7
+    assert "prompt" not in record["people"][0]
+    assert images.open_image(out).tobytes() != images.open_image(picture).tobytes()
+    capsys.readouterr()
+    monkeypatch.setattr(directions, "repo_path", lambda *parts: bank)  # those that came with the model
+    assert edit(picture, out, tiny_model, *asyrp, "--person", "1=smiling:0") == 0
+    assert images.open_image(out).tobytes() == images.open_image(picture).tobytes()
+    capsys.readouterr()
+    monkeypatch.setattr(directions, "repo_path", lambda *parts: tmp_path / "none")
+    assert edit(picture, out, tiny_model, *asyrp, *towards) == 2
+    error = capsys.readouterr().err
+    assert "none: no such file; make it with `emolib hspace fit data/emofaces" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--method asyrp --directions no.safetensors --to awe", "no such file; make one with"),
+        (
+            "--directions x.safetensors --to awe",
+            "--directions belongs to --method asyrp, not to edit-friendly",
+        ),
+        ("--method asyrp --directions BANK --to smirking", "unknown direction 'smirking'"),
+        ("--method asyrp --directions BANK --to smiling --prompt a", "takes no prompt"),
+        ("--method asyrp --directions BANK --to smiling --guidance-scale 3", "takes no prompt"),
+    ],
+)
+def test_impossible_directions_are_one_line(folder, tmp_path, tiny_model, capsys, options, message):
+    bank, picture = tmp_path / "found.safetensors", folder / "neutral" / "a.png"
+    assert run(folder, bank, tiny_model) == 0
+    options = [str(bank) if option == "BANK" else option for option in options.split()]
+    assert edit(picture, tmp_path / "out.png", tiny_model, *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
+
+
 def test_bad_folders_are_one_line(folder, tmp_path, tiny_model, capsys):
     def refused(*arguments):
         assert cli.main(["hspace", "fit", *map(str, arguments)]) == 2
@@ -70,11 +121,11 @@ def test_bad_folders_are_one_line(folder, tmp_path, tiny_model, capsys):
     assert "no picture has an emotion" in refused(folder / "neutral", "--out", out)
     assert "change the suffix" in refused(folder, "--out", tmp_path / "x.bin")
     assert "does not exist; make it" in refused(folder, "--out", tmp_path / "no" / "x.safetensors")
+    assert "--scale must be a finite number" in refused(folder, "--out", out, "--scale", "nan")
     assert "--to belongs to --method trained" in refused(folder, "--out", out, "--to", "anger")
     assert "at least two pictures" in refused(folder, "--out", out, "--limit", "1")
-    for path in (
-        (folder / "smiling").glob("*") if (folder / "smiling").exists() else (folder / "Smiling").glob("*")
-    ):
+    assert "unknown place in the network 'up9'" in refused(folder, "--out", out, "--place", "up9")
+    for path in (folder / "Smiling").iterdir():
         path.unlink()
     assert "all pictures are 'neutral'" in refused(folder, "--out", out)
     assert cli.main(["hspace", "show", str(out)]) == 2

@@ -47,14 +47,14 @@ def text_config(words, width, projection=16):
     )
 
 
-def vae():
+def vae(latent_channels=4):
     return AutoencoderKL(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         layers_per_block=1,
         norm_num_groups=4,
-        latent_channels=4,
+        latent_channels=latent_channels,
         sample_size=SIDE,
         scaling_factor=SCALING,
         force_upcast=False,

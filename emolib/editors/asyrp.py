@@ -13,8 +13,8 @@ from emolib import inversion
 from emolib.backbone import Backbone
 from emolib.editors.contract import PERSON, each, number_of_edits, steps_taken
 from emolib.hspace import hooks
-from emolib.hspace.asyrp import T_EDIT, Asymmetric
-from emolib.hspace.directions import Directions
+from emolib.hspace.asyrp import STEPS, T_EDIT, Asymmetric, per_step
+from emolib.hspace.directions import Directions, shipped
 from emolib.runtime import InputError
 from emolib.sampling import Trajectory, denoise
 
@@ -23,26 +23,32 @@ from emolib.sampling import Trajectory, denoise
 class Asyrp:
     """Kwon et al. 2023: DDIM inversion, then the asymmetric process with the emotion's delta_h.
 
-    Strength 0 returns the source bit for bit; otherwise delta_h is taken `strength` x `scale` times.
+    Strength 0 returns the source bit for bit; otherwise delta_h is taken `strength` x `scale` times (None: as
+    often as the bank says) in each of 30 steps, in others `hspace.asyrp.per_step` times as much: what the
+    steps move adds up, so that fewer of them have to move more (the paper scales so, too).
 
-    directions  a bank of them (`emolib hspace fit`, `hspace.fit.fit`, `hspace.directions.load`); emotions are
-                its names. The direction of a `source_emotion` is taken off
+    directions  a bank of them (`emolib hspace fit`, `hspace.fit.fit`, `hspace.directions.load`), whose names
+                are the emotions; None: those that came with MiniSD. A `source_emotion`'s is taken off
     t_edit      the edit acts down to this timestep (`hspace.asyrp.interval` measures one) ...
     t_boost     ... and fresh noise comes in below this one (DDPM steps, "quality boosting"); 0: nowhere
     """
 
     backbone: Backbone
-    directions: Directions
+    directions: Directions | None = None
     strength: float = 1.0
-    scale: float = 1.0
-    num_inference_steps: int = 30
+    scale: float | None = None
+    num_inference_steps: int = STEPS
     t_edit: int = T_EDIT
     t_boost: int = 0
 
     def __post_init__(self) -> None:
         steps_taken(self.num_inference_steps, self.strength)
         self.backbone.timesteps(self.num_inference_steps)
+        if self.directions is None:
+            object.__setattr__(self, "directions", shipped())  # frozen for everybody else
         self.directions.check(self.backbone.unet)
+        if self.scale is None:
+            object.__setattr__(self, "scale", self.directions.scale)
         if not math.isfinite(self.scale):
             raise InputError(f"scale must be a finite number, not {self.scale}")
 
@@ -65,7 +71,8 @@ class Asyrp:
         model, cond = self.backbone, self.backbone.embed(self.directions.prompt)
         levels = list(dict.fromkeys(model.timesteps(self.num_inference_steps)))
         walk = inversion.ddim(model.guided(cond, 1.0), model.encode(images), levels).expand(n)
-        predictor = Asymmetric(model, cond, hooks.scaled(shift, self.strength * self.scale), self.t_edit)
+        scaled = hooks.scaled(shift, self.strength * self.scale * per_step(self.num_inference_steps))
+        predictor = Asymmetric(model, cond, scaled, self.t_edit, place=self.directions.place)
         calm = [t for t in levels if t >= self.t_boost]
         z = denoise(predictor, Trajectory(calm, start=walk.start))
         boosted = [calm[-1], *(t for t in levels if t < self.t_boost)]

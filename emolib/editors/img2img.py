@@ -35,6 +35,6 @@ class Img2Img:
         self, z: Tensor, levels: list[int], texts: latent.Prompts, generator: torch.Generator
     ) -> Tensor:
         """See `latent.LatentEditor`."""
-        predictor = self.backbone.guided(self.backbone.embed(texts.targets), self.guidance_scale)
+        predictor = latent.towards(self, texts)
         walk = inversion.noised(predictor, z, levels, latent.draw(z, generator))
         return denoise(predictor, walk.expand(len(texts.targets)))

@@ -26,7 +26,7 @@ class DDIMInversion:
 
     backbone: Backbone
     strength: float = 0.8
-    guidance_scale: float = 5.0
+    guidance_scale: float = 3.0
     num_inference_steps: int = 30
     template: str = TEMPLATE
 
@@ -37,10 +37,8 @@ class DDIMInversion:
         self, z: Tensor, levels: list[int], texts: latent.Prompts, generator: torch.Generator
     ) -> Tensor:
         """See `latent.LatentEditor`. Draws nothing."""
-        model = self.backbone
-        walk = inversion.ddim(model.guided(model.embed(texts.sources), 1.0), z, levels)
-        target = model.guided(model.embed(texts.targets), self.guidance_scale)
-        return denoise(target, walk.expand(len(texts.targets)))
+        walk = inversion.ddim(latent.unguided(self, texts), z, levels)
+        return denoise(latent.towards(self, texts), walk.expand(len(texts.targets)))
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class NegativePromptInversion:
 
     backbone: Backbone
     strength: float = 0.8
-    guidance_scale: float = 5.0
+    guidance_scale: float = 3.0
     num_inference_steps: int = 30
     template: str = TEMPLATE
 
@@ -64,11 +62,9 @@ class NegativePromptInversion:
         self, z: Tensor, levels: list[int], texts: latent.Prompts, generator: torch.Generator
     ) -> Tensor:
         """See `latent.LatentEditor`. Draws nothing."""
-        model = self.backbone
-        source = model.embed(texts.sources)
-        walk = inversion.negative_prompt(model.guided(source, 1.0), z, levels, source)
-        target = model.guided(model.embed(texts.targets), self.guidance_scale)
-        return denoise(target, walk.expand(len(texts.targets)))
+        source = latent.unguided(self, texts)
+        walk = inversion.negative_prompt(source, z, levels, source.cond)
+        return denoise(latent.towards(self, texts), walk.expand(len(texts.targets)))
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ class NullTextInversion:
 
     backbone: Backbone
     strength: float = 0.8
-    guidance_scale: float = 5.0
+    guidance_scale: float = 3.0
     num_inference_steps: int = 30
     template: str = TEMPLATE
     inner_steps: int = 10
@@ -96,12 +92,11 @@ class NullTextInversion:
         self, z: Tensor, levels: list[int], texts: latent.Prompts, generator: torch.Generator
     ) -> Tensor:
         """See `latent.LatentEditor`. Draws nothing."""
-        model, empty = self.backbone, self.backbone.null()
+        empty, source = self.backbone.null(), latent.unguided(self, texts)
         self._check_memory(z, levels, empty)
-        source = model.embed(texts.sources)
         walk = inversion.null_text(
-            model.guided(source, 1.0),
-            model.guided(source, 0.0, empty),
+            source,
+            self.backbone.guided(source.cond, 0.0, empty),
             z,
             levels,
             empty,
@@ -109,8 +104,7 @@ class NullTextInversion:
             inner_steps=self.inner_steps,
             early_stop=self.early_stop,
         )
-        target = model.guided(model.embed(texts.targets), self.guidance_scale)
-        return denoise(target, walk.expand(len(texts.targets)))
+        return denoise(latent.towards(self, texts), walk.expand(len(texts.targets)))
 
     def _check_memory(self, z: Tensor, levels: list[int], empty: Embedding) -> None:
         learned = Embedding(empty.hidden.detach().clone().requires_grad_(), empty.pooled)
@@ -137,7 +131,7 @@ class EditFriendlyInversion:
 
     backbone: Backbone
     strength: float = 0.7
-    guidance_scale: float = 5.0
+    guidance_scale: float = 2.0
     num_inference_steps: int = 30
     template: str = TEMPLATE
     source_guidance_scale: float | None = None
@@ -154,8 +148,7 @@ class EditFriendlyInversion:
         source = model.guided(model.embed(texts.sources), self.guidance_scale if own is None else own)
         noise = torch.stack([latent.draw(z, generator) for _ in levels[1:]][::-1])
         walk = inversion.edit_friendly(source, z, levels, noise, batch_size=self.batch_size)
-        target = model.guided(model.embed(texts.targets), self.guidance_scale)
-        return denoise(target, walk.expand(len(texts.targets)))
+        return denoise(latent.towards(self, texts), walk.expand(len(texts.targets)))
 
 
 @dataclass(frozen=True)
@@ -169,7 +162,7 @@ class DirectInversion:
 
     backbone: Backbone
     strength: float = 0.8
-    guidance_scale: float = 5.0
+    guidance_scale: float = 2.0
     num_inference_steps: int = 30
     template: str = TEMPLATE
     follow: float = 1.0
@@ -181,11 +174,11 @@ class DirectInversion:
         self, z: Tensor, levels: list[int], texts: latent.Prompts, generator: torch.Generator
     ) -> Tensor:
         """See `latent.LatentEditor`. Draws nothing."""
-        model = self.backbone
-        source, target = model.embed(texts.sources), model.embed(texts.targets)
-        walk = inversion.ddim(model.guided(source, 1.0), z, levels)
+        source = latent.unguided(self, texts)
+        walk = inversion.ddim(source, z, levels)
         start = torch.cat([walk.latents[0], walk.expand(len(texts.targets)).start])
-        both = model.guided(Embedding.cat([source, target]), self.guidance_scale)
+        both = Embedding.cat([source.cond, self.backbone.embed(texts.targets)])
+        both = self.backbone.guided(both, self.guidance_scale)
         pin = inversion.direct(walk, follow=self.follow)
         return denoise(both, Trajectory(levels, start=start), callback=pin)[len(z) :]
 
@@ -200,7 +193,7 @@ class ExactInversion:
 
     backbone: Backbone
     strength: float = 0.8
-    guidance_scale: float = 5.0
+    guidance_scale: float = 3.0
     num_inference_steps: int = 30
     template: str = TEMPLATE
 
@@ -211,10 +204,8 @@ class ExactInversion:
         self, z: Tensor, levels: list[int], texts: latent.Prompts, generator: torch.Generator
     ) -> Tensor:
         """See `latent.LatentEditor`. Draws nothing."""
-        model = self.backbone
-        text = model.embed(texts.sources)
-        source = model.guided(text, 1.0)
+        source = latent.unguided(self, texts)
         walk = inversion.exact(source, z, levels)
-        target = model.guided(model.embed(texts.targets), self.guidance_scale, text)
+        target = latent.towards(self, texts, source.cond)
         back = inversion.two_step(source, walk)
         return denoise(target, walk.expand(len(texts.targets)), callback=back)

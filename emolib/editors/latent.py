@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from emolib.backbone import Backbone
+from emolib.backbone import Backbone, Embedding, Guided
 from emolib.editors.contract import PERSON, each, number_of_edits, prompt, steps_taken
 from emolib.runtime import InputError
 
@@ -95,6 +95,16 @@ def prompts(
         [prompt(label, who, template) for label, who in zip(felt, known, strict=True)],
         [prompt(label, who, template) for label, who in zip(before, known, strict=False)],
     )
+
+
+def unguided(editor: LatentEditor, texts: Prompts) -> Guided:
+    """The predictor of the pictures as they are: their prompts, which are its `cond`, without guidance."""
+    return editor.backbone.guided(editor.backbone.embed(texts.sources), 1.0)
+
+
+def towards(editor: LatentEditor, texts: Prompts, uncond: Embedding | None = None) -> Guided:
+    """The predictor of the edits: the target prompts, guided away from `uncond` (default: the empty one)."""
+    return editor.backbone.guided(editor.backbone.embed(texts.targets), editor.guidance_scale, uncond)
 
 
 def draw(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from emolib import images as pictures
+from emolib.editors import detail
 from emolib.editors.contract import PERSON, Editor
 from emolib.runtime import InputError
-
-DETAIL = 0.2  # a change of this size (of the range of 2) is an edit; half of it is the model's roughness
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class PerPerson:
             spot = slice(person.picture, person.picture + 1)
             side = box[2] - box[0]
             before, after = (pictures.resize(x[i, None], side) for x in (asked, edited))
-            change = faithful(crops[i], before, after)
+            change = detail.change(crops[i], before, after)
             change = pictures.rotate(change, -person.tilt, corners="zeros")
             patch = pictures.crop(result[spot], box) + change
             opacity = pictures.feather(regions[i], round(self.feather * side))
@@ -121,12 +120,15 @@ class PerPerson:
 
 
 def stronger(editor: Editor, strength: float | None) -> Editor:
-    """The same editor at another strength; itself for None. InputError if it has none."""
+    """The same editor at another strength, also within a wrapper's `editor`; itself for None. InputError."""
     if strength is None:
         return editor
-    if not is_dataclass(editor) or "strength" not in {field.name for field in fields(editor)}:
-        raise InputError(f"{editor!r} has no strength that a person could overrule")
-    return replace(editor, strength=strength)
+    names = {field.name for field in fields(editor)} if is_dataclass(editor) else set()
+    if "strength" in names:
+        return replace(editor, strength=strength)
+    if "editor" in names:
+        return replace(editor, editor=stronger(editor.editor, strength))
+    raise InputError(f"{editor!r} has no strength that a person could overrule")
 
 
 def check_targets(people: Sequence[Target], n: int) -> None:
@@ -182,14 +184,3 @@ def area(box: Sequence[int], images: Tensor) -> Tensor:
 def upright(images: Tensor, person: Target, box: pictures.Box) -> Tensor:
     """The person's crop (1, 3, side, side), turned until the eyes are level."""
     return pictures.rotate(pictures.crop(images[person.picture, None], box), person.tilt).clamp(-1, 1)
-
-
-def faithful(crop: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """What to add to `crop`, of which the model saw `before` and made `after` (all (1, 3, h, w)).
-
-    Where much has changed this leads to `after`; where little has, the detail that `crop` has over `before`
-    stays. No change is exactly 0.
-    """
-    change = after - before
-    moved = (2 * change.abs().mean(1, keepdim=True) / DETAIL - 1).clamp(0, 1)
-    return change - moved * (crop - before)

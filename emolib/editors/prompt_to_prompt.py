@@ -29,6 +29,8 @@ class PromptToPrompt:
 
     cross_replace_steps  share of the steps, from the first, in which cross-attention is taken over ...
     self_replace_steps   ... and self-attention: much keeps the layout, little lets the expression change
+    follow               share of the source's correction that the edits take, see `DirectInversion`: with 1
+                         an edit that asks for what is there is exact; the paper's method takes none
     emphasis             factor of the attention to the words that are new, in the steps of cross-attention
     local_blend          in (0, 1]: where less than this share of the largest attention goes to the words that
                          differ, the source stays; None: anything may change
@@ -36,11 +38,12 @@ class PromptToPrompt:
 
     backbone: Backbone
     strength: float = 0.8
-    guidance_scale: float = 5.0
+    guidance_scale: float = 2.0
     num_inference_steps: int = 30
     template: str = TEMPLATE
     cross_replace_steps: float = 0.8
     self_replace_steps: float = 0.4
+    follow: float = 1.0
     emphasis: float = 1.0
     local_blend: float | None = None
 
@@ -48,7 +51,7 @@ class PromptToPrompt:
         latent.check(self)
         if not math.isfinite(self.emphasis):
             raise InputError(f"emphasis must be a finite number, not {self.emphasis}")
-        for name in ("cross_replace_steps", "self_replace_steps", "local_blend"):
+        for name in ("cross_replace_steps", "self_replace_steps", "follow", "local_blend"):
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
                 raise InputError(f"{name} must lie in [0, 1], not {share}")
@@ -65,7 +68,7 @@ class PromptToPrompt:
         rows = [alignment.spans(model.pipe, text) for text in [*texts.sources, *texts.targets]]
         owners = (*range(len(z)), *(i % len(z) for i in range(n)))
         injection = self._injection(rows, owners, levels)
-        maps, pin = AttentionMaps(len(rows)), inversion.direct(walk)
+        maps, pin = AttentionMaps(len(rows)), inversion.direct(walk, follow=self.follow)
         blend = LocalBlend(maps, differing(rows, owners), owners, self.local_blend or 0.0, len(levels) // 5)
 
         def keep(i: int, z: Tensor, prediction: Prediction) -> Tensor:

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from emolib.backbone import Backbone, Embedding
-from emolib.hspace.hooks import Shift, paired
+from emolib.hspace.hooks import MIDDLE, Shift, paired
 from emolib.sampling import Prediction, Predictor, Trajectory
 
 T_EDIT = 300
 """Where edits end unless it was measured: of 1000 timesteps, the noisiest 700 are edited."""
+
+STEPS = 30
+"""The number of steps for which scales are stated."""
 
 Distance = Callable[[Tensor, Tensor], float]
 
@@ -34,6 +37,7 @@ class Asymmetric:
     t_edit: int = T_EDIT
     guidance_scale: float = 1.0
     uncond: Embedding | None = None
+    place: str = MIDDLE
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -55,12 +59,17 @@ class Asymmetric:
         n, uncond = len(z), self.uncond if uncond is None else uncond
         text = [None if part is None else Embedding.cat([part.expand(n)] * 2) for part in (self.cond, uncond)]
         t, level = (torch.cat([x, x]) if isinstance(x, Tensor) and x.ndim else x for x in (t, level))
-        with paired(self.backbone.unet, self._inside, n):
+        with paired(self.backbone.unet, self._inside, n, place=self.place):
             x0, eps = self.backbone.predict(torch.cat([z, z]), t, *text, self.guidance_scale, level=level)
         return Prediction(x0[:n], eps[:n]), Prediction(x0[n:], eps[n:])
 
     def _inside(self, h: Tensor, t: Tensor) -> Tensor:
         return self.shift(h, t) * (t >= self.t_edit).to(h).view(-1, 1, 1, 1)
+
+
+def per_step(num_inference_steps: int) -> float:
+    """How much more than a step of `STEPS` each of `num_inference_steps` has to shift, for the same edit."""
+    return STEPS / num_inference_steps
 
 
 class Interval(NamedTuple):

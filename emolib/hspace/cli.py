@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +60,10 @@ def _add_fit(commands) -> None:
     add("--to", metavar="WORDS", help="of --method trained: emotions to train for, with commas between"
         " (default: the other subfolders)")  # fmt: skip
     add("--levels", type=int, default=10, help="noise levels to look at (default: %(default)s)")
+    add("--place", default="mid", metavar="BLOCK", help="where in the UNet: mid, or a block of its decoder,"
+        " up0, up1, ... (default: %(default)s)")  # fmt: skip
+    add("--scale", type=float, default=1.0, help="how many times an edit of strength 1 takes the directions"
+        " (default: %(default)s)")  # fmt: skip
     add("--pooled", action="store_true", help="one value a channel, not one a place: for pictures in which"
         " faces lie anywhere")  # fmt: skip
     add("--limit", type=int, default=200, help="pictures of an emotion at most (default: %(default)s)")
@@ -73,21 +79,25 @@ def _add_fit(commands) -> None:
 def fit(args: argparse.Namespace) -> int:
     """`emolib hspace fit`: check, load, encode, find, write."""
     _check_output(args.out)
+    if not math.isfinite(args.scale):
+        raise InputError(f"--scale must be a finite number, not {args.scale}")
     if args.to and args.method != "trained":
         raise InputError("--to belongs to --method trained; the others need pictures of every emotion")
     pictures = _pictures(args)
     labels = pictures.frame["emotion"].tolist()
     args.source = args.source or ("neutral" if "neutral" in labels else None)
     from emolib import backbone, checkpoints, runtime
+    from emolib.hspace import hooks
     from emolib.hspace.fit import check_labels
 
     checkpoints.check_name(args.model)
     names = _words(args.to) or check_labels(labels, args.source)
     clip = _clip(args)
     model = backbone.load(args.model, device=args.device, memory=args.memory)
+    hooks.block(model.unet, args.place)
     draw = runtime.generator(args.seed, "hspace")
     find = _train if args.method == "trained" else _measure
-    found = find(args, model, pictures, names, clip, draw)
+    found = replace(find(args, model, pictures, names, clip, draw), scale=args.scale)
     found.save(args.out)
     print(report(found))
     print(args.out)
@@ -106,6 +116,7 @@ def _measure(args, model: Backbone, pictures: Manifest, names, clip, draw) -> Di
         groups=_people(pictures) if args.pairs else None,
         method=args.method,
         levels=args.levels,
+        place=args.place,
         pooled=args.pooled,
     )
 
@@ -121,7 +132,7 @@ def _train(args, model: Backbone, pictures: Manifest, names, clip, draw) -> Dire
     )
     z = _encode(model, shown)
     return training.fit_networks(
-        model, z, names, clip, generator=draw, source=args.source, epochs=args.epochs
+        model, z, names, clip, generator=draw, source=args.source, epochs=args.epochs, place=args.place
     )
 
 
@@ -132,7 +143,8 @@ def _words(text: str | None) -> list[str]:
 def report(directions: Directions) -> str:
     """What a bank holds, as text: a line for the whole and one for each emotion."""
     start = directions.source or "the mean of the others"
-    lines = [f"{directions.method} directions from {start}, model {directions.model}"]
+    where = f"at {directions.place} of {directions.model}, scale {directions.scale:g}"
+    lines = [f"{directions.method} directions from {start}, {where}"]
     for name in directions.shifts:
         notes = directions.notes.get(name, {})
         known = ", ".join(f"{key} {value:.3g}" for key, value in notes.items())

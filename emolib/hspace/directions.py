@@ -15,9 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from emolib.hspace import hooks
-from emolib.runtime import InputError, atomic_write, one_of
+from emolib.runtime import InputError, atomic_write, one_of, repo_path
 
 FORMAT = "emolib-hspace-1"
+RECIPE = (
+    "emolib hspace fit data/emofaces/portraits-train.parquet --pairs --place up0 --levels 3 --limit 100"
+    " --scale 6 --out data/minisd/hspace.safetensors"
+)
+"""The command that makes the directions that ship with MiniSD."""
 
 
 class Table(nn.Module):
@@ -86,6 +91,9 @@ class Directions:
     prompt   what the network was told while they were measured, and has to be told while they are used
     model    name of the model; `channels` of its h and the `width` of its text say whether it is the same
     method   how they were found: "mean", "pca", "probe", "trained"
+    place    where in the network: "mid", or a block of the decoder (see `hooks`)
+    scale    how many times an edit of strength 1 takes them, in each of 30 steps: a network that sends little
+             through this place needs more than the difference between pictures (lesson 05 measures it)
     notes    numbers worth keeping, e.g. pictures and agreement for each emotion
     """
 
@@ -96,10 +104,12 @@ class Directions:
     channels: int
     width: int
     method: str = "mean"
+    place: str = hooks.MIDDLE
+    scale: float = 1.0
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"{self.method} directions of {self.model} ({', '.join(self.emotions)})"
+        return f"{self.method} directions at {self.place} of {self.model} ({', '.join(self.emotions)})"
 
     def __deepcopy__(self, memo: dict) -> Directions:
         return self  # an editor's `asdict` is its log entry, not a second copy of the weights
@@ -112,7 +122,7 @@ class Directions:
 
     def check(self, unet: Any) -> None:
         """InputError unless these directions can have been made with this UNet."""
-        found = (hooks.channels(unet), unet.config.cross_attention_dim)
+        found = (hooks.channels(unet, self.place), unet.config.cross_attention_dim)
         if found != (self.channels, self.width):
             raise InputError(
                 f"these directions were made with {self.model} ({self.channels} channels, text width"
@@ -159,7 +169,9 @@ class Directions:
         return replace(self, shifts={**self.shifts, name: self.mix(weights)})
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file. InputError: a bank that holds mixes (mix again after loading)."""
+        """Write a safetensors file, tables in half precision: what is lost is far below their noise.
+
+        InputError: a bank that holds mixes (mix again after loading)."""
         kinds = {Table: "table", Network: "network"}
         mixed = [name for name, shift in self.shifts.items() if type(shift) not in kinds]
         if mixed:
@@ -167,7 +179,7 @@ class Directions:
         about = {name: getattr(self, name) for name in ABOUT}
         about["kinds"] = {name: kinds[type(shift)] for name, shift in self.shifts.items()}
         tensors = {
-            f"{name}/{part}": value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            f"{name}/{part}": _stored(value, half=isinstance(shift, Table))
             for name, shift in self.shifts.items()
             for part, value in shift.state_dict().items()
         }
@@ -188,13 +200,13 @@ class Mix(nn.Module):
         return sum(terms, torch.zeros_like(h[:1]))
 
 
-ABOUT = ("source", "prompt", "model", "channels", "width", "method", "notes")
+ABOUT = ("source", "prompt", "model", "channels", "width", "method", "place", "scale", "notes")
 
 
 def load(path: str | Path) -> Directions:
     """Read what `Directions.save` wrote. InputError: no such file, another kind of file, a damaged one."""
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; make one with `emolib hspace fit FOLDER --out {path}`")
+        raise InputError(f"{path}: no such file; make one with `emolib hspace fit FOLDER --out FILE`")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -209,6 +221,21 @@ def load(path: str | Path) -> Directions:
         return Directions(shifts, **{name: about[name] for name in ABOUT})
     except (KeyError, TypeError, ValueError, RuntimeError):
         raise InputError(f"{path}: damaged; make it again with `emolib hspace fit`") from None
+
+
+def shipped() -> Directions:
+    """The directions that came with MiniSD: from neutral to each emotion, of EmoFaces' train people.
+
+    InputError, with the command that makes them, where they are not there."""
+    path = repo_path("data", "minisd", "hspace.safetensors")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; make it with `{RECIPE}`, or name another (--directions)")
+    return load(path)
+
+
+def _stored(value: Tensor, *, half: bool) -> Tensor:
+    value = value.half() if half and value.is_floating_point() else value
+    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _shift(kind: str, name: str, tensors: Mapping[str, Tensor]) -> nn.Module:

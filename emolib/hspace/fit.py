@@ -32,6 +32,7 @@ def collect(
     groups: Sequence[object] | None = None,
     prompt: str = "",
     pooled: bool = False,
+    place: str = hooks.MIDDLE,
     batch: int = 16,
 ) -> Tensor:
     """h of clean latents `z` (N, c, h', w'), noised to each of K `timesteps`: (K, N, C, h, w), float32, CPU.
@@ -47,7 +48,7 @@ def collect(
     for t in progress(timesteps, "h-space"):
         noise = torch.randn((len(index), *z.shape[1:]), generator=generator, device=generator.device).cpu()
         noisy = add_noise(z, noise[row].to(z), backbone.alphas_cumprod[t].item())
-        with hooks.record(backbone.unet) as seen:
+        with hooks.record(backbone.unet, place=place) as seen:
             for part in noisy.split(batch):
                 backbone.predict(part.to(backbone.device), int(t), cond)
         h = torch.cat([one.h.float().mean((2, 3), keepdim=True) if pooled else one.h.float() for one in seen])
@@ -101,18 +102,28 @@ def confine(delta: Tensor, components: Components) -> Tensor:
 
 
 class Probe(NamedTuple):
-    """A linear probe's `direction` (D,) and its leave-one-out `accuracy` in [0, 1]."""
+    """A linear probe's `direction` (D,), and for every picture, target ones first, whether it is told `right`
+    (bool) by a probe that has not seen who it shows."""
 
     direction: Tensor
-    accuracy: float
+    right: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """The share told right, in [0, 1]; 0.5 is chance where both labels are as frequent."""
+        return float(self.right.double().mean())
 
 
-def probe(target: Tensor, source: Tensor, *, ridge: float = 0.1) -> Probe:
+def probe(
+    target: Tensor, source: Tensor, *, ridge: float = 0.1, people: Sequence[object] | None = None
+) -> Probe:
     """A ridge regression that tells target (N, D) from source (M, D); the direction is its weight vector w,
     scaled so that it moves the mean of one to the mean of the other along w.
 
-    `ridge` is in units of a picture's mean squared length. Leave-one-out by the hat matrix, so the same
-    person's other pictures may have helped."""
+    ridge   in units of a picture's mean squared length
+    people  N + M keys of who is shown, to be left out together, in closed form by the hat matrix; None:
+            everybody is shown once. (Left out singly, one picture of a pair is taken for the other, whose
+            label is the opposite.)"""
     x = torch.cat([target, source]).double()
     label = torch.cat([torch.ones(len(target)), -torch.ones(len(source))]).to(x)
     x, y = x - x.mean(0), label - label.mean()
@@ -120,10 +131,44 @@ def probe(target: Tensor, source: Tensor, *, ridge: float = 0.1) -> Probe:
     ridged = gram + ridge * gram.diagonal().mean() * torch.eye(len(x), dtype=x.dtype, device=x.device)
     hat = torch.linalg.solve(ridged, gram)  # symmetric: both are functions of gram
     w = x.T @ torch.linalg.solve(ridged, y)
-    left_out = y - (y - hat @ y) / (1 - hat.diagonal())
-    accuracy = ((left_out + label.mean()).sign() == label).double().mean()
+    residual, rows = y - hat @ y, {}
+    for i, person in enumerate(range(len(x)) if people is None else people):
+        rows.setdefault(person, []).append(i)
+    guess = y.clone()
+    for one in rows.values():
+        rest = torch.eye(len(one), dtype=x.dtype, device=x.device) - hat[one][:, one]
+        guess[one] -= torch.linalg.solve(rest, residual[one])
+    right = (guess + label.mean()).sign() == label
     difference = mean_difference(target, source).to(w)
-    return Probe((w * (w @ difference) / (w @ w)).to(target), float(accuracy))
+    return Probe((w * (w @ difference) / (w @ w)).to(target), right.cpu())
+
+
+@torch.no_grad()
+def influence(
+    backbone: Backbone,
+    z: Tensor,
+    timesteps: Sequence[int],
+    *,
+    generator: torch.Generator,
+    prompt: str = "",
+    place: str = hooks.MIDDLE,
+) -> list[float]:
+    """How much of what tells pictures apart passes through h, at each of `timesteps`.
+
+    Pictures (latents z, at least two) under one noise; each is given the next one's h: RMS change of its
+    predicted x0, over the RMS difference between the two predictions. Near 0 the network does without h, and
+    no direction there will show; it is 1 where all goes through h (the last block of a network that predicts
+    x0)."""
+    cond, found = backbone.embed(prompt), []
+    for t in timesteps:
+        noise = torch.randn((1, *z.shape[1:]), generator=generator, device=generator.device).to(z)
+        noisy = add_noise(z, noise.expand_as(z), backbone.alphas_cumprod[t].item()).to(backbone.device)
+        plain = backbone.predict(noisy, int(t), cond).x0
+        with hooks.shifted(backbone.unet, lambda h, t: h.roll(-1, 0) - h, place=place):
+            moved = backbone.predict(noisy, int(t), cond).x0
+        apart = (plain.roll(-1, 0) - plain).square().mean()
+        found.append(float(((moved - plain).square().mean() / apart).sqrt()))
+    return found
 
 
 def fit(
@@ -138,43 +183,64 @@ def fit(
     levels: int = 10,
     components: int = 20,
     prompt: str = "",
+    place: str = hooks.MIDDLE,
     pooled: bool = False,
 ) -> Directions:
-    """Directions from latents `z` (N, c, h', w') of pictures with these `labels`.
+    """Directions from latents `z` (N, c, h', w') of pictures with these `labels`: `collect`, then `solve`.
+
+    levels  at how many evenly spaced noise levels; the other arguments are those of the two. InputError as
+            `solve`, before anything is computed."""
+    one_of(method, METHODS, "method")
+    for name in check_labels(labels, source):
+        rows_of(labels, name, source, groups)
+    timesteps = sorted(backbone.timesteps(levels)[:-1])
+    shared = {"generator": generator, "groups": groups, "prompt": prompt, "place": place}
+    h = collect(backbone, z, timesteps, pooled=pooled, **shared)
+    return solve(
+        backbone, h, timesteps, labels, source=source, method=method, components=components, **shared
+    )
+
+
+def solve(
+    backbone: Backbone,
+    h: Tensor,
+    timesteps: Sequence[int],
+    labels: Sequence[str],
+    *,
+    generator: torch.Generator,
+    source: str | None = None,
+    groups: Sequence[object] | None = None,
+    method: str = "mean",
+    components: int = 20,
+    prompt: str = "",
+    place: str = hooks.MIDDLE,
+) -> Directions:
+    """Directions from h (K, N, C, h, w) of N pictures with these `labels`, collected at K `timesteps`.
 
     source      the label where directions start; None: each starts at the mean of all other pictures
     groups      for each picture who it shows; with it, only people seen under both labels count (pairs)
     method      "mean"; "pca": the mean difference confined to the first `components`; "probe"
-    levels      at how many evenly spaced noise levels
     Raises InputError: fewer than two labels, or two pictures of a label (with `groups`: two pairs)."""
     one_of(method, METHODS, "method")
-    names = check_labels(labels, source)
-    pairs = {name: rows_of(labels, name, source, groups) for name in names}
-    timesteps = sorted(backbone.timesteps(levels)[:-1])
-    h = collect(backbone, z, timesteps, generator=generator, groups=groups, prompt=prompt, pooled=pooled)
-    flat, shifts, notes = h.flatten(2), {}, {}
-    bases = (
-        [principal(x, min(components, len(x) - 1), generator=generator) for x in flat]
-        if method == "pca"
-        else []
-    )
-    for name, (target, start) in pairs.items():
-        notes[name] = {
-            "pictures": len(target),
-            "agreement": sum(agreement(x[target], x[start]) for x in flat) / len(flat),
-        }
-        if method == "probe":
-            probes = [probe(x[target], x[start]) for x in flat]
-            found = [one.direction for one in probes]
-            notes[name]["accuracy"] = sum(one.accuracy for one in probes) / len(probes)
-        else:
-            found = [mean_difference(x[target], x[start]) for x in flat]
+    flat, shifts, notes, bases = h.flatten(2), {}, {}, []
+    if method == "pca":
+        bases = [principal(x, min(components, len(x) - 1), generator=generator) for x in flat]
+    for name in check_labels(labels, source):
+        target, start = rows_of(labels, name, source, groups)
+        pairs = [(x[target], x[start]) for x in flat]
+        notes[name] = {"pictures": len(target)}
+        notes[name]["agreement"] = sum(agreement(*pair) for pair in pairs) / len(flat)
+        found = [mean_difference(*pair) for pair in pairs]
         if method == "pca":
             found = [confine(delta, basis) for delta, basis in zip(found, bases, strict=True)]
+        if method == "probe":
+            people = [i if groups is None else groups[i] for i in (*target, *start)]
+            probes = [probe(*pair, people=people) for pair in pairs]
+            found = [one.direction for one in probes]
+            notes[name]["accuracy"] = sum(one.accuracy for one in probes) / len(probes)
         shifts[name] = Table(torch.stack(found).unflatten(1, h.shape[2:]), torch.tensor(timesteps))
-    width = backbone.unet.config.cross_attention_dim
-    size = hooks.channels(backbone.unet)
-    return Directions(shifts, source or "", prompt, backbone.name, size, width, method, notes)
+    size, width = hooks.channels(backbone.unet, place), backbone.unet.config.cross_attention_dim
+    return Directions(shifts, source or "", prompt, backbone.name, size, width, method, place, notes=notes)
 
 
 def check_labels(labels: Sequence[str], source: str | None) -> list[str]:

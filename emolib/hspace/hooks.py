@@ -1,7 +1,8 @@
 """Reach the h-space of a UNet: record it, shift it, evaluate plain and shifted together.
 
-h is the output of the UNet's middle block, (B, C, h, w) (Kwon et al. 2023, arXiv 2210.10960, section 3). All
-this works by torch's forward hooks on the public `unet.mid_block` and `unet.up_blocks`.
+h is the output of the UNet's middle block, (B, C, h, w) (Kwon et al. 2023, arXiv 2210.10960, section 3). Not
+every network sends much through there; `place` names the output of a block of the decoder instead, "up0",
+"up1", ... All this works by torch's forward hooks on the public `unet.mid_block` and `unet.up_blocks`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from emolib.runtime import InputError
+from emolib.runtime import InputError, one_of
+
+MIDDLE = "mid"
 
 Shift = Callable[[Tensor, Tensor], Tensor]
 """`shift(h, t) -> delta_h`: h (B, C, h, w) plain, t (B,) timesteps; the result broadcasts over h."""
@@ -26,18 +29,20 @@ class Seen(NamedTuple):
     h: Tensor
 
 
-def mid_block(unet: Any) -> nn.Module:
-    """The block whose output is h. InputError for a network without one."""
-    block = getattr(unet, "mid_block", None)
-    if not isinstance(block, nn.Module):
+def block(unet: Any, place: str = MIDDLE) -> nn.Module:
+    """The block whose output is h: the middle one, or "up0", "up1", ... of the decoder. InputError: none."""
+    known = {MIDDLE: getattr(unet, "mid_block", None)}
+    known |= {f"up{i}": up for i, up in enumerate(getattr(unet, "up_blocks", ()))}
+    if not isinstance(known[MIDDLE], nn.Module):
         raise InputError("this network has no middle block, so it has no h-space")
-    return block
+    return known[one_of(place, known, "place in the network")]
 
 
-def channels(unet: Any) -> int:
+def channels(unet: Any, place: str = MIDDLE) -> int:
     """C, the number of channels of h."""
-    mid_block(unet)
-    return unet.config.block_out_channels[-1]
+    block(unet, place)
+    widths = unet.config.block_out_channels
+    return widths[-1] if place == MIDDLE else widths[::-1][int(place.removeprefix("up"))]
 
 
 def scaled(shift: Shift, factor: float) -> Shift:
@@ -51,18 +56,18 @@ def constant(delta_h: Tensor) -> Shift:
 
 
 @contextmanager
-def shifted(unet: Any, shift: Shift) -> Iterator[None]:
+def shifted(unet: Any, shift: Shift, *, place: str = MIDDLE) -> Iterator[None]:
     """Add `shift(h, t)` to h in every evaluation of `unet` inside.
 
     Nested shifts add up (an inner one is asked with the outer one's h); leaving restores what was before.
-    InputError: no middle block, a shift of another number of channels."""
-    block = mid_block(unet)
+    InputError: no such block, a shift of another number of channels."""
+    found = block(unet, place)
     with _times(unet) as times:
 
         def add(module: nn.Module, args: tuple, h: Tensor) -> Tensor:
             return h + _delta(shift, h, times[-1])
 
-        hook = block.register_forward_hook(add)
+        hook = found.register_forward_hook(add)
         try:
             yield
         finally:
@@ -70,15 +75,15 @@ def shifted(unet: Any, shift: Shift) -> Iterator[None]:
 
 
 @contextmanager
-def record(unet: Any) -> Iterator[list[Seen]]:
+def record(unet: Any, *, place: str = MIDDLE) -> Iterator[list[Seen]]:
     """The list that this yields grows by one `Seen` with every evaluation of `unet` inside."""
-    block, seen = mid_block(unet), []
+    found, seen = block(unet, place), []
     with _times(unet) as times:
 
         def note(module: nn.Module, args: tuple, h: Tensor) -> None:
             seen.append(Seen(times[-1], h.detach()))
 
-        hook = block.register_forward_hook(note)
+        hook = found.register_forward_hook(note)
         try:
             yield seen
         finally:
@@ -86,13 +91,14 @@ def record(unet: Any) -> Iterator[list[Seen]]:
 
 
 @contextmanager
-def paired(unet: Any, shift: Shift, n: int) -> Iterator[None]:
-    """Evaluate n pictures plain and shifted in one go, with the encoder half of the UNet run once for both.
+def paired(unet: Any, shift: Shift, n: int, *, place: str = MIDDLE) -> Iterator[None]:
+    """Evaluate n pictures plain and shifted in one go, with the UNet's layers before h run once for both.
 
     Inside, a batch is one half of 2 n rows or several (guidance makes two): n rows, then the same n again
     (same latents, timestep, text), whose h is given `shift(h, t)`. The second n are cut off before the
-    network runs and put back behind its middle block: only the decoder half sees them. Not to be nested."""
-    block, halves = mid_block(unet), []
+    network runs and put back where h is: only the layers behind it see them. Not to be nested."""
+    found, halves = block(unet, place), []
+    after = unet.up_blocks if place == MIDDLE else unet.up_blocks[int(place.removeprefix("up")) + 1 :]
 
     def cut(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         batch = len(args[0])
@@ -118,8 +124,8 @@ def paired(unet: Any, shift: Shift, n: int) -> Iterator[None]:
     hooks = [unet.register_forward_pre_hook(cut, with_kwargs=True)]
     try:
         with _times(unet) as times:  # after `cut`, so that the timesteps are those of the cut batch
-            hooks.append(block.register_forward_hook(branch))
-            hooks += [up.register_forward_pre_hook(widen, with_kwargs=True) for up in unet.up_blocks]
+            hooks.append(found.register_forward_hook(branch))
+            hooks += [up.register_forward_pre_hook(widen, with_kwargs=True) for up in after]
             yield
     finally:
         for hook in hooks:

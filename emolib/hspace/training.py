@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from emolib.backbone import Backbone, Embedding
 from emolib.emotions import words
 from emolib.hspace import hooks
-from emolib.hspace.asyrp import T_EDIT, Asymmetric
+from emolib.hspace.asyrp import STEPS, T_EDIT, Asymmetric
 from emolib.hspace.clip import Clip
 from emolib.hspace.directions import Directions, Network
 from emolib.runtime import InputError, progress
@@ -127,9 +127,10 @@ def fit_networks(
     generator: torch.Generator,
     source: str | None = None,
     prompt: str = "",
-    num_inference_steps: int = 30,
+    num_inference_steps: int = STEPS,
     t_edit: int = T_EDIT,
     epochs: int = 2,
+    place: str = hooks.MIDDLE,
 ) -> Directions:
     """A trained network for each of `names`, emotions or other words, from pictures that show none of them.
 
@@ -138,15 +139,15 @@ def fit_networks(
     walk = _inverted(backbone, z, cond, list(dict.fromkeys(backbone.timesteps(num_inference_steps))))
     shifts, notes = {}, {}
     for name in names:
-        network = Network(hooks.channels(backbone.unet)).to(backbone.device)
-        predictor = Asymmetric(backbone, cond, network, t_edit)
+        network = Network(hooks.channels(backbone.unet, place)).to(backbone.device)
+        predictor = Asymmetric(backbone, cond, network, t_edit, place=place)
         loss = directional_loss(clip, in_words(source), in_words(name))
         losses = train_shift(predictor, walk, loss, generator=generator, epochs=epochs)
         shifts[name], tenth = network, max(1, len(losses) // 10)
         notes[name] = {"pictures": len(z), "loss": sum(losses[-tenth:]) / tenth}
     width = backbone.unet.config.cross_attention_dim
-    size = hooks.channels(backbone.unet)
-    return Directions(shifts, source or "", prompt, backbone.name, size, width, "trained", notes)
+    size = hooks.channels(backbone.unet, place)
+    return Directions(shifts, source or "", prompt, backbone.name, size, width, "trained", place, notes=notes)
 
 
 @torch.no_grad()

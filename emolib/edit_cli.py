@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, NamedTuple
 
+from emolib.editors import METHODS
 from emolib.runtime import InputError, one_of
 
 if TYPE_CHECKING:
     from emolib.editors.person import Target
+    from emolib.hspace.directions import Directions
     from emolib.images import Box
-
-METHODS = {
-    "img2img": "emolib.editors.img2img:Img2Img",
-    "ddim": "emolib.editors.inversion:DDIMInversion",
-    "negative-prompt": "emolib.editors.inversion:NegativePromptInversion",
-    "null-text": "emolib.editors.inversion:NullTextInversion",
-    "edit-friendly": "emolib.editors.inversion:EditFriendlyInversion",
-    "direct": "emolib.editors.inversion:DirectInversion",
-    "exact": "emolib.editors.inversion:ExactInversion",
-    "prompt-to-prompt": "emolib.editors.prompt_to_prompt:PromptToPrompt",
-}
 
 EPILOG = """people:
   Each --box is one face; they are numbered from 1 in the order given. Without --box, faces are looked for
@@ -35,9 +27,11 @@ EPILOG = """people:
 
 examples:
   emolib edit portrait.jpg --to awe -o awed.png
-  emolib edit portrait.jpg --to sadness --method edit-friendly --strength 0.5 -o sad.jpg
+  emolib edit portrait.jpg --to sadness --method img2img --strength 0.5 -o sad.jpg
+  emolib edit portrait.jpg --to smiling --method asyrp --directions smile.safetensors -o smile.jpg
   emolib edit group.jpg --person 2=awe --person 1=sadness:0.5 -o out.png --side-by-side pair.png
   emolib edit group.jpg --to anger --box 120,40,260,180 --describe "woman with red hair" -o out.png
+  emolib edit --from saved.json -o again.png
 """
 
 
@@ -58,12 +52,14 @@ def add_parser(commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
-    add("picture", metavar="PICTURE", help="a picture file: PNG, JPEG, WebP, GIF, BMP, TIFF")
+    add("picture", metavar="PICTURE", nargs="?", help="a picture file: PNG, JPEG, WebP, GIF, BMP, TIFF")
     add("--to", metavar="EMOTION", help="for everybody: anger, awe, contentment, ... or a word like furious")
     add("--person", action="append", default=[], metavar="N=EMOTION[:STRENGTH]", help="for person N alone")
-    add("-o", "--output", required=True, metavar="FILE", help="where to write it: .png, .jpg or .webp")
+    add("-o", "--output", metavar="FILE", help="where to write it: .png, .jpg or .webp")
     add("--side-by-side", metavar="FILE", help="write the source beside the edit into another file")
-    add("--method", default="img2img", help=f"{', '.join(METHODS)} (default: %(default)s)")
+    add("--method", default="edit-friendly", help=f"{', '.join(METHODS)} (default: %(default)s)")
+    add("--directions", metavar="FILE", help="of --method asyrp, from `emolib hspace fit`, whose names are"
+        " the emotions (default: those that came with MiniSD)")  # fmt: skip
     add("--model", default="minisd", metavar="NAME", help="minisd, sd15, sd21, sdxl, a folder or a Hub id"
         " (default: %(default)s)")  # fmt: skip
     add("--strength", type=float, help="0 changes nothing, 1 as much as the method can (default: its own)")
@@ -75,10 +71,13 @@ def add_parser(commands) -> None:
         " share of the face (default: %(default)s; MiniSD wants faces that fill it)")  # fmt: skip
     add("--describe", action="append", default=[], metavar="WHO", help='e.g. "woman with red hair": once for'
         " all, or once for each person")  # fmt: skip
-    add("--from", dest="source", metavar="EMOTION", help="what they feel now, if you know")
+    add("--from", dest="source", metavar="EMOTION", help="what they feel now (MiniSD: else the guide"
+        " judge's guess); or a recipe, FILE.json, that the playground saved")  # fmt: skip
     add("--token", action="append", type=Path, default=[], metavar="FILE", help="a learned token's file; then"
         ' --to "<awe>", or "<awe>" in --prompt')  # fmt: skip
     add("--prompt", metavar="TEXT", help='instead of "photo of {article} {word} {description}"')
+    add("--raw", action="store_true", help="the model's own picture, blurred by its autoencoder, without the"
+        " source's detail where the edit did nothing")  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
     add("--memory", default="auto", help="auto, fast, balanced, low (default: %(default)s)")
     command.set_defaults(run=edit)
@@ -86,10 +85,20 @@ def add_parser(commands) -> None:
 
 def edit(args: argparse.Namespace) -> int:
     """`emolib edit`: check, load, edit the people, write."""
+    if str(args.source).endswith(".json"):
+        from emolib.editors import recipe
+
+        print(recipe.follow(args))
+        return 0
+    if args.picture is None or args.output is None:
+        raise InputError("give a PICTURE and where to write the edit, -o FILE")
+    args.directions = bank(args)
     everybody, wishes, source_emotion = asked(args)
     given = [parse_box(value) for value in args.box]
-    from emolib import backbone, checkpoints, faces, images, runtime
+    from emolib import backbone, checkpoints, faces, images, judges, runtime
     from emolib.adapters.splice import learned_token
+    from emolib.editors import guess
+    from emolib.editors.detail import KeepDetail
     from emolib.editors.person import PerPerson
 
     checkpoints.check_name(args.model)
@@ -106,11 +115,14 @@ def edit(args: argparse.Namespace) -> int:
     editor = build(args, model)
     if not found:
         print("emolib: no face found; the middle square is edited (give --box)", file=sys.stderr)
+    if args.model == "minisd" and not (args.source or args.prompt or args.method == "asyrp"):
+        named = guess.with_sources(source, named, judges.load("guide"))
     for person in named:
-        where = f"{args.picture}: {person.emotion} at {text(person.box)}"
+        now = f"{person.source_emotion} -> " if person.source_emotion else ""
+        where = f"{args.picture}: {now}{person.emotion} at {text(person.box)}"
         print(f"{where}, {args.method}, {model}", file=sys.stderr)
     with learned_token(model, *args.token):
-        edited = PerPerson(editor, model.size, margin=args.margin)(
+        edited = PerPerson(editor if args.raw else KeepDetail(editor), model.size, margin=args.margin)(
             source, generator=runtime.generator(args.seed), people=named, bystanders=others
         )
     record = provenance(args, editor, named)
@@ -124,9 +136,9 @@ def edit(args: argparse.Namespace) -> int:
 
 def asked(args: argparse.Namespace) -> tuple[str | None, dict[int, Wish], str | None]:
     """What everybody, and what single people are to feel, and what they feel now. Checks without torch."""
-    one_of(args.method, METHODS, "method")
-    everybody = None if args.to is None else emotion(args.to, args.model)
-    wishes = parse_wishes(args.person, args.model)
+    label = partial(emotion, model=args.model, known=args.directions.emotions if args.directions else ())
+    everybody = None if args.to is None else label(args.to)
+    wishes = parse_wishes(args.person, label)
     if not everybody and not wishes:
         raise InputError("say what to change: --to EMOTION for everybody, or --person N=EMOTION")
     for path in filter(None, (args.output, args.side_by_side)):
@@ -134,8 +146,19 @@ def asked(args: argparse.Namespace) -> tuple[str | None, dict[int, Wish], str | 
     for strength in (args.strength, *(wish.strength for wish in wishes.values())):
         if strength is not None and not 0 <= strength <= 1:
             raise InputError(f"strength must lie in [0, 1], not {strength}")
-    source_emotion = None if args.source is None else emotion(args.source, args.model)
+    source_emotion = None if args.source is None else label(args.source)
     return everybody, wishes, source_emotion
+
+
+def bank(args: argparse.Namespace) -> Directions | None:
+    """The directions of --method asyrp. InputError: an unknown method, one that needs none, no such file."""
+    if one_of(args.method, METHODS, "method") != "asyrp":
+        if args.directions:
+            raise InputError(f"--directions belongs to --method asyrp, not to {args.method}")
+        return None
+    from emolib.hspace import directions
+
+    return directions.load(args.directions) if args.directions else directions.shipped()
 
 
 def build(args: argparse.Namespace, model):
@@ -145,20 +168,25 @@ def build(args: argparse.Namespace, model):
         "guidance_scale": args.guidance_scale,
         "num_inference_steps": args.steps,
         "template": args.prompt,
+        "directions": args.directions,
     }
+    if args.method == "asyrp" and (args.guidance_scale or args.prompt):
+        raise InputError("--method asyrp takes no prompt: leave out --guidance-scale and --prompt")
     return resolve_name(METHODS[args.method])(
         model, **{name: value for name, value in given.items() if value is not None}
     )
 
 
-def emotion(word: str, model: str) -> str:
+def emotion(word: str, model: str, known: Sequence[str] = ()) -> str:
     """The label that the typed word means: one that MiniSD learned, or any with a prompt word elsewhere.
 
-    A learned token, "<awe>", means itself."""
+    Where directions are `known`, it is the name of one. A learned token, "<awe>", means itself."""
     from emolib.adapters.names import placeholder
     from emolib.emotions import words
 
     label = word.strip().casefold()
+    if known:
+        return one_of(label, known, "direction")
     if label.startswith("<"):
         return placeholder(label)
     if model != "minisd" and label in words.ADJECTIVES:
@@ -166,7 +194,7 @@ def emotion(word: str, model: str) -> str:
     return words.resolve(word, "emofaces")
 
 
-def parse_wishes(texts: Sequence[str], model: str) -> dict[int, Wish]:
+def parse_wishes(texts: Sequence[str], label: Callable[[str], str]) -> dict[int, Wish]:
     """ "2=awe:0.5" -> {2: Wish("awe", 0.5)}. InputError: another form, or one person twice."""
     wishes = {}
     for given in texts:
@@ -178,11 +206,11 @@ def parse_wishes(texts: Sequence[str], model: str) -> dict[int, Wish]:
             who, how = 0, None
         if who < 1 or not word:
             raise InputError(
-                f"--person {text!r}: give a number from 1 and an emotion, e.g. 2=awe or 2=awe:0.5"
+                f"--person {given!r}: give a number from 1 and an emotion, e.g. 2=awe or 2=awe:0.5"
             )
         if who in wishes:
-            raise InputError(f"--person {text!r}: person {who} has an emotion already")
-        wishes[who] = Wish(emotion(word, model), how)
+            raise InputError(f"--person {given!r}: person {who} has an emotion already")
+        wishes[who] = Wish(label(word), how)
     return wishes
 
 
@@ -238,17 +266,21 @@ def provenance(args: argparse.Namespace, editor, people: Sequence[Target]) -> di
     from emolib.editors.contract import prompt
 
     settings = asdict(editor)
-    template = settings.pop("template")
+    template = settings.pop("template", None)
+    if args.directions:
+        settings["directions"] = str(args.directions)
     return {
         "edited": "by emolib: this picture is not a photograph",
         "method": args.method,
         "model": settings.pop("backbone").name,
         **settings,
+        "keep_detail": not args.raw,
         "seed": args.seed,
         "people": [
             {
                 "emotion": person.emotion,
-                "prompt": prompt(person.emotion, person.description, template),
+                **({"from": person.source_emotion} if person.source_emotion else {}),
+                **({"prompt": prompt(person.emotion, person.description, template)} if template else {}),
                 "strength": settings["strength"] if person.strength is None else person.strength,
                 "box": list(person.box),
             }

@@ -1,0 +1,94 @@
+"""What the autoencoder loses comes back where the edit did nothing, and nowhere else."""
+
+from dataclasses import dataclass
+
+import torch
+from tiny_pipelines import pictures, tiny
+
+from emolib.editors.detail import DRIFT, KeepDetail, change, extent
+from emolib.editors.inversion import DirectInversion
+from emolib.editors.person import PerPerson, Target
+from emolib.emotions.sets import MIKELS
+from emolib.runtime import generator
+
+
+def noise(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def edit(editor, images, emotion, **options):
+    return editor(images, emotion, generator=generator(0), **options)
+
+
+def test_detail_stays_where_nothing_moved_and_goes_where_the_edit_is():
+    source, before = noise(1, 3, 8, 8), noise(1, 3, 8, 8, seed=1)
+    assert torch.equal(change(source, before, before), torch.zeros_like(source))
+    rough = before + 0.09 * noise(1, 3, 8, 8, seed=2)
+    torch.testing.assert_close(source + change(source, before, rough) - rough, source - before)
+    after = before + 0.25
+    torch.testing.assert_close(source + change(source, before, after), after)
+
+
+def test_the_edit_reaches_as_far_as_it_is_seen():
+    before = noise(1, 3, 64, 64)
+    assert torch.equal(extent(before, before + 0.9 * DRIFT), torch.zeros(1, 1, 64, 64))
+    after = before.clone()
+    after[..., 20:40, 20:40] += 4 * DRIFT
+    after[..., 50, 50] += 4 * DRIFT
+    found = extent(before, after)
+    assert (found[..., 20:40, 20:40] >= 0.4).all() and (found[..., 22:38, 22:38] == 1).all()
+    found[..., 18:42, 18:42] = 0
+    assert (found == 0).all()  # not the lonely pixel
+    large = [x.repeat_interleave(8, -1).repeat_interleave(8, -2) for x in (before, after)]
+    assert (extent(*large)[..., 168:312, 168:312] > 0.5).all()
+
+
+class Half:
+    """A lossy model: doubles every second pixel away; an edit paints the right half."""
+
+    device = torch.device("cpu")
+
+    def encode(self, images):
+        return images[..., ::2, ::2]
+
+    def decode(self, z):
+        return z.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
+@dataclass(frozen=True)
+class Painter:
+    backbone: Half
+    strength: float = 1.0
+
+    def __call__(self, images, emotion, *, generator, description, source_emotion):
+        n = 1 if isinstance(emotion, str) else len(emotion)
+        if self.strength == 0:
+            return images.expand(n, -1, -1, -1).clone()
+        edited = self.backbone.decode(self.backbone.encode(images)).expand(n, -1, -1, -1).clone()
+        edited[..., images.shape[-1] // 2 :] += 0.5
+        return edited
+
+
+def test_a_lossy_model_loses_only_where_it_paints():
+    source = 0.3 * noise(1, 3, 16, 16)
+    result = edit(KeepDetail(Painter(Half())), source, ["anger", "awe"])
+    assert result.shape == (2, 3, 16, 16)
+    assert torch.equal(result[..., :8], source.expand(2, -1, -1, -1)[..., :8])
+    lossy = Half().decode(Half().encode(source))
+    torch.testing.assert_close(result[..., 8:], (lossy + 0.5).expand(2, -1, -1, -1)[..., 8:])
+
+
+def test_strength_zero_is_the_source_bit_for_bit_and_a_person_may_have_it():
+    source = noise(1, 3, 16, 16)
+    assert torch.equal(edit(KeepDetail(Painter(Half(), 0.0)), source, "anger"), source)
+    scene = PerPerson(KeepDetail(DirectInversion(tiny("sd"), num_inference_steps=2)), 32)
+    people = [Target((0, 0, 16, 16), strength=0.0)]
+    assert torch.equal(edit(scene, source, "anger", people=people), source)
+
+
+def test_an_exact_editor_that_is_asked_for_what_is_there_returns_the_source():
+    editor = KeepDetail(DirectInversion(tiny("sd"), num_inference_steps=3))
+    source = pictures()
+    result = edit(editor, source, "anger", source_emotion="anger")
+    torch.testing.assert_close(result, source, rtol=0, atol=1 / 255)  # not only what the VAE makes of it
+    assert edit(editor, source, MIKELS).shape == (8, 3, 32, 32)

@@ -1,0 +1,181 @@
+"""Recipes: what they change and leave alone, and that a saved one makes the identical picture again."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import tiny_pipelines
+import torch
+
+from emolib import backbone, cli, images, runtime
+from emolib.editors import recipe as recipes
+from emolib.editors.detail import KeepDetail
+from emolib.editors.img2img import Img2Img
+from emolib.editors.person import PerPerson, Target
+from emolib.editors.recipe import Person, Recipe
+from emolib.playground import session
+from emolib.playground.pictures import Picture
+from emolib.runtime import InputError
+
+BOXES = ((2, 4, 30, 36), (52, 4, 84, 36))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_pipelines.tiny("sd")
+
+
+@pytest.fixture(scope="module")
+def picture():
+    (image,) = images.to_pil(torch.cat([tiny_pipelines.pictures(3, side=40)[[i]] for i in range(3)], dim=-1))
+    return image.crop((0, 0, 90, 40))
+
+
+def recipe(*emotions, strength=0.7, **options):
+    people = [Person(box, felt, strength, "woman") for box, felt in zip(BOXES, emotions, strict=True)]
+    return Recipe(tuple(people), model="sd", num_inference_steps=3, **options)
+
+
+def test_one_person_is_what_the_command_line_does(model, picture):
+    source = images.to_tensor(picture)
+    targets = [Target(BOXES[0], description="woman"), Target(BOXES[1], "anger", description="woman")]
+    editor = KeepDetail(Img2Img(model, strength=0.7, guidance_scale=5.0, num_inference_steps=3))
+    direct = PerPerson(editor, model.size, margin=0.1)(
+        source, generator=runtime.generator(5), people=targets[1:], bystanders=targets[:1]
+    )
+    made = recipes.apply(recipe(None, "anger", seed=5, margin=0.1), model, source)
+    torch.testing.assert_close(made, direct, atol=1e-6, rtol=0)
+    assert images.to_pil(made)[0].tobytes() == images.to_pil(direct)[0].tobytes()
+
+
+def test_one_persons_wish_alters_nobody_else(model, picture):
+    source = images.to_tensor(picture)
+    first, both = (recipes.apply(recipe("awe", second), model, source) for second in (None, "anger"))
+    left = slice(0, 40)
+    assert torch.equal(first[..., left], both[..., left])
+    assert not torch.equal(first[..., left], source[..., left])
+    assert not torch.equal(first[..., 50:], both[..., 50:])
+    assert torch.equal(both[..., 40:50], source[..., 40:50])  # between them, bit for bit
+
+
+def test_nothing_asked_is_the_source(model, picture):
+    source = images.to_tensor(picture)
+    assert torch.equal(recipes.apply(recipe(None, None), model, source), source)
+    assert torch.equal(recipes.apply(recipe("awe", "anger", strength=0.0), model, source), source)
+
+
+def test_through_neutral_is_another_edit(model, picture):
+    source = images.to_tensor(picture)
+    plain, staged = (recipes.apply(recipe("awe", None, via=via), model, source) for via in (None, "neutral"))
+    assert not torch.equal(plain, staged)
+
+
+@pytest.fixture
+def saved(model, picture, tmp_path, monkeypatch):
+    """A saved edit, and a command line that loads the tiny model."""
+    monkeypatch.setattr(backbone, "load", lambda name, **options: model)
+    done = recipe("awe", "anger", method="negative-prompt", guidance_scale=3.0, seed=7, via="neutral")
+    edited = recipes.apply(done, model, images.to_tensor(picture))
+    shown = Picture("my photo.jpg", picture, done.people)
+    return session.save(tmp_path / "out", shown, done, edited), done
+
+
+def test_the_command_line_makes_the_identical_picture(saved, capsys):
+    path, done = saved
+    assert {f.name for f in path.parent.iterdir()} == {
+        "my-photo-1awe-2anger.json",
+        "my-photo-1awe-2anger.png",
+        "my-photo-1awe-2anger-source.png",
+    }
+    assert cli.main(["edit", "--from", str(path)]) == 0
+    again = path.with_name("my-photo-1awe-2anger-again.png")
+    assert capsys.readouterr().out == f"{again}\n"
+    first = path.with_suffix(".png")
+    assert images.open_image(again).tobytes() == images.open_image(first).tobytes()
+    assert images.read_provenance(again) == images.read_provenance(first)
+    assert recipes.load(path).recipe == done
+    assert str(path.parent) not in path.read_text() + again.read_bytes().decode("latin-1")
+
+
+def test_saving_again_replaces_nothing(saved, picture):
+    path, done = saved
+    shown = Picture("my photo.jpg", picture, done.people)
+    other = session.save(path.parent, shown, done, images.to_tensor(picture))
+    assert other.name == "my-photo-1awe-2anger-2.json" and path.exists()
+
+
+def test_the_source_may_lie_elsewhere_and_must_be_the_one(saved, tmp_path, picture, capsys):
+    path, _ = saved
+    source = path.with_name(f"{path.stem}-source.png")
+    moved = source.rename(tmp_path / "moved.png")
+    assert cli.main(["edit", "--from", str(path)]) == 2
+    assert "no such file" in capsys.readouterr().err
+    output = tmp_path / "again.webp"
+    assert cli.main(["edit", str(moved), "--from", str(path), "-o", str(output)]) == 0
+    assert output.exists()
+    picture.rotate(180).save(source)
+    assert cli.main(["edit", "--from", str(path)]) == 2
+    assert "not the picture that" in capsys.readouterr().err
+    assert cli.main(["edit", str(moved), "--from", str(path), "-o", str(moved)]) == 2
+    assert "is the source picture" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--to", "anger"], "says all of the edit"),
+        (["--strength", "0.2"], "says all of the edit"),
+        (["--box", "1,2,3,4"], "says all of the edit"),
+        (["-o", "out.xyz"], "change the suffix"),
+    ],
+)
+def test_what_a_recipe_does_not_take(saved, options, says, capsys):
+    assert cli.main(["edit", "--from", str(saved[0]), *options]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"kind": "something"}, "not a recipe of this version"),
+        ({"method": "magic"}, "unknown method 'magic'"),
+        ({"seed": "one"}, "seed is 'one', not a number"),
+        ({"strength": 1}, "unknown entry 'strength'"),
+        ({"people": [{"box": [0, 0, 4]}]}, "a broken recipe"),
+        ({"people": [{"box": [0, 0, 4, 4], "strength": 2.0}]}, "strength must lie in [0, 1]"),
+        ({"people": None}, "a broken recipe"),
+        ({"sha256": None}, "not the picture that"),
+    ],
+)
+def test_broken_recipes_are_one_line(saved, change, says, capsys):
+    path, _ = saved
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert cli.main(["edit", "--from", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", "null"])
+def test_files_that_are_no_recipe(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="not a recipe"):
+        recipes.load(path)
+
+
+def test_a_recipe_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        recipes.load(tmp_path / "none.json")
+
+
+def test_a_picture_and_an_output_are_still_needed_without_a_recipe(capsys):
+    for given in ([], ["a.png"], ["-o", "b.png"]):
+        assert cli.main(["edit", *given, "--to", "anger"]) == 2
+        assert "give a PICTURE" in capsys.readouterr().err
+
+
+def test_alone_forgets_what_the_others_feel():
+    both = recipe("awe", "anger")
+    assert both.alone(0) == recipe("awe", None).alone(0)
+    assert both.alone(1) != replace(both, seed=1).alone(1)
+    assert both.changed == (0, 1) and both.alone(1).changed == (1,)

@@ -12,7 +12,7 @@ import torch
 
 from emolib import cli, images, judges
 from emolib.data import emofaces
-from emolib.evaluation import methods, tasks
+from emolib.evaluation import parts, tasks
 from emolib.metrics import preservation
 from emolib.runtime import InputError, repo_path
 
@@ -277,14 +277,14 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_a_key_notices_tensors_in_fields():
-    assert methods.weights(torch.zeros(3)) != methods.weights(torch.ones(3))
-    found = list(methods._parts({"a": [torch.zeros(1)], "b": (torch.nn.Linear(1, 1), 3)}))
+    assert parts.weights(torch.zeros(3)) != parts.weights(torch.ones(3))
+    found = list(parts.inside({"a": [torch.zeros(1)], "b": (torch.nn.Linear(1, 1), 3)}))
     assert [type(part).__name__ for part in found] == ["Tensor", "Linear"]
 
 
 def test_a_key_notices_other_weights():
     networks = [torch.nn.Linear(2, 2) for _ in range(2)]
-    a, b = (methods.weights(network) for network in networks)
+    a, b = (parts.weights(network) for network in networks)
     assert a != b
     networks[1].load_state_dict(networks[0].state_dict())
-    assert methods.weights(networks[1]) == a
+    assert parts.weights(networks[1]) == a

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from emolib.emotions import facs, ratings, sets  # noqa: E402
-from emolib.figures import emotions, labels, measured, pictures, style  # noqa: E402
+from emolib.figures import emotions, labels, lines, measured, pictures, style  # noqa: E402
 from emolib.runtime import InputError  # noqa: E402
 
 
@@ -52,6 +52,18 @@ def test_rose_takes_missing_labels_and_refuses_strange_ones():
     assert len(texts(emotions.plutchik_wheel({}))) == 8
     with pytest.raises(InputError, match="'love' is not one of Plutchik's 24"):
         emotions.plutchik_wheel({"love": 1})
+
+
+def test_lines_go_through_the_numbers_and_show_their_intervals():
+    ax = lines.lines([1, 2], {"a": [(0.5, 0.4, 0.8, 9), (0.6, 0.5, 0.7, 9)], "b": [1, 2]}, reference=0.3)
+    drawn = {c.get_label(): c for c in ax.containers}
+    np.testing.assert_allclose(drawn["a"].lines[0].get_ydata(), [0.5, 0.6])
+    ((bars,), no_bars) = drawn["a"].lines[2], drawn["b"].lines[2]
+    np.testing.assert_allclose([segment[:, 1] for segment in bars.get_segments()], [[0.4, 0.8], [0.5, 0.7]])
+    np.testing.assert_allclose(drawn["b"].lines[0].get_ydata(), [1, 2])
+    assert not no_bars and len(ax.get_legend().get_texts()) == 2
+    with pytest.raises(InputError, match="line 'c': 1 values for 2 places"):
+        lines.lines([1, 2], {"c": [1]})
 
 
 def test_wheel_names_all_labels_and_primary_dyads():
@@ -202,3 +214,15 @@ def test_contact_sheet_refuses_what_does_not_fit(grid, names, message):
 def test_figures_load_no_torch():
     code = "import sys, emolib.figures.emotions, emolib.figures.pictures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_estimates_and_curves_show_values_intervals_and_n():
+    ax = style.estimates({"a": (0.5, 0.2, 0.7, 12), "b": (1.0, 1.0, 1.0, 3)})
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
+    assert [t.get_text() for t in ax.texts] == ["n = 12", "n = 3"]
+    assert list(ax.lines[0].get_xdata()) == [0.2, 0.7] and ax.lines[1].get_xdata()[0] == 0.5
+    ax = style.curve([1, 2], [(0.5, 0.4, 0.9, 7), (2.0, 1.0, 2.5, 7)])
+    line, (lower, upper), _ = ax.containers[0]
+    assert line.get_xydata().tolist() == [[1, 0.5], [2, 2.0]]
+    np.testing.assert_allclose(np.array(lower.get_ydata(), dtype=float), [0.4, 1.0])
+    np.testing.assert_allclose(np.array(upper.get_ydata(), dtype=float), [0.9, 2.5])

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from emolib.evaluation import curves, edits, tables
+from emolib.evaluation import curves, edits, examples, tables
+from emolib.evaluation.columns import PARTS
 from emolib.evaluation.methods import Method
 from emolib.evaluation.observe import Arrays
 from emolib.evaluation.results import Measured, Rows
@@ -33,6 +34,7 @@ def write(run: Run, measured: Sequence[tuple[Arrays, dict[str, Arrays]]]) -> Pat
         features, probs = arrays.pop("features"), arrays.pop("probs")
         found[method.name] = Measured(rows, arrays, features, probs, run.instruments.judge.labels)
     tables.write(_board(run, rows, found), run.settings.out)
+    examples.write(run, found)
     costs = {}
     for method in run.methods:
         if method.edit is not None:
@@ -56,6 +58,8 @@ def _board(run: Run, rows: Rows, found: Mapping[str, Measured]) -> tables.Board:
     return {
         "data": run.tasks.name,
         "data_digest": run.tasks.digest,
+        "size": run.tasks.size,
+        "notes": [run.tasks.note] if run.tasks.note else [],
         "protocol": run.settings.protocol,
         "metrics": shown,
         "judge": judge.name,
@@ -65,6 +69,8 @@ def _board(run: Run, rows: Rows, found: Mapping[str, Measured]) -> tables.Board:
         "edits": run.tasks.edits,
         "groups": len(set(rows.table["group"].tolist())),
         "seed": run.settings.seed,
+        "steps": run.settings.options.steps,
+        "weights": sorted({digest for method in run.methods for digest in method.weights}),
         "baseline": baseline,
         "matched_at": curves.AT,
         "not_available": dict(run.notes),
@@ -84,17 +90,26 @@ def _identity_text(run: Run, rows: Rows) -> str:
     return f"{run.identity_about}; same person from cosine {rows.threshold:.3f}"
 
 
+def _short(caption: str, limit: int = 300) -> str:
+    """A caption that can be read; learned tables and directions print at any length."""
+    return caption if len(caption) <= limit else f"{caption[:limit]} ..."
+
+
 def _method(method: Method, found: Mapping[str, Measured], rows: Rows, baseline: str) -> dict:
     own = found[method.name]
     against = own.against(found[baseline]) if baseline in found and baseline != method.name else {}
     return {
-        "caption": method.caption,
+        "caption": _short(method.caption),
         "judges_used": list(method.judges_used),
         "all": {name: tables.estimate(value) for name, value in own.numbers().items()},
         "minus_baseline": {name: tables.estimate(value, p=p) for name, (value, p) in against.items()},
         "by": {
             kind: {
-                value: {n: tables.estimate(e) for n, e in own.numbers(keep, sets=False).items()}
+                value: {
+                    name: tables.estimate(row)
+                    for name, row in own.numbers(keep, sets=False).items()
+                    if name in PARTS
+                }
                 for value, keep in values.items()
             }
             for kind, values in rows.parts().items()

@@ -9,13 +9,15 @@ from pathlib import Path
 from emolib.runtime import InputError
 
 EPILOG = """examples:
-  emolib evaluate --methods nothing truth img2img --data emofaces:test --out board
+  emolib evaluate --methods course --people 20 --data emofaces:test --out reports/data/leaderboard
+  emolib evaluate --methods nothing truth img2img --data emofaces:val --out board
   emolib evaluate --methods nothing img2img@0.3,img2img@0.5,img2img@0.7 --data emofaces:val --out curve
   emolib evaluate --methods nothing mymodule:editor their_edits/ --data emofaces:test --out board
   accelerate launch -m emolib evaluate --methods truth img2img --data emofaces:test --out board
 
-METHOD is nothing, truth, img2img; NAME@STRENGTH; module:attribute, an editor object with `judges_used`; or a
-folder of edits with a manifest.json:
+METHOD is nothing, truth, colour, an editor of `emolib edit`, or course (all of these but null-text, which
+takes ten times as long). NAME+detail gives back what the autoencoder blurs, NAME@STRENGTH sets a strength.
+module:attribute is an editor object with `judges_used`; a folder holds edits and a manifest.json:
   {"method": "ours", "judges_used": [], "edits": [{"source": ID, "target": EMOTION, "path": FILE}, ...]}
 `--list` prints the IDs and emotions that are asked for. Kill it at any time; the same command goes on.
 """
@@ -65,6 +67,10 @@ def _add_options(add) -> None:
     add(
         "--control", action="store_true", help="also edit with another seed, and back again: thrice the edits"
     )
+    add("--size", type=int, metavar="PX", help="side that portraits are edited and judged at; sources and"
+        " true answers are resampled alike (default: the diffusion model's own)")  # fmt: skip
+    add("--steps", type=int, help="num_inference_steps of all named editors (default: their own)")
+    add("--examples", type=int, default=6, help="how many tasks are shown as pictures (default: %(default)s)")
     add("--seed", type=int, default=0, help="which noise is drawn (default: %(default)s)")
     add("--model", default="minisd", metavar="NAME", help="backbone of the editors (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
@@ -101,9 +107,11 @@ def evaluate(args: argparse.Namespace) -> int:
         metrics=_split(args.metrics),
         baseline=args.baseline,
         identity=args.identity,
+        size=args.size,
+        examples=args.examples,
         seed=args.seed,
         control=args.control,
-        options=Options(args.model, args.device, args.memory),
+        options=Options(args.model, args.device, args.memory, args.steps),
     )
     prepared = run.prepare(settings)
     tasks_text = f"{prepared.tasks.edits} edits of {len(prepared.tasks.tasks)} pictures"

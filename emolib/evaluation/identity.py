@@ -32,11 +32,12 @@ def from_emofaces(tasks: TaskSet, folder: Path) -> tuple[Embed, float, str]:
     for file in files:
         if not file.is_file():
             raise InputError(f"{file}: not there, so no identity embedding can be fitted")
-    stamp = [cache.code(only=("metrics", "images.py")), *(cache.file_digest(file) for file in files)]
+    stamp = [cache.code(only=("metrics", "images.py")), tasks.size]
+    stamp += [cache.file_digest(file) for file in files]
     path = folder / f"fisherfaces-{cache.key(*stamp)}.entry"
     known = cache.read(path)
     if known is None:
-        known = _fitted(tasks.folder)
+        known = _fitted(tasks.folder, tasks.size)
         cache.write(path, known)
     threshold = float(known["threshold"])
     model = fisherfaces.Fisherfaces(*(torch.from_numpy(known[k]) for k in ("mean", "axes")), threshold)
@@ -48,10 +49,10 @@ def from_emofaces(tasks: TaskSet, folder: Path) -> tuple[Embed, float, str]:
     return embed, threshold, about
 
 
-def _fitted(folder: Path) -> dict[str, np.ndarray]:
-    faces, names = _faces(folder, "train")
+def _fitted(folder: Path, size: int | None) -> dict[str, np.ndarray]:
+    faces, names = _faces(folder, "train", size)
     try:
-        model = fisherfaces.calibrated(fisherfaces.fit(faces, names), *_faces(folder, "val"))
+        model = fisherfaces.calibrated(fisherfaces.fit(faces, names), *_faces(folder, "val", size))
     except ValueError as error:
         raise InputError(f"{folder}: no identity embedding can be fitted ({error})") from None
     people = np.array(len(np.unique(names)))
@@ -59,12 +60,16 @@ def _fitted(folder: Path) -> dict[str, np.ndarray]:
     return {"mean": model.mean.numpy(), "axes": model.axes.numpy(), "threshold": threshold, "people": people}
 
 
-def _faces(folder: Path, split: str) -> tuple[Tensor, np.ndarray]:
+def _faces(folder: Path, split: str, size: int | None) -> tuple[Tensor, np.ndarray]:
+    """Face crops (N, P) of a split's portraits, brought to `size` px first if edits are; and who they are."""
     data = emofaces.portraits(split, folder)
     crops = []
     for i in progress(range(len(data)), f"identity: {split} people"):
         picture = pictures.to_tensor(data.image_at(i))
-        crops.append(fisherfaces.crop_faces(picture, [data.frame["face_box"].iloc[i]]))
+        box = np.asarray(data.frame["face_box"].iloc[i])
+        if size is not None:
+            picture, box = pictures.resize(picture, size), (box * size / picture.shape[-1]).round()
+        crops.append(fisherfaces.crop_faces(picture, [box]))
     return torch.cat(crops), data.frame["identity"].to_numpy()
 
 

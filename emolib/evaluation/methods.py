@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
-import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,30 +18,31 @@ from torch import Tensor
 
 from emolib import images as pictures
 from emolib.data import emofaces
-from emolib.editors.cli import METHODS
-from emolib.evaluation import cache, submission
-from emolib.evaluation.tasks import Face, Task, TaskSet
-from emolib.judges import Judge
+from emolib.editors import METHODS
+from emolib.evaluation import cache, calls, parts, submission
+from emolib.evaluation.calls import Edit
+from emolib.evaluation.tasks import Task, TaskSet
 from emolib.runtime import InputError, nearest
 
 if TYPE_CHECKING:  # they load diffusers, which scoring finished pictures does not need
     from emolib.backbone import Backbone
     from emolib.editors.contract import Editor
-    from emolib.editors.person import Target
 
 PALETTE_PEOPLE = 50
 SCENE_SIDE = 96  # px, for editors in scenes that do not say their own size
-Edit = Callable[[Task, Tensor, torch.Generator], Tensor]
-"""`edit(task, source (1, 3, H, W), generator) -> (T, 3, H, W)`, one for each of the task's T changes."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the methods of the table are made with: the model's name, device and memory of `backbone.load`."""
+    """What the methods of the table are made with: the model's name, device and memory of `backbone.load`.
+
+    `steps`, if given, is the `num_inference_steps` of all of them.
+    """
 
     model: str = "minisd"
     device: str = "auto"
     memory: str = "auto"
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Method:
     edit         makes them, or None for a `submission` whose pictures are there
     back         edits them back to what the source felt, None where that cannot be asked
     networks     whose evaluations are counted
+    size         native picture side of its diffusion model, px; None where there is none
+    weights      digests of its backbones' weights
     """
 
     name: str
@@ -65,6 +67,8 @@ class Method:
     submitted: submission.Submission | None = None
     back: Edit | None = None
     networks: tuple[torch.nn.Module, ...] = ()
+    size: int | None = None
+    weights: tuple[str, ...] = ()
 
 
 def _nothing(task: Task, source: Tensor, generator: torch.Generator) -> Tensor:
@@ -80,7 +84,8 @@ def _truth(task: Task, source: Tensor, generator: torch.Generator) -> Tensor:
 
 def _with_defaults(where: str, options: Options) -> Editor:
     """The editor class at `where` ("module:class"), with its own settings."""
-    return resolve_name(where)(_model(options))
+    editor = resolve_name(where)(_model(options))
+    return editor if options.steps is None else dataclasses.replace(editor, num_inference_steps=options.steps)
 
 
 def _colour(options: Options) -> Editor:
@@ -114,9 +119,35 @@ EDITORS: dict[str, Callable[[Options], Editor]] = {
 }
 """Name -> maker: colour transfer, and the methods of `emolib edit`. None of these asks a judge."""
 
+SLOW = ("null-text",)
+COURSE = ("nothing", *(name for name in EDITORS if name not in SLOW), "edit-friendly+detail", "truth")
+"""What "course" stands for: every editor of the lessons but the one that takes ten times as long, and the
+one with the most joint successes on validation people with its detail given back."""
+
+
+def load_all(
+    specs: Sequence[str], tasks: TaskSet, options: Options
+) -> tuple[tuple[Method, ...], dict[str, str]]:
+    """The methods that `specs` name, and why those of "course" that cannot be had here are missing.
+
+    InputError as `load`, for a method that was named itself.
+    """
+    found, missing = [], {}
+    for spec in specs:
+        for name in COURSE if spec == "course" else (spec,):
+            try:
+                found.append(load(name, tasks, options))
+            except InputError as error:
+                if spec != "course":
+                    raise
+                missing[name] = f"not in this table ({error})"
+    return tuple(found), missing
+
 
 def load(spec: str, tasks: TaskSet, options: Options) -> Method:
-    """The method that `spec` names: NAME[@STRENGTH] of the tables, module:attribute[@STRENGTH], or a folder.
+    """The method that `spec` names: NAME[+detail][@STRENGTH], module:attribute[@STRENGTH], or a folder.
+
+    "+detail" gives back what the autoencoder took where the edit did nothing (`editors.detail.KeepDetail`).
 
     An object from outside is an `Editor`, a folder what `submission.load` takes; both must say which judges
     their loop asked (`judges_used`, empty for none). InputError: unknown, not importable, nothing declared.
@@ -124,8 +155,11 @@ def load(spec: str, tasks: TaskSet, options: Options) -> Method:
     base, _, strength = spec.partition("@")
     if base in BOUNDS and not strength:
         return Method(base, base, (), cache.key(base), BOUNDS[base])
-    if base in EDITORS:
-        return _method(spec, EDITORS[base](options), (), strength, tasks, "")
+    name = base.removesuffix("+detail")  # a name may have a plus of its own
+    if name in EDITORS:
+        editor = EDITORS[name](options)
+        editor = _at(editor, spec, strength) if strength else editor
+        return _method(spec, editor if name == base else _with_detail(editor, spec), (), "", tasks, "")
     if Path(spec).is_dir():
         found = submission.load(Path(spec), tasks)
         return Method(found.name, found.name, found.judges_used, found.digest, None, found)
@@ -137,7 +171,7 @@ def load(spec: str, tasks: TaskSet, options: Options) -> Method:
                 f"method {base!r} does not say which judges it asks; give it judges_used = () for none"
             )
         return _method(spec, editor, tuple(declared), strength, tasks, source)
-    known = (*BOUNDS, *EDITORS)
+    known = ("course", *BOUNDS, *EDITORS)
     guess = nearest(base, known)
     hint = f"did you mean {guess!r}? " if guess else ""
     raise InputError(
@@ -150,15 +184,36 @@ def _method(
 ) -> Method:
     if strength:
         editor = _at(editor, name, strength)
-    parts = list(_parts(editor))
-    used = {*declared, *(part.name for part in parts if _judge(part))}
-    networks = [getattr(part, "unet", part) for part in parts if not _judge(part)]
+    held = list(parts.inside(editor))
+    used = {*declared, *(part.name for part in held if parts.is_judge(part))}
+    models = [part for part in held if hasattr(part, "unet")]
+    networks = [getattr(part, "unet", part) for part in held if not parts.is_judge(part)]
     networks = [network for network in networks if isinstance(network, torch.nn.Module)]
     caption = repr(editor) if dataclasses.is_dataclass(editor) else name
-    key = cache.key(caption, source, [weights(part) for part in parts], tasks.whole)
-    edit = _edit_pictures(editor) if tasks.whole else _edit_people(editor)
-    back = _edit_back(editor) if tasks.whole else None
-    return Method(name, caption, tuple(sorted(used)), key, edit, back=back, networks=tuple(networks))
+    digests = {id(part): parts.weights(part) for part in held}
+    key = cache.key(caption, source, list(digests.values()), tasks.whole)
+    size = min((model.size for model in models), default=None)
+    edit = calls.pictures(editor) if tasks.whole else calls.people(editor, size or SCENE_SIDE)
+    back = calls.back(editor) if tasks.whole else None
+    return Method(
+        name,
+        caption,
+        tuple(sorted(used)),
+        key,
+        edit,
+        back=back,
+        networks=tuple(networks),
+        size=size,
+        weights=tuple(digests[id(model)] for model in models),
+    )
+
+
+def _with_detail(editor: Any, name: str) -> Any:
+    from emolib.editors.detail import KeepDetail
+
+    if not hasattr(editor, "backbone"):
+        raise InputError(f"method {name!r}: {type(editor).__name__} has no autoencoder to make up for")
+    return KeepDetail(editor)
 
 
 def _at(editor: Any, name: str, strength: str) -> Any:
@@ -168,56 +223,6 @@ def _at(editor: Any, name: str, strength: str) -> Any:
         return dataclasses.replace(editor, strength=float(strength))
     except ValueError as error:  # InputError too: the editor's own complaint
         raise InputError(f"method {name!r}: {error}") from None
-
-
-def _edit_pictures(editor: Editor) -> Edit:
-    """All changes of a portrait in one call: they share what the method does to the source."""
-
-    def edit(task: Task, source: Tensor, generator: torch.Generator) -> Tensor:
-        faces = [change.asked[0] for change in task.changes]
-        felt = _felt(editor, faces[0].emotion)
-        targets = [face.target for face in faces]
-        return editor(source, targets, generator=generator, description=faces[0].who, **felt)
-
-    return edit
-
-
-def _edit_back(editor: Editor) -> Edit:
-    """The way back: edits (T, 3, H, W) in place of the source, each asked for what the source felt."""
-
-    def edit(task: Task, edits: Tensor, generator: torch.Generator) -> Tensor:
-        faces = [change.asked[0] for change in task.changes]
-        felt = _felt(editor, [face.target for face in faces])
-        source = [face.emotion for face in faces]
-        return editor(edits, source, generator=generator, description=faces[0].who, **felt)
-
-    return edit
-
-
-def _felt(editor: Editor, emotion: str | Sequence[str] | None) -> dict[str, Any]:
-    """What the pictures show as they are, for editors whose contract asks for it."""
-    known = "source_emotion" in inspect.signature(editor).parameters
-    return {"source_emotion": emotion} if known else {}
-
-
-def _edit_people(editor: Editor) -> Edit:
-    from emolib.editors.person import PerPerson, Target
-
-    model = getattr(editor, "backbone", None)
-    people = PerPerson(editor, getattr(model, "size", SCENE_SIDE))
-
-    def edit(task: Task, source: Tensor, generator: torch.Generator) -> Tensor:
-        asked = [(_targets(change.asked), _targets(change.bystanders)) for change in task.changes]
-        changed = [people(source, generator=generator, people=who, bystanders=rest) for who, rest in asked]
-        return torch.cat(changed)
-
-    def _targets(faces: Sequence[Face]) -> list[Target]:
-        told = bool(_felt(editor, None))
-        return [
-            Target(f.box, f.target, f.mask, f.who, source_emotion=f.emotion if told else None) for f in faces
-        ]
-
-    return edit
 
 
 def _imported(spec: str) -> tuple[Any, str]:
@@ -235,40 +240,6 @@ def _imported(spec: str) -> tuple[Any, str]:
     if not callable(found) or isinstance(found, type):
         raise InputError(f"method {spec!r} is no editor: it must be called with pictures and an emotion")
     return found, hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
-
-
-def _parts(value: Any) -> Iterator[Any]:
-    """The backbones, judges, networks and tensors that an editor holds, however deep in its fields."""
-    if _judge(value) or isinstance(value, (torch.nn.Module, Tensor)) or hasattr(value, "unet"):
-        yield value
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from _parts(getattr(value, field.name))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _parts(item)
-    elif isinstance(value, Mapping):
-        yield from _parts(list(value.values()))
-
-
-def _judge(part: Any) -> bool:
-    return isinstance(part, Judge)
-
-
-def weights(part: Backbone | Judge | torch.nn.Module | Tensor) -> str:
-    """Digest of all parameters of a backbone, judge or network, or of a tensor."""
-    if isinstance(part, Tensor):
-        values = [("", part)]
-    elif isinstance(part, torch.nn.Module) or _judge(part):
-        values = list((part.network if _judge(part) else part).state_dict().items())
-    else:
-        modules = [m for m in part.pipe.components.values() if isinstance(m, torch.nn.Module)]
-        values = [pair for module in modules for pair in module.state_dict().items()]
-    total = hashlib.sha256()
-    for name, value in values:
-        total.update(name.encode())
-        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()[:16]
 
 
 def check_roles(methods: Sequence[Method], headline: str) -> None:

@@ -5,6 +5,7 @@ With `accelerate launch` every process takes each so-many-th task; numbers do no
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from emolib import judges
-from emolib.evaluation import board, cache, columns, edits, identity, methods, observe, tables, tasks
+from emolib.evaluation import board, cache, columns, edits, identity, methods, observe, parts, tables, tasks
 from emolib.evaluation.methods import Method, Options
 from emolib.evaluation.observe import Arrays, Instruments
 from emolib.evaluation.tasks import Task, TaskSet
@@ -36,6 +37,8 @@ class Settings:
     metrics: tuple[str, ...] = ()
     baseline: str = "nothing"
     identity: str = ""
+    size: int | None = None
+    examples: int = 6
     seed: int = 0
     control: bool = False
     options: Options = Options()
@@ -71,7 +74,7 @@ class Run:
     def stamp(self) -> str:
         """Stands for everything that a measured number depends on but the edits."""
         judged = [self.instruments.judge, *self.instruments.others.values()]
-        weights = [methods.weights(judge) for judge in judged]
+        weights = [parts.weights(judge) for judge in judged]
         return cache.key(
             weights,
             self.tasks.digest,
@@ -91,19 +94,29 @@ def prepare(settings: Settings) -> Run:
     found = tasks.load(
         settings.data, people=settings.people, targets=settings.targets, sources=settings.sources
     )
-    contestants = tuple(methods.load(spec, found, settings.options) for spec in settings.methods)
+    contestants, notes = methods.load_all(settings.methods, found, settings.options)
+    found = tasks.resized(found, _size(settings, found, contestants))
     if settings.baseline != "nothing":
         one_of(settings.baseline, [method.name for method in contestants], "baseline")
     judge = judges.load(settings.judge, device=settings.options.device)
     methods.check_roles(contestants, judge.name)
     _check_labels(found, judge)
-    notes: dict[str, str] = {}
     others = _others(settings, notes)
     embed, threshold, about = _identity(settings, found, notes)
     extra = _extra(settings, notes)
     used = tuple(dict.fromkeys(("standard", settings.protocol)))
     instruments = Instruments(judge, others, embed, used, extra)
     return Run(settings, found, contestants, instruments, threshold, about, notes)
+
+
+def _size(settings: Settings, found: TaskSet, contestants: tuple[Method, ...]) -> int | None:
+    """The side that portraits are brought to, px: what was asked for, else the diffusion models' own."""
+    if not found.whole:
+        return None  # in scenes every face is brought to its editor's size, and back
+    native = sorted({method.size for method in contestants if method.size})
+    if settings.size is None and len(native) > 1:
+        raise InputError(f"the methods work at {' and '.join(map(str, native))} px; choose one with --size")
+    return settings.size or next(iter(native), None)
 
 
 def _check_labels(found: TaskSet, judge: judges.Judge) -> None:
@@ -144,7 +157,7 @@ def _identity(
 def _extra(settings: Settings, notes: dict[str, str]) -> dict[str, optional.Compare]:
     shown = tables.shown(settings.protocol, settings.metrics)
     found = {}
-    for name in dict.fromkeys([*columns.OPTIONAL[:3], *(n for n in shown if n in columns.OPTIONAL)]):
+    for name in dict.fromkeys([*columns.OPTIONAL[:4], *(n for n in shown if n in columns.OPTIONAL)]):
         try:
             found[name] = optional.COLUMNS[name]()
         except optional.Unavailable as error:
@@ -167,6 +180,14 @@ def execute(run: Run) -> Path | None:
     if not state.is_main_process:
         return None
     return board.write(run, [measure(task) for task in run.tasks.tasks])
+
+
+def small(model: str) -> Path:
+    """The folder of a little leaderboard made now: three validation people, few steps, of `model`."""
+    names, out = ("nothing", "colour", "img2img", "truth"), Path(tempfile.mkdtemp(prefix="leaderboard-"))
+    options = Options(model, steps=15)
+    execute(prepare(Settings("emofaces:val", names, out, people=3, options=options)))
+    return out
 
 
 class Measurer:

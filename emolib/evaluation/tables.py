@@ -14,6 +14,7 @@ from emolib.metrics.estimates import Estimate
 from emolib.runtime import atomic_write, write_json
 
 DIGITS = 6  # significant ones that are kept: a sum in another order does not show
+EXAMPLES = "examples.json"  # beside the tables: what the example strips show
 ARROWS = {"up": " ↑", "down": " ↓", "one": " →1", "": ""}
 KEYS = ("value", "low", "high", "n", "p")
 Board = dict[str, Any]
@@ -88,7 +89,8 @@ def _about(board: Board) -> list[str]:
     people = f"{board['edits']} edits of {board['sources']} pictures, {board['groups']} independent units"
     return [
         f"{people}. Judge: {board['judge']}. Brackets are 95 % intervals: bootstrap over units, jackknife for"
-        f" distances of sets. Features: {board['features']}. Identity: {board['identity']}.",
+        f" distances of sets. Features: {board['features']}. Identity: {board['identity']}."
+        + "".join(f" {note}." for note in board["notes"]),
     ]
 
 

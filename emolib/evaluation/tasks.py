@@ -77,6 +77,8 @@ class TaskSet:
 
     known     ids of all tasks the data could give, of which `tasks` may be a part
     digest    of the data's bytes: another file is another benchmark
+    size      what pictures were resampled to (`resized`), px; None: they are as the data has them
+    note      what a reader of the table has to know of that
     """
 
     name: str
@@ -85,6 +87,8 @@ class TaskSet:
     known: frozenset[str]
     digest: str
     folder: Path | None = None
+    size: int | None = None
+    note: str = ""
 
     @property
     def edits(self) -> int:
@@ -120,6 +124,49 @@ def load(
     if not found.tasks:
         raise InputError(f"{data}: zero pictures to edit; ask for more people or other targets")
     return found
+
+
+def resized(found: TaskSet, size: int | None) -> TaskSet:
+    """The same tasks with sources and true answers resampled alike, bicubic: the shorter side to `size` px.
+
+    A model is judged at the size it draws at: enlarged edits would be punished for detail nobody asked of it.
+    The longer side keeps the proportion, to a multiple of 8 px. None: as they are. InputError under 16 px.
+    """
+    if size is None:
+        return found
+    if size < 16:
+        raise InputError(f"size {size}: pictures of 16 px or more can be judged")
+    shape = found.tasks[0].picture().size
+    note = f"Edited and judged at {size} px; sources and true answers are resampled alike, from {shape[0]} px"
+    tasks = tuple(_resized(task, size) for task in found.tasks)
+    digest = cache.key(found.digest, size)
+    return replace(found, tasks=tasks, digest=digest, size=size, note=note if min(shape) != size else "")
+
+
+def _resized(task: Task, size: int) -> Task:
+    width, height = task.picture().size
+    scale = size / min(width, height)
+    to = tuple(
+        size if side == min(width, height) else round(side * scale / 8) * 8 for side in (width, height)
+    )
+
+    def moved(face: Face) -> Face:
+        x0, y0, x1, y1 = (round(v * to[i % 2] / (width, height)[i % 2]) for i, v in enumerate(face.box))
+        return replace(face, box=(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)))
+
+    def change(old: Change) -> Change:
+        truth = None if old.truth is None else partial(_resampled, old.truth, to)
+        return Change(old.name, tuple(moved(face) for face in old.faces), truth)
+
+    picture = partial(_resampled, task.picture, to)
+    return replace(task, picture=picture, changes=tuple(change(old) for old in task.changes))
+
+
+def _resampled(picture: Picture, size: tuple[int, int]) -> Any:
+    """PIL picture at `size` = (width, height), 8-bit like every picture that is scored."""
+    from emolib import images  # imports torch
+
+    return images.to_pil(images.resize(images.to_tensor(picture()), (size[1], size[0])))[0]
 
 
 def _wanted(task: Task, targets: Sequence[str]) -> tuple[Change, ...]:
@@ -201,7 +248,9 @@ def _image(data: emofaces.Scenes, number: int, version: str) -> Any:
 
 def _pictures(path: Path) -> TaskSet:
     """Tasks from any manifest or folder of pictures, without truth: every emotion but the picture's own."""
-    found = manifest.load(path) if path.suffix == ".parquet" and _is_manifest(path) else folder.read(path)
+    found = (
+        manifest.load(path) if path.suffix == ".parquet" and manifest.is_manifest(path) else folder.read(path)
+    )
     tasks = []
     for i, row in enumerate(found.frame.itertuples()):
         felt = row.emotion if isinstance(row.emotion, str) else None
@@ -213,12 +262,3 @@ def _pictures(path: Path) -> TaskSet:
     digest = hashlib.sha256(b"".join(hashlib.sha256(found.encoded(i)).digest() for i in range(len(found))))
     known = frozenset(task.id for task in tasks)
     return TaskSet(str(path.name), tuple(tasks), True, known, digest.hexdigest()[:16])
-
-
-def _is_manifest(path: Path) -> bool:
-    import pyarrow.parquet as pq
-
-    try:
-        return b"emolib" in (pq.read_schema(path).metadata or {})
-    except (OSError, ValueError):
-        return False

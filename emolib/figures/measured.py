@@ -9,15 +9,18 @@ import pandas as pd
 
 from emolib import runtime
 from emolib.emotions.ratings import LabelMeans
-from emolib.runtime import InputError
+from emolib.runtime import InputError, one_of
 
 
 class Measured:
     """Rows of (name, value, low, high, n), n and a 95 % interval beside every number; names are unique."""
 
     def __init__(self, lesson: str) -> None:
-        """`lesson`: its two digits, e.g. "01"; the file is reports/data/01.json."""
+        """`lesson`: its two digits, e.g. "01"; the file is reports/data/01.json.
+
+        `headline` may be set to the name of the one number that the front page shows of this lesson."""
         self.lesson = lesson
+        self.headline: str | None = None
         self.rows: list[dict] = []
 
     def add(self, name: str, value: float, low: float, high: float, n: int) -> None:
@@ -42,8 +45,11 @@ class Measured:
         return pd.DataFrame(self.rows, columns=["name", "value", "low", "high", "n"]).set_index("name")
 
     def write(self) -> Path:
-        """Write reports/data/<lesson>.json, atomically; returns its path."""
+        """Write reports/data/<lesson>.json, atomically; returns its path. InputError: an unknown headline."""
+        about = {"lesson": self.lesson}
+        if self.headline is not None:
+            about["headline"] = one_of(self.headline, [row["name"] for row in self.rows], "measured number")
         path = runtime.repo_path("reports", "data", f"{self.lesson}.json")
         path.parent.mkdir(parents=True, exist_ok=True)
-        runtime.write_json(path, {"lesson": self.lesson, "measured": self.rows})
+        runtime.write_json(path, {**about, "measured": self.rows})
         return path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -118,6 +118,28 @@ def intervals(
         place = ax.get_yaxis_transform()
         for i, note in enumerate(notes):
             ax.text(1.01, i, note, transform=place, va="center", fontsize=8, color=MUTED)
+    return ax
+
+
+def estimates(
+    found: Mapping[str, Sequence[float]],
+    *,
+    ax: Axes | None = None,
+    colours: Sequence[str] | None = None,
+    reference: float | None = None,
+) -> Axes:
+    """`intervals` of named (value, low, high, n), as `metrics.estimates` gives them, with n at the right."""
+    value, low, high, n = np.array([one[:4] for one in found.values()]).T
+    notes = [f"n = {count:.0f}" for count in n]
+    return intervals(list(found), value, low, high, ax=ax, colours=colours, notes=notes, reference=reference)
+
+
+def curve(x: Sequence[float], found: Sequence[Sequence[float]], *, ax: Axes | None = None) -> Axes:
+    """Values with their intervals, (value, low, high, ...) each, against `x`: dots, joined by a line."""
+    ax = axes_of(ax, (4, 2.6))
+    value, low, high = np.array([one[:3] for one in found]).T
+    ax.errorbar(x, value, [value - low, high - value], marker="o", color=INK, capsize=3)
+    ax.grid(alpha=0.3)
     return ax
 
 

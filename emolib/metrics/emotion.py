@@ -67,6 +67,17 @@ def confusion(emotion: Tensor, target: Tensor, k: int) -> Tensor:
     return torch.bincount(target * k + emotion, minlength=k * k).reshape(k, k)
 
 
+def calibration_error(probs: Tensor, target: Tensor, *, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017, eq. 3): |confidence - accuracy|, over equal bins, weighed.
+
+    0 for a judge that is right as often as it says. (N, K) probabilities, (N,) positions of labels."""
+    confidence, judged = probs.max(1)
+    bin_of = (confidence * bins).long().clamp(max=bins - 1)
+    gap = (confidence - (judged == target).to(confidence)).double()
+    sums = torch.zeros(bins, dtype=torch.float64).index_add(0, bin_of.cpu(), gap.cpu())
+    return float(sums.abs().sum() / len(probs))
+
+
 def affect_error(predicted: Tensor, wanted: Tensor) -> Tensor:
     """Absolute error of valence or arousal, any one shape, on the scale they are given in."""
     return (predicted - wanted).abs()

@@ -1,0 +1,119 @@
+"""The leaderboard at a model's own size; what "course" names; the pictures that the table shows."""
+
+import json
+from dataclasses import dataclass
+
+import evaluation_world as world
+import numpy as np
+import pytest
+from PIL import Image
+
+from emolib import images
+from emolib.evaluation import methods, tasks
+from emolib.runtime import InputError
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return world.make(tmp_path_factory.mktemp("clone"))
+
+
+@pytest.fixture(autouse=True)
+def clone(home, monkeypatch):
+    monkeypatch.setenv("EMOLIB_HOME", str(home))
+
+
+def test_sources_and_truths_are_resampled_alike_and_boxes_with_them():
+    whole = tasks.load("emofaces:test", people=1)
+    small = tasks.resized(whole, 64)
+    (before,), (after,) = whole.tasks, small.tasks
+    assert before.picture().size == (96, 96)
+    for old, new in zip(
+        [before.picture, *(c.truth for c in before.changes)],
+        [after.picture, *(c.truth for c in after.changes)],
+        strict=True,
+    ):
+        expected = images.to_pil(images.resize(images.to_tensor(old()), 64))[0]
+        assert new().tobytes() == expected.tobytes()
+    box, scaled = (np.array(task.changes[0].faces[0].box) for task in (before, after))
+    assert np.abs(scaled - box * 64 / 96).max() <= 0.5
+    assert small.digest != whole.digest
+    assert "64 px" in small.note and "from 96 px" in small.note
+    assert tasks.resized(whole, None) is whole and tasks.resized(whole, 96).note == ""
+    with pytest.raises(InputError, match="size 8: pictures of 16 px or more"):
+        tasks.resized(whole, 8)
+
+
+def test_oblong_pictures_keep_their_shape(tmp_path):
+    Image.new("RGB", (160, 96), "white").save(tmp_path / "a.png")
+    (task,) = tasks.resized(tasks.load(str(tmp_path)), 64).tasks
+    assert task.picture().size == (104, 64)  # 106.7, to a multiple of 8
+    assert task.changes[0].faces[0].box == (0, 0, 104, 64)
+
+
+def test_the_board_says_its_size_and_shows_its_first_edits(tmp_path):
+    name = "evaluation_world:blend"
+    board = world.evaluate(tmp_path, "nothing", name, "truth", size=48, examples=2)
+    assert board["size"] == 48
+    assert "Edited and judged at 48 px" in (tmp_path / "leaderboard.md").read_text()
+    assert board["methods"]["nothing"]["all"]["psnr"]["value"] == "inf"
+    assert board["methods"]["truth"]["all"]["truth_psnr"]["value"] == "inf"
+    shown = json.loads((tmp_path / "examples.json").read_text())["examples"]
+    assert [row["from"] for row in shown] == ["neutral", "amusement"]
+    assert shown[0]["to"] != shown[1]["to"]
+    for row in shown:
+        assert row["cells"] == ["source", "true answer", name]
+        assert Image.open(tmp_path / row["file"]).size == (3 * 48, 48)
+        assert row["scores"]["truth"]["truth_psnr"] == "inf"
+        assert row["scores"]["nothing"]["identity"] == pytest.approx(1, abs=1e-5)
+    world.evaluate(tmp_path, "nothing", name, "truth", size=48, examples=1)
+    assert len(list(tmp_path.glob("example-*.webp"))) == 1
+
+
+def test_the_size_is_that_of_the_models(tmp_path, monkeypatch):
+    one, two = (methods.Method(f"m{s}", "", (), "", methods.BOUNDS["nothing"], size=s) for s in (48, 64))
+    for found in ((one,), (one, two)):
+        monkeypatch.setattr(methods, "load_all", lambda *_, found=found: (found, {}))
+        if len(found) == 1:
+            assert world.evaluate(tmp_path / "a", "m48")["size"] == 48
+        else:
+            with pytest.raises(InputError, match="work at 48 and 64 px; choose one with --size"):
+                world.evaluate(tmp_path / "b", "m48", "m64")
+
+
+def test_course_leaves_out_what_cannot_be_had_and_says_so(tmp_path, monkeypatch):
+    def missing(options):
+        raise InputError("no directions here")
+
+    monkeypatch.setattr(methods, "COURSE", ("nothing", "asyrp", "truth"))
+    monkeypatch.setitem(methods.EDITORS, "asyrp", missing)
+    board = world.evaluate(tmp_path, "course", people=2)
+    assert list(board["methods"]) == ["nothing", "truth"]
+    assert board["not_available"]["asyrp"] == "not in this table (no directions here)"
+    with pytest.raises(InputError, match="no directions here"):
+        world.evaluate(tmp_path, "asyrp", people=2)
+
+
+def test_course_holds_the_bounds_and_the_editors_of_the_command_line():
+    assert methods.COURSE[0] == "nothing" and methods.COURSE[-1] == "truth"
+    assert {"colour", "img2img", "ddim", "edit-friendly", "prompt-to-prompt"} < set(methods.COURSE)
+    assert "null-text" not in methods.COURSE
+
+
+def test_detail_is_given_back_to_editors_with_an_autoencoder(monkeypatch):
+    found = tasks.load("emofaces:test", people=1)
+    with pytest.raises(InputError, match="'colour\\+detail': ColourTransfer has no autoencoder"):
+        methods.load("colour+detail", found, methods.Options())
+    with pytest.raises(InputError, match="unknown method 'colour\\+detial'"):
+        methods.load("colour+detial", found, methods.Options())
+
+    @dataclass(frozen=True)
+    class Latent(world.Blend):
+        backbone: object = None
+
+    monkeypatch.setitem(methods.EDITORS, "latent", lambda options: Latent())
+    monkeypatch.setitem(methods.EDITORS, "c++", lambda options: Latent())
+    captions = [methods.load(name, found, methods.Options()).caption for name in ("c++", "c+++detail")]
+    assert ["KeepDetail" in caption for caption in captions] == [False, True]
+    made = methods.load("latent+detail@0.25", found, methods.Options())
+    assert made.caption.startswith("KeepDetail(editor=") and "strength=0.25" in made.caption

@@ -45,6 +45,7 @@ class Judge:
 
     name, labels  its role or folder name, and its K emotions in order
     size          the side it resizes every picture to, px
+    mean, std     of the pixels it was trained on, scale [0, 1]
     temperature   divides the logits (Guo et al. 2017, eq. 9), fitted on validation people
     """
 
@@ -62,6 +63,7 @@ class Judge:
         self.network, self.name = network.eval().requires_grad_(False), name
         self.labels, self.temperature, self.size = tuple(labels), float(temperature), int(size)
         self.device = next(network.parameters()).device
+        self.mean, self.std = tuple(mean), tuple(std)
         # A pixel x in [-1, 1] is (x + 1) / 2 in the units that mean and std are stated in.
         self._centre = (2 * torch.tensor(mean) - 1).view(3, 1, 1).to(self.device)
         self._spread = (2 * torch.tensor(std)).view(3, 1, 1).to(self.device)
@@ -109,8 +111,8 @@ def load(name: str | Path, *, device: str = "auto") -> Judge:
     """Load the "guide" or "heldout" judge of `data/judges`, or a judge folder. Runs in float32.
 
     A folder holds a transformers image classifier of any class (`config.json`, `model.safetensors`,
-    `preprocessor_config.json`) with K + 2 outputs, the last two valence and arousal before their tanh, and
-    `calibration.json` with `temperature` and the K `labels`. Raises InputError for anything else.
+    `preprocessor_config.json`) with K outputs, or K + 2, the last two valence and arousal before their tanh,
+    and `calibration.json` with `temperature` and the K `labels`. Raises InputError for anything else.
     """
     where, known = pick_device(device), str(name) in ROLES
     if not known and not Path(name).is_dir():
@@ -122,7 +124,7 @@ def load(name: str | Path, *, device: str = "auto") -> Judge:
         raise InputError(f"judge {str(name)!r}: {folder} lacks {', '.join(missing)}; {mend}")
     prepared, calibration = (_json(folder / file) for file in FILES[2:])
     try:
-        network = _network(folder)
+        network = network_of(folder)
         judge = Judge(
             network.to(where),
             str(name) if known else folder.resolve().name,
@@ -135,11 +137,11 @@ def load(name: str | Path, *, device: str = "auto") -> Judge:
     except Exception as error:  # broken files make nearly any error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{folder}: not a readable judge ({reason}); get a whole copy of it") from error
-    outputs, expected = network.config.num_labels, len(judge.labels) + len(AFFECT)
-    if outputs != expected or judge.temperature <= 0:
+    outputs, k = network.config.num_labels, len(judge.labels)
+    if outputs not in (k, k + len(AFFECT)) or judge.temperature <= 0:
         raise InputError(
             f"{folder}: {outputs} outputs and temperature {judge.temperature} do not fit"
-            f" {len(judge.labels)} labels + {len(AFFECT)}"
+            f" {k} labels, or {k} + {len(AFFECT)}"
         )
     return judge
 
@@ -158,7 +160,7 @@ def classifier(name: str | Path, *, device: str = "auto") -> Judge:
     if not folder.is_dir():
         raise InputError(f"judge {str(name)!r}: neither a folder nor in the local Hub cache; fetch it first")
     try:
-        network, prepared = _network(folder), _json(folder / FILES[2])
+        network, prepared = network_of(folder), _json(folder / FILES[2])
         names = network.config.id2label
         return Judge(
             network.to(where),
@@ -186,7 +188,10 @@ def _own_labels(names: list[str]) -> tuple[str, ...]:
     )
 
 
-def _network(folder: Path) -> torch.nn.Module:
+def network_of(folder: Path, *, headless: bool = False) -> torch.nn.Module:
+    """The transformers image classifier in `folder`, float32. `headless` allows one whose last layer is
+    missing, for its features: the layer is then noise. ValueError or OSError for a folder that is no such
+    thing."""
     from transformers import AutoModelForImageClassification
     from transformers.utils import logging
 
@@ -199,8 +204,10 @@ def _network(folder: Path) -> torch.nn.Module:
     finally:
         if bars:
             logging.enable_progress_bar()
-    if info["missing_keys"]:  # transformers would fill them with noise and only warn
-        raise ValueError(f"weights lack {sorted(info['missing_keys'])[0]}")
+    head = [name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)][-1]
+    missing = sorted(key for key in info["missing_keys"] if not (headless and key.startswith(f"{head}.")))
+    if missing:  # transformers would fill them with noise and only warn
+        raise ValueError(f"weights lack {missing[0]}")
     return network
 
 

@@ -102,8 +102,8 @@ def test_unknown_judges_suggest_the_nearest():
 def test_broken_judge_folders(tmp_path):
     with pytest.raises(InputError, match="lacks config.json, model.safetensors"):
         judges.load(tmp_path)
-    judge_folder(tmp_path / "few", outputs=9)
-    with pytest.raises(InputError, match="9 outputs .* do not fit 9 labels"):
+    judge_folder(tmp_path / "few", outputs=10)
+    with pytest.raises(InputError, match="10 outputs .* do not fit 9 labels, or 9"):
         judges.load(tmp_path / "few", device="cpu")
     judge_folder(tmp_path / "zero", temperature=0.0)
     with pytest.raises(InputError, match="temperature 0.0"):

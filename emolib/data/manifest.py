@@ -190,6 +190,14 @@ def load(path: str | Path, root: str | Path | None = None) -> Manifest:
     return Manifest(tuple(about["labels"]), table.to_pandas(), root, about["source"])
 
 
+def is_manifest(path: str | Path) -> bool:
+    """Is this parquet file a saved manifest, rather than a table of pictures?"""
+    try:
+        return _KEY in (pq.read_schema(path).metadata or {})
+    except (OSError, ValueError):
+        return False
+
+
 def stratified(strata: pd.Series, n: int, *, seed: int = 0) -> np.ndarray:
     """Positions of `n` rows, dealt out over the strata in turn so that their numbers differ by one where
     they can.

@@ -1,0 +1,133 @@
+"""`emolib judge train DATA --out FOLDER`: a judge from your own pictures; `emolib judge transfer`: do judges
+agree?"""
+
+from __future__ import annotations
+
+import argparse
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emolib.runtime import InputError, one_of
+
+if TYPE_CHECKING:
+    from emolib.data.manifest import Manifest
+    from emolib.linear_judges import Report
+
+EPILOG = """DATA is a folder of pictures (one subfolder an emotion) or a table of them, an EmoSet folder or
+zip, a manifest (.parquet, from `emolib data import`), emofaces:train, or findingemo:FOLDER with its pictures.
+examples:
+  emolib judge train faces/ --out mine
+  emolib judge train findingemo:pictures --labels mikels --backbone google/vit-base-patch16-224 --out scenes
+  emolib judge transfer --judges mine scenes guide --data faces/ emofaces:test
+  emolib evaluate --methods course --judges guide,mine --data emofaces:val --out board
+"""
+FACES = "emofaces:"
+SCENES = "findingemo:"
+
+
+def add_parser(commands) -> None:
+    """Add `judge` and its commands; the chosen one is in `args.run`."""
+    parser = commands.add_parser("judge", help="train emotion judges, compare them", description=__doc__)
+    below = parser.add_subparsers(required=True, metavar="COMMAND")
+    plain = argparse.RawDescriptionHelpFormatter
+    train = below.add_parser("train", help="from labelled pictures", epilog=EPILOG, formatter_class=plain)
+    add = train.add_argument
+    add("data", metavar="DATA", help="labelled pictures, see below")
+    add("--out", type=Path, required=True, metavar="FOLDER", help="the judge's folder and its report.json")
+    add("--backbone", default="guide", metavar="NAME", help="whose features: guide, or a transformers image"
+        " model's folder or cached Hub id (default: %(default)s)")  # fmt: skip
+    add("--labels", metavar="SET", help="bring labels to this set first: mikels, ekman, ...")
+    add("--weight-power", type=float, default=1.0, help="classes weigh count^-power (default: %(default)s)")
+    add("--limit", type=int, metavar="N", help="only N pictures, emotions in turn")
+    train.set_defaults(run=_train)
+    compare = below.add_parser("transfer", help="every judge on every data set", epilog=EPILOG,
+        formatter_class=plain)  # fmt: skip
+    add = compare.add_argument
+    add("--judges", nargs="+", required=True, metavar="JUDGE", help="guide, heldout, or judge folders")
+    add("--data", nargs="+", required=True, metavar="DATA", help="labelled pictures, see below")
+    add("--labels", metavar="SET", help="bring labels to this set first: mikels, ekman, ...")
+    add("--limit", type=int, metavar="N", help="only N pictures of each, emotions in turn")
+    compare.set_defaults(run=_transfer)
+    for command in (train, compare):
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
+
+
+def open_data(spec: str, labels: str | None = None, limit: int | None = None) -> Manifest:
+    """The manifest that DATA names (see --help), its labels brought to the set `labels`. InputError."""
+    from emolib.data import emofaces, emoset, findingemo, folder, manifest
+    from emolib.emotions import mappings, sets
+
+    path = Path(spec)
+    if spec.startswith(FACES):
+        found = emofaces.portraits(spec.removeprefix(FACES)).manifest
+    elif spec.startswith(SCENES):
+        found = findingemo.read().manifest(spec.removeprefix(SCENES))
+    elif zipfile.is_zipfile(path) or (path / "info.json").is_file():
+        found = emoset.read(path).manifest()
+    else:
+        saved = path.suffix == ".parquet" and manifest.is_manifest(path)
+        found = manifest.load(path) if saved else folder.read(path)
+    if labels is not None:
+        one_of(labels, sets.SETS, "label set")
+        own = next((name for name, order in sets.SETS.items() if tuple(order) == found.labels), None)
+        if own is None:
+            raise InputError(
+                f"{spec}: its labels are no known set, so --labels {labels} has no table for them"
+            )
+        if own != labels:
+            found = found.relabel(mappings.mapping(own, labels).matrix, sets.SETS[labels])
+    return found if limit is None else found.sample(limit)
+
+
+def _train(args: argparse.Namespace) -> int:
+    manifest = open_data(args.data, args.labels, args.limit)
+    if args.out.exists() and not args.out.is_dir():
+        raise InputError(f"--out {str(args.out)!r} is a file; give a folder")
+    from emolib import linear_judges
+
+    network = linear_judges.backbone(args.backbone, device=args.device)
+    judge, report = linear_judges.fit(network, manifest, weight_power=args.weight_power)
+    linear_judges.save(judge, report, args.out, source=args.backbone)
+    print(text(report))
+    print(args.out)
+    return 0
+
+
+def text(report: Report) -> str:
+    """A report to read: rates with intervals, then the confusion matrix."""
+    train, val, test = report.sizes
+    lines = [
+        f"{train} pictures trained on, {val} to choose by, {test} to report on",
+        f"accuracy          {report.accuracy}",
+        f"mean over labels  {report.balanced}",
+        f"calibration error {report.ece[0]:.3f}, at temperature {report.temperature:.2f} {report.ece[1]:.3f}",
+        "",
+        "row = label, column = judged",
+    ]
+    width = max(len(name) for name in report.labels)
+    lines += [
+        f"{name:{width}} " + " ".join(f"{count:5d}" for count in row) + f"   {report.by_label[name]}"
+        for name, row in zip(report.labels, report.confusion, strict=True)
+    ]
+    return "\n".join(lines)
+
+
+def _transfer(args: argparse.Namespace) -> int:
+    data = {spec: open_data(spec, args.labels, args.limit) for spec in args.data}
+    from emolib import judges, linear_judges
+
+    panel = {name: judges.load(name, device=args.device) for name in args.judges}
+    found = linear_judges.transfer(panel, data)
+    print("| judge | " + " | ".join(args.data) + " |")
+    print("|---|" + "---|" * len(args.data))
+    for name in args.judges:
+        cells = [_cell(*found[name, spec]) for spec in args.data]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    return 0
+
+
+def _cell(accuracy, shared) -> str:
+    if accuracy is None:
+        return "– (no two labels in common)"
+    return f"{accuracy}, {len(shared)} labels"

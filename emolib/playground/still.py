@@ -1,0 +1,211 @@
+"""The playground without a kernel: every edit of one picture made beforehand, in a page that loads nothing.
+
+The page is the widget's own view.js, which gets its answers from frames instead of a kernel. It works from a
+file, with the keyboard, and where scripts are not run it is the source picture with a line of text.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from emolib import images, runtime
+from emolib.editors import recipe as recipes
+from emolib.editors.recipe import Recipe
+from emolib.emotions import colours, sets
+from emolib.playground import asked, measure, wheels
+from emolib.playground.pictures import Picture
+from emolib.playground.session import Session, with_wish
+
+HERE = Path(__file__).parent
+LIMIT = 1_500_000  # bytes of a page's playground
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One edit of one person. `patch` (1, 3, side, side) in [-1, 1] is the square of the picture in which it
+    differs, `seen` the held-out judge's probabilities in the order of `EMOFACES`, `truth` as
+    `measure.to_the_truth`."""
+
+    person: int
+    emotion: str
+    strength: float
+    patch: Tensor
+    seen: list[float]
+    truth: tuple[float, float] | None
+
+
+def frames(
+    session: Session,
+    picture: Picture,
+    recipe: Recipe,
+    strengths: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+    emotions: Sequence[str] = sets.EMOFACES,
+) -> list[Frame]:
+    """Every person of `picture` under every emotion at every strength above 0, by the recipe's method.
+
+    The emotions of one person are made as one batch, which is faster than one by one; up to rounding it is
+    what the live playground makes."""
+    made = []
+    wanted = [(k, strength) for k in range(len(picture.people)) for strength in strengths]
+    for k, strength in runtime.progress(wanted, "frames"):
+        edits = _edits(session, picture, recipe, k, strength, emotions)
+        for emotion, edit in zip(emotions, edits.split(1), strict=True):
+            one = with_wish(recipe.alone(k), k, emotion, strength)
+            model = session.model(recipe.model, recipe.method)
+            edited = recipes.change(one, model, picture.pixels, k, edit=_ready(edit))
+            seen = measure.probabilities(picture, edited, k)
+            patch = images.crop(edited, _square(picture, recipe, k))
+            truth = measure.to_the_truth(picture, edited, k, emotion)
+            made.append(Frame(k, emotion, strength, patch, seen, truth))
+    return made
+
+
+def _square(picture: Picture, recipe: Recipe, k: int) -> images.Box:
+    width, height = picture.image.size
+    return images.square_box(picture.people[k].box, height, width, margin=recipe.margin)
+
+
+def _edits(
+    session: Session, picture: Picture, recipe: Recipe, k: int, strength: float, emotions: Sequence[str]
+) -> Tensor:
+    """Person k's face at the model's size under each emotion, (n, 3, size, size)."""
+    model, person = session.model(recipe.model, recipe.method), picture.people[k]
+    face = images.resize(images.crop(picture.pixels, _square(picture, recipe, k)), model.size)
+    return recipes.editor(recipe, model, strength)(
+        face,
+        list(emotions),
+        generator=runtime.generator(recipe.seed),
+        description=person.description,
+        source_emotion=person.source_emotion,
+    )
+
+
+def _ready(edit: Tensor):
+    """An `Editor` that has done its work."""
+
+    def editor(
+        crops: Tensor,
+        emotion: object,
+        *,
+        generator: torch.Generator,
+        description: object = None,
+        source_emotion: object = None,
+    ) -> Tensor:
+        return edit
+
+    return editor
+
+
+def page(
+    picture: Picture, recipe: Recipe, made: Sequence[Frame], words: str, first: str = "amusement"
+) -> str:
+    """The playground of these frames as HTML to be shown in a notebook or page; `words` say how it was made.
+
+    InputError: more than `LIMIT` bytes."""
+    setup, scene = _setup(recipe, made, first), _scene(picture)
+    width, height = picture.image.size
+    squares = [_square(picture, recipe, k) for k in range(len(picture.people))]
+    found: dict[int, dict] = {}
+    for frame in made:
+        source = images.crop(picture.pixels, squares[frame.person])
+        told = {"src": data_uri(frame.patch, where=differs(frame.patch, source))}
+        told["seen"] = [round(p, 3) for p in frame.seen]
+        told["words"] = _words(frame)
+        found.setdefault(frame.person, {}).setdefault(frame.emotion, {})[f"{frame.strength:g}"] = told
+    data = {
+        "setup": setup,
+        "scene": scene,
+        "ask": asked.first(picture.name, recipe.method, recipe.model, recipe.seed),
+        "words": words,
+        "frames": found,
+        "places": [
+            {
+                "x": 100 * a / width,
+                "y": 100 * b / height,
+                "w": 100 * (c - a) / width,
+                "h": 100 * (d - b) / height,
+            }
+            for a, b, c, d in squares
+        ],
+        "before": [measure.probabilities(picture, picture.pixels, k) for k in range(len(squares))],
+        "faces": [data_uri(images.crop(picture.pixels, square)) for square in squares],
+    }
+    text = _html(data, scene["before"], words)
+    if len(text) > LIMIT:
+        raise runtime.InputError(
+            f"the page has {len(text) / 1e6:.1f} MB of {LIMIT / 1e6} MB: fewer emotions or strengths"
+        )
+    return text
+
+
+def _html(data: dict[str, Any], source: str, words: str) -> str:
+    view = (HERE / "view.js").read_text(encoding="utf-8").replace("export default { render };", "")
+    script = (HERE / "still.js").read_text(encoding="utf-8")
+    values = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
+    return (
+        f"<style>{(HERE / 'view.css').read_text(encoding='utf-8')}</style>"
+        f'<div class="emolib-still"><p><img src="{source}" alt="before the edits" width="480"><br>'
+        f"{html.escape(words)}. Where scripts run, this is a playground.</p></div>\n"
+        f"<script>(() => {{\n{view}\n{script}\n"
+        "for (const place of document.querySelectorAll('.emolib-still:not([data-alive])')) {\n"
+        "place.dataset.alive = '';\nplace.replaceChildren();\n"
+        f"render({{ model: still({values}), el: place }});\n}}\n}})();</script>"
+    )
+
+
+def _setup(recipe: Recipe, made: Sequence[Frame], first: str) -> dict[str, Any]:
+    known = list(dict.fromkeys(frame.emotion for frame in made))
+    strengths = sorted({0.0} | {frame.strength for frame in made})
+    petals = {name: wheels.petals(name, recipe.model) for name in wheels.WHEELS}
+    for petal in (petal for wheel in petals.values() for petal in wheel):
+        petal["means"] = petal["means"] if petal["means"] in known else None
+    return {
+        "live": False,
+        "labels": [{"label": name, "colour": colours.colour(name)} for name in sets.EMOFACES],
+        "emotions": [{"label": name, "colour": colours.colour(name)} for name in known],
+        "wheels": petals,
+        "strengths": strengths,
+        "first": {"emotion": first, "strength": strengths[-2] if len(strengths) > 2 else strengths[-1]},
+    }
+
+
+def _scene(picture: Picture) -> dict[str, Any]:
+    people = asked.people_of(picture.people)
+    width, height = picture.image.size
+    before = data_uri(picture.pixels, quality=85)
+    return {"name": picture.name, "width": width, "height": height, "before": before, "people": people}
+
+
+def _words(frame: Frame) -> str:
+    if frame.truth is None:
+        return ""
+    edit, untouched = frame.truth
+    return f"To the true picture: {edit:.1f} dB, doing nothing {untouched:.1f} dB (PSNR)"
+
+
+def differs(a: Tensor, b: Tensor) -> Tensor:
+    """Where two pictures (1, 3, H, W) differ at all once they have 8 bits: bool (H, W)."""
+    bits = [np.asarray(images.to_pil(x)[0]) for x in (a, b)]
+    return torch.from_numpy((bits[0] != bits[1]).any(-1))
+
+
+def data_uri(pixels: Tensor, quality: int = 82, *, where: Tensor | None = None) -> str:
+    """One picture (1, 3, H, W) in [-1, 1] as a WebP data URI; transparent outside `where` (H, W)."""
+    stream = io.BytesIO()
+    (image,) = images.to_pil(pixels)
+    if where is not None:
+        image.putalpha(Image.fromarray(where.numpy().astype(np.uint8) * 255))
+    image.save(stream, "WEBP", quality=quality, method=6)
+    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"

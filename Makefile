@@ -1,20 +1,29 @@
 # `make reports` and `make test` are all you need: each makes its own .venv on a fresh machine, then does its job.
-# Settings: PYTHON (3.10 or newer), VENV, PIP_FLAGS (e.g. an index of CPU-only PyTorch builds), ONLY (one lesson).
+# Settings: PYTHON (3.10 or newer), VENV, PIP_FLAGS (e.g. an index of CPU-only PyTorch builds), ONLY (one lesson),
+# PEOPLE and STEPS (how many test people the leaderboard edits, and with how many denoising steps).
 PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
 ONLY ?=
+PEOPLE ?= 20
+STEPS ?= 20
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help reports test lint format benchmark clean
+.PHONY: help reports leaderboard test lint format benchmark clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
 
 reports: $(STAMP) ## run the notebooks and write reports/index.html (ONLY=01 for one lesson)
 	$(BIN)/python -m emolib.runner --out reports $(if $(ONLY),--only $(ONLY))
+
+leaderboard: $(STAMP) ## edit PEOPLE test people with every editor, score them (about half an hour; resumes)
+	$(BIN)/python -m emolib evaluate --methods course --data emofaces:test --people $(PEOPLE) --steps $(STEPS) \
+		--out reports/data/leaderboard
+	$(BIN)/python -m emolib evaluate --methods nothing img2img edit-friendly+detail truth --data emofaces:scenes \
+		--people 8 --steps $(STEPS) --out reports/data/leaderboard/scenes
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest

@@ -1,4 +1,5 @@
-"""The command line: `emolib edit PICTURE --to anger -o out.png`; `emolib data, token, hspace, evaluate`.
+"""The command line: `emolib edit PICTURE --to anger -o out.png`; `emolib data, token, hspace, evaluate,
+judge`.
 
 Bad input is one line on stderr and exit code 2; nothing is half-written. Torch is loaded only by a command
 that needs it, after everything that can be checked without it.
@@ -10,9 +11,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from emolib import __version__, token_cli
+from emolib import __version__, edit_cli, judge_cli, token_cli
 from emolib.data import cli as data_cli
-from emolib.editors import cli as edit_cli
 from emolib.evaluation import cli as evaluation_cli
 from emolib.hspace import cli as hspace_cli
 from emolib.runtime import InputError
@@ -30,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     token_cli.add_parser(commands)
     hspace_cli.add_parser(commands)
     evaluation_cli.add_parser(commands)
+    judge_cli.add_parser(commands)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Executed notebooks as self-contained pages, and the index of them.
+"""Executed notebooks as self-contained pages.
 
 A page loads nothing when it is opened: style and pictures are inside it, mathematics is MathML, scripts from
 elsewhere are cut. Needs the extra `notebooks` (nbconvert, latex2mathml).
@@ -11,7 +11,6 @@ import html
 import io
 import re
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -24,8 +23,6 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
-
-from emolib import runtime
 
 PAGE_LIMIT = 3_000_000  # bytes
 SHOWN_TYPES = [
@@ -242,24 +239,3 @@ def minutes(notebook: nbformat.NotebookNode) -> str:
     """How long the run took, in words."""
     seconds = notebook.metadata.get("papermill", {}).get("duration") or 0.0
     return "under 0.1 min" if seconds < 6 else f"{seconds / 60:.1f} min"
-
-
-def index(lessons: list[tuple[str, nbformat.NotebookNode]]) -> str:
-    """The page listing `lessons`, (page file name, executed notebook) in order."""
-    cards = []
-    for name, notebook in lessons:
-        failed = notebook.metadata.get("papermill", {}).get("exception")
-        picture = first_figure(notebook)
-        state = '<span class="failed">failed</span> after ' if failed else ""
-        cards.append(
-            f'<li class="card"><a href="{html.escape(name)}">'
-            + (f'<img src="{picture}" alt="">' if picture else "")
-            + f"<h2>{html.escape(title_of(notebook, name))}</h2><p>{state}{minutes(notebook)}</p></a></li>"
-        )
-    made = f"Run on {datetime.now():%Y-%m-%d}: {html.escape(runtime.versions_report())}"
-    body = (
-        "<main>\n<h1>Emotion-driven image editing with diffusion</h1>\n"
-        "<p>Lessons, each a notebook as it was run, with the minutes it took.</p>\n"
-        f'<ul class="cards">\n{chr(10).join(cards)}\n</ul>\n<footer>{made}</footer>\n</main>'
-    )
-    return FRAME.format(title="emolib", style=stylesheet(), body=body)

@@ -22,7 +22,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill import execute_notebook
 from papermill.exceptions import PapermillExecutionError
 
-from emolib import pages, runtime
+from emolib import frontpage, pages, runtime
 from emolib.runtime import InputError
 
 NUMBERED = re.compile(r"\d\d_\w+\.ipynb")
@@ -192,7 +192,7 @@ def write_index(folder: Path, out: Path) -> None:
         if executed.is_file() and (out / f"{path.stem}.html").is_file():
             lessons.append((f"{path.stem}.html", read(executed)))
     with runtime.atomic_write(out / "index.html") as temporary:
-        temporary.write_text(pages.index(lessons), encoding="utf-8")
+        temporary.write_text(frontpage.index(lessons, folder.parent / "reports" / "data"), encoding="utf-8")
 
 
 def run(folder: Path, out: Path, only: Sequence[str] = (), given: dict[str, object] | None = None) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from emolib.adapters import names
 from emolib.emotions import sets, words
 from emolib.runtime import InputError
+from emolib.training.settings import Settings
 
 if TYPE_CHECKING:
     from emolib.adapters.tokens import Token
@@ -49,11 +50,11 @@ def _add_train(commands) -> None:
         " the emotion's adjective)")  # fmt: skip
     add("--cross", action="store_true", help="start from the text encoder's output (cross-initialisation)")
     add("--vectors", type=int, default=1, help="1 to 8 (default: %(default)s)")
-    add("--steps", type=int, default=400, help="at most; it stops when it no longer improves"
+    add("--steps", type=int, default=Settings.steps, help="at most; it stops when it no longer improves"
         " (default: %(default)s)")  # fmt: skip
-    add("--batch", type=int, default=4, help="pictures a step (default: %(default)s)")
+    add("--batch", type=int, default=Settings.batch, help="pictures a step (default: %(default)s)")
     add("--micro-batch", type=int, default=0, help="pictures at once, if memory is short (default: all)")
-    add("--lr", type=float, default=5e-3, help="learning rate (default: %(default)s)")
+    add("--lr", type=float, default=Settings.lr, help="learning rate (default: %(default)s)")
     add("--seed", type=int, default=0)
     add("--precision", default="auto", help="auto, float32, bfloat16, float16 (default: %(default)s)")
     add("--compile", action="store_true", help="torch.compile the denoiser: pays on a GPU")
@@ -93,7 +94,6 @@ def train(args: argparse.Namespace) -> int:
 
     from emolib.adapters import files
     from emolib.training import pictures
-    from emolib.training.settings import Settings
     from emolib.training.textual_inversion import Concept, learn
 
     files.check_output(out)

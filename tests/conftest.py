@@ -15,6 +15,12 @@ import pytest
 connect = socket.socket.connect
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--screenshot", metavar="FILE", help="test_playground_browser: write the playground's picture there"
+    )
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     """A test that reaches for the network fails at once instead of depending on it."""

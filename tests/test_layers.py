@@ -18,7 +18,19 @@ LAYERS = {
     3: ("inversion", "attention", "hspace", "adapters", "training"),
     4: ("editors", "baselines"),
     "side": ("judges", "metrics", "figures"),
-    "top": ("cli", "token_cli", "evaluation", "__main__", "runner", "pages"),
+    "top": (
+        "cli",
+        "edit_cli",
+        "judge_cli",
+        "linear_judges",
+        "token_cli",
+        "evaluation",
+        "playground",
+        "__main__",
+        "runner",
+        "pages",
+        "frontpage",
+    ),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 

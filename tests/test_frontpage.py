@@ -1,0 +1,157 @@
+"""The front page of a made-up course, and every page there is, as a browser sees them."""
+
+import json
+from pathlib import Path
+
+import browser
+import nbformat
+import pytest
+from board_standins import write_board
+from bs4 import BeautifulSoup
+from PIL import Image
+
+from emolib import frontpage, pages
+from emolib.runtime import write_json
+
+REPORTS = Path(__file__).resolve().parents[1] / "reports"
+PAGES = sorted(REPORTS.glob("*.html"))
+needs_chromium = pytest.mark.skipif(browser.chromium() is None, reason="no Chromium on this machine")
+
+
+def write_site(out, data):
+    """index.html of one lesson with a figure, and that lesson's page."""
+    figure = {"image/png": _png()}
+    cells = [nbformat.v4.new_markdown_cell("# 00 · Faces & more"), nbformat.v4.new_code_cell("1")]
+    cells[1].outputs = [nbformat.v4.new_output("display_data", data=figure)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    made = {"index.html": frontpage.index([("00_faces.html", notebook)], data)}
+    made["00_faces.html"] = pages.page(notebook, out, "Faces & more").html
+    for name, text in made.items():
+        (out / name).write_text(text, encoding="utf-8")
+
+
+def _png():
+    import base64
+    import io
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (640, 200), "teal").save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    home = tmp_path_factory.mktemp("site")
+    data = home / "data"
+    write_board(data / "leaderboard")
+    rows = [{"name": "edits <recognised>", "value": 0.92, "low": 0.83, "high": 0.97, "n": 64}]
+    write_json(data / "00.json", {"lesson": "00", "headline": rows[0]["name"], "measured": rows})
+    write_site(home, data)
+    return home
+
+
+def soup_of(site):
+    return BeautifulSoup((site / "index.html").read_text(encoding="utf-8"), "html.parser")
+
+
+def test_a_lesson_has_its_figure_cost_and_headline_number(site):
+    (card,) = soup_of(site).select(".card")
+    assert card.find("a")["href"] == "00_faces.html"
+    assert card.find("h2").get_text() == "00 · Faces & more"
+    assert card.find("img")["src"].startswith("data:image/webp")
+    assert card.select_one(".number").get_text() == "edits <recognised>: 0.92 [0.83, 0.97], n = 64"
+    assert "min" in card.get_text()
+
+
+def test_the_leaderboard_has_every_method_with_its_interval(site):
+    table = soup_of(site).select_one(".board")
+    assert [th.get_text() for th in table.select("tbody th")] == ["nothing", "img2img", "ddim", "truth"]
+    names = [th.get_text() for th in table.select("thead th")][1:]
+    assert names == ["emo_a", "same_person", "truth_psnr", "sharpness", "joint"]  # beats_nothing is not there
+    cell = table.select("tbody tr")[1].select("td")[0]
+    assert cell.find("b").get_text() == "0.95" and cell.find("small").get_text() == "[0.85, 1.00]"
+    assert cell.find("i")["style"] == "left:85.0%;width:15.0%" and cell["title"] == "n = 16"
+    assert table.select("tbody tr")[3].select("td")[2].get_text().startswith("∞")
+    assert "At <32> px" in soup_of(site).get_text()
+
+
+def test_complaints_and_comparisons(site):
+    soup = soup_of(site)
+    verdicts = [td.get_text() for td in soup.select(".answers td:nth-child(2)")]
+    assert len(verdicts) == 7 and set(verdicts) <= {"solved", "open", "not solved", "not measured"}
+    assert verdicts[3] == verdicts[5] == verdicts[6] == "not measured"  # no scenes, no lesson 02, no asyrp
+    (compare,) = soup.select(".compare")
+    options = compare.select("option")
+    assert [o.get_text() for o in options] == ["true answer ✓", "img2img ✗", "ddim"]
+    assert compare.select("img")[1]["src"] == options[1]["value"] != compare.select("img")[0]["src"]
+
+
+def test_without_a_leaderboard_there_is_none(tmp_path):
+    write_site(tmp_path, tmp_path / "nothing")
+    text = (tmp_path / "index.html").read_text()
+    assert "Leaderboard" not in text and "<script" not in text and "class='number'" not in text
+
+
+def test_a_board_of_bounds_alone_has_no_answers(tmp_path):
+    write_board(tmp_path / "leaderboard")
+    file = tmp_path / "leaderboard" / "leaderboard.json"
+    board = json.loads(file.read_text())
+    board["methods"] = {name: board["methods"][name] for name in ("nothing", "truth")}
+    file.write_text(json.dumps(board))
+    text = frontpage.index([], tmp_path)
+    assert "Leaderboard" in text and "complaints" not in text and "<script" not in text
+
+
+@pytest.mark.parametrize("text", ["{", '{"measured": []}', '{"headline": "x", "measured": []}'])
+def test_a_lesson_without_a_headline_shows_none(tmp_path, text):
+    (tmp_path / "00.json").write_text(text)
+    assert frontpage.headline(tmp_path / "00.json") is None
+
+
+def check(page, *, width, dark):
+    seen, _ = browser.look(page, width=width, dark=dark)
+    assert seen.errors == () and seen.requests == () and seen.broken == 0
+    assert seen.width <= width, "the page scrolls sideways"
+    light, ink = sum(seen.paper[:3]), sum(seen.ink[:3])
+    assert (light < ink) == dark and abs(light - ink) > 300
+    return seen
+
+
+@needs_chromium
+def test_a_browser_has_nothing_to_complain_of(site):
+    assert check(site / "index.html", width=browser.DESK, dark=False).images == 3
+    check(site / "00_faces.html", width=browser.PHONE, dark=True)
+
+
+@needs_chromium
+def test_the_slider_and_the_choice_work_from_a_file(site):
+    script = """(() => {
+      const box = document.querySelector(".compare"), range = box.querySelector("input");
+      range.value = 80; range.dispatchEvent(new Event("input"));
+      const pick = box.querySelector("select");
+      pick.selectedIndex = 2; pick.dispatchEvent(new Event("change"));
+      const after = box.querySelector(".after");
+      return [getComputedStyle(after).clipPath, after.src === pick.value];
+    })()"""
+    seen, (clip, changed) = browser.look(site / "index.html", width=browser.PHONE, script=script)
+    assert changed and "80%" in clip and seen.errors == () and seen.width <= browser.PHONE
+
+
+@needs_chromium
+def test_the_check_finds_what_is_wrong(tmp_path):
+    page = tmp_path / "bad.html"
+    bad = "<img src='https://example.org/x.png'><img src='data:image/png;base64,AA'>"
+    bad += "<p style='width:900px'>x</p>"
+    page.write_text(f"<!DOCTYPE html><body>{bad}<script>console.error('no'); missing()</script>")
+    seen, _ = browser.look(page, width=browser.PHONE)
+    assert len(seen.errors) >= 2 and "https://example.org/x.png" in seen.requests
+    assert seen.broken == 2 and seen.width > browser.PHONE
+
+
+@needs_chromium
+@pytest.mark.skipif(not PAGES, reason="no page was made yet; `make reports` makes them")
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_every_page_of_the_reports(page):
+    assert page.stat().st_size <= pages.PAGE_LIMIT
+    check(page, width=browser.PHONE, dark=True)
+    check(page, width=browser.DESK, dark=False)

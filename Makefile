@@ -37,7 +37,7 @@ format: $(STAMP) ## rewrite code and notebooks in the house style
 	$(BIN)/ruff check --fix .
 
 benchmark: $(STAMP) ## run the timings in benchmarks/
-	@set -e; found=; for script in benchmarks/*.py; do \
+	@set -e; found=; for script in benchmarks/[a-z]*.py; do \
 		[ -e "$$script" ] || continue; found=1; echo "$$script"; $(BIN)/python "$$script"; \
 	done; [ -n "$$found" ] || { echo "there is no benchmark yet (benchmarks/ is empty)" >&2; exit 1; }
 

@@ -7,6 +7,7 @@ on its own copy of the model; runs alternate, so that a busy machine slows both 
 
     python benchmarks/textual_inversion.py           # MiniSD
     python benchmarks/textual_inversion.py --sd15    # besides, a step at Stable Diffusion 1.5's size
+    python benchmarks/textual_inversion.py --sd15 --device cuda    # memory is then the GPU's
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from _networks import sd15
+from diffusers import DDPMScheduler, StableDiffusionPipeline
 from PIL import Image
 from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from emolib import backbone, images
 from emolib.adapters import initial
@@ -42,6 +43,7 @@ from emolib.training.settings import Settings
 
 TOKEN, PICTURES = "<new>", 16
 RECIPES = ("plain", "ours")
+GPU_MEMORY = {"VmRSS": "allocated_bytes.all.current", "VmHWM": "allocated_bytes.all.peak"}
 RESULT = repo_path("reports", "data", "textual_inversion.json")
 
 
@@ -79,14 +81,12 @@ class Plain:
 
     def step(self) -> float:
         """One optimiser step; its loss."""
-        pipe = self.pipe
-        pixels, ids = (
-            torch.stack(part) for part in zip(*(self.item() for _ in range(self.batch)), strict=True)
-        )
+        pipe, items = self.pipe, [self.item() for _ in range(self.batch)]
+        pixels, ids = (torch.stack(part).to(self.table.device) for part in zip(*items, strict=True))
         with torch.no_grad():
             latents = pipe.vae.encode(pixels).latent_dist.sample() * pipe.vae.config.scaling_factor
         noise = torch.randn_like(latents)
-        t = torch.randint(0, self.noise.config.num_train_timesteps, (len(latents),)).long()
+        t = torch.randint(self.noise.config.num_train_timesteps, (len(latents),), device=latents.device)
         hidden = pipe.text_encoder(ids)[0]
         found = pipe.unet(self.noise.add_noise(latents, noise, t), t, hidden).sample
         loss = F.mse_loss(found.float(), noise.float(), reduction="mean")
@@ -146,13 +146,15 @@ def timed(work, steps: int) -> tuple[float, float]:
     """Seconds a step of `work()`: on the clock, and of processor time."""
     clock, processor = time.perf_counter(), time.process_time()
     work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return (time.perf_counter() - clock) / steps, (time.process_time() - processor) / steps
 
 
 def compare(args: argparse.Namespace, files: list[Path]) -> dict:
     """Alternating runs of both; seconds a step and their ratio, median and range over the rounds."""
-    ours = Ours(backbone.load(args.model, device="cpu", dtype="float32"), files, args.batch)
-    plain_model = backbone.load(args.model, device="cpu", dtype="float32")
+    ours = Ours(backbone.load(args.model, device=args.device, dtype="float32"), files, args.batch)
+    plain_model = backbone.load(args.model, device=args.device, dtype="float32")
     plain = Plain(plain_model.pipe, files, plain_model.size, args.batch)
     works = {
         "plain": lambda: [plain.step() for _ in range(args.steps)],
@@ -180,7 +182,7 @@ def spread(values: list[float]) -> dict:
 
 def apart(args: argparse.Namespace, recipe: str) -> dict:
     """`alone` in a process of its own."""
-    options = ["--model", args.model, "--only", recipe, "--batch", str(args.batch)]
+    options = ["--model", args.model, "--only", recipe, "--batch", str(args.batch), "--device", args.device]
     options += ["--sd15"] * args.sd15
     done = subprocess.run(
         [sys.executable, __file__, *options], capture_output=True, text=True, check=True, cwd=repo_path()
@@ -190,28 +192,32 @@ def apart(args: argparse.Namespace, recipe: str) -> dict:
 
 def alone(args: argparse.Namespace, files: list[Path]) -> dict:
     """A few steps of one recipe after a first one: seconds a step, and memory at its peak, MiB."""
-    model = sd15(args.model) if args.sd15 else backbone.load(args.model, device="cpu", dtype="float32")
-    loaded = memory("VmRSS")
-    forget_peak()
+    load = sd15 if args.sd15 else backbone.load
+    model = load(args.model, device=args.device, dtype="float32")
+    loaded = memory("VmRSS", args.device)
+    forget_peak(args.device)
     if args.only == "ours":
         recipe = Ours(model, files, args.batch)
         work = recipe.steps
     else:
         recipe = Plain(model.pipe, files, model.size, args.batch)
         work = lambda n: [recipe.step() for _ in range(n)]  # noqa: E731
-    if not args.sd15:
-        work(1)  # warm up; at SD 1.5's size that is a trifle
+    if not args.sd15 or args.device != "cpu":
+        work(1)  # warm up; at SD 1.5's size on a CPU that is a trifle
     one = timed(lambda: work(1), 1)
-    forget_peak()  # what stays, such as the optimiser's state, counts; what loading needed does not
-    n = 1 if args.sd15 else 5
+    forget_peak(args.device)  # what stays, such as the optimiser's state, counts; not what loading needed
+    n = 1 if args.sd15 and args.device == "cpu" else 5
     more = timed(lambda: work(n + 1), 1)  # both runs evaluate as often, so that steps make the difference
     clock, processor = ((b - a) / n for a, b in zip(one, more, strict=True))
     found = {"clock seconds a step": clock, "processor seconds a step": processor, "steps": n}
-    return {**found, "MiB at the peak": memory("VmHWM"), "MiB of the loaded model": loaded}
+    return {**found, "MiB at the peak": memory("VmHWM", args.device), "MiB of the loaded model": loaded}
 
 
-def memory(kind: str) -> float | None:
-    """This process's memory, MiB: "VmRSS" now, "VmHWM" at its peak; None where there is no /proc."""
+def memory(kind: str, device: str) -> float | None:
+    """Memory in use, MiB: "VmRSS" now, "VmHWM" at its peak, of the GPU or else of this process; None where
+    there is no /proc."""
+    if device != "cpu":
+        return torch.cuda.memory_stats()[GPU_MEMORY[kind]] / 2**20
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -219,49 +225,13 @@ def memory(kind: str) -> float | None:
     return next(int(line.split()[1]) for line in lines if line.startswith(kind + ":")) / 1024
 
 
-def forget_peak() -> None:
-    """Let the peak begin anew (Linux)."""
+def forget_peak(device: str) -> None:
+    """Let the peak begin anew (Linux, or the GPU)."""
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        return
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-
-
-def sd15(model: str) -> Backbone:
-    """Stable Diffusion 1.5's networks at their real sizes, weights at random; `model` lends its tokenizer."""
-    small = backbone.load(model, device="cpu").pipe
-    words = small.tokenizer
-    torch.manual_seed(0)
-    text = CLIPTextConfig(
-        vocab_size=49408,
-        hidden_size=768,
-        intermediate_size=3072,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        eos_token_id=words.eos_token_id,
-        bos_token_id=words.bos_token_id,
-    )
-    words.model_max_length = text.max_position_embeddings
-    widths = (128, 256, 512, 512)
-    pipe = StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=widths,
-            layers_per_block=2,
-            latent_channels=4,
-            sample_size=512,
-        ),
-        text_encoder=CLIPTextModel(text),
-        tokenizer=words,
-        unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768),  # the defaults are SD 1's
-        scheduler=small.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    for part in (pipe.vae, pipe.text_encoder, pipe.unet):
-        part.requires_grad_(False).eval()
-    pipe.unet.to(memory_format=torch.channels_last)
-    return Backbone(pipe, "sd15, random weights")
 
 
 def main() -> None:
@@ -273,7 +243,8 @@ def main() -> None:
     add("--batch", type=int, default=4)
     add("--steps", type=int, default=20, help="steps a run (default: %(default)s)")
     add("--rounds", type=int, default=5, help="runs of each, alternating (default: %(default)s)")
-    add("--sd15", action="store_true", help="also time a step at SD 1.5's size (batch 1, float32; minutes)")
+    add("--sd15", action="store_true", help="also time a step at SD 1.5's size (batch 1, float32)")
+    add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--out", type=Path, default=RESULT)
     add("--only", choices=RECIPES, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -283,13 +254,14 @@ def main() -> None:
             print(json.dumps(alone(args, files)))
             return
         found = compare(args, files)
-    small = argparse.Namespace(**{**vars(args), "sd15": False})
+    small, one = (argparse.Namespace(**{**vars(args), **k}) for k in ({"sd15": False}, {"batch": 1}))
     found["memory"] = {recipe: apart(small, recipe) for recipe in RECIPES}
     if args.sd15:
-        one = argparse.Namespace(**{**vars(args), "batch": 1})
         found["sd15"] = {recipe: apart(one, recipe) for recipe in RECIPES}
     about = {"model": Path(args.model).name, "batch": args.batch, "steps a run": args.steps}
     about |= {"threads": torch.get_num_threads(), "versions": versions()}
+    if args.device == "cuda":
+        about["device"] = torch.cuda.get_device_name()
     write_json(args.out, {"about": about, **found})
     print(json.dumps(found, indent=1))
 

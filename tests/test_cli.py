@@ -52,7 +52,7 @@ def test_an_edit_is_written_with_its_provenance(picture, tmp_path, tiny_model, c
         "method": "edit-friendly",
         "model": "sd",
         "strength": 0.7,
-        "guidance_scale": 2.0,
+        "guidance_scale": 1.75,
         "num_inference_steps": 3,
         "source_guidance_scale": None,
         "batch_size": 16,

@@ -10,7 +10,9 @@ from diffusers import (
     AutoPipelineForImage2Image,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
+    UNet2DConditionModel,
 )
+from safetensors.torch import load_file
 from train import judges, miniclip, options, standin, unet, vae
 from transformers import CLIPModel, CLIPProcessor
 
@@ -57,6 +59,9 @@ def world(tmp_path_factory):
     ]
     sizes = ["--channels", 32, 64, "--heads", 2, "--small-steps", 2, "--variants", 4, "--samples", 1]
     recipe(unet, "unet", *guide, *parts, "--steps", 3, "--batch", 9, "--siblings", 0.5, *sizes)
+    further = ["--start", root / "minisd", "--blend", 0.25, "--steps", 1, "--batch", 9, "--lr", 0.01]
+    parts[-1] = root / "blended"
+    recipe(unet, "unet-2", *guide, *parts, *further, "--decay", 0, *sizes)
     return root
 
 
@@ -141,6 +146,20 @@ def test_the_log_holds_the_emotion_rates_and_the_sheet_is_drawn(world):
     rates = lines[-1]
     assert rates["step"] == 3 and 0 <= rates["text_rate"] <= 1 and 0 <= rates["edit_anger"] <= 1
     assert (world / "work" / "unet" / "samples-0000003.png").is_file()
+
+
+def test_a_blend_lies_between_the_weights_before_and_after(world):
+    before, blended = (
+        UNet2DConditionModel.from_pretrained(world / name / "unet", dtype=torch.float32).state_dict()
+        for name in ("minisd", "blended")
+    )
+    after = load_file(world / "work" / "unet-2" / "checkpoint.safetensors")
+    moved = 0.0
+    for name, start in before.items():
+        end = after[f"average.{name}"]
+        assert torch.allclose(blended[name], 0.25 * start + 0.75 * end, atol=2e-3, rtol=2e-3), name  # fp16
+        moved = max(moved, (blended[name] - start).abs().max().item())
+    assert moved > 1e-3
 
 
 def test_a_missing_part_is_one_line_and_exit_code_2(world, monkeypatch, capsys):

@@ -131,7 +131,7 @@ class EditFriendlyInversion:
 
     backbone: Backbone
     strength: float = 0.7
-    guidance_scale: float = 2.0
+    guidance_scale: float = 1.75
     num_inference_steps: int = 30
     template: str = TEMPLATE
     source_guidance_scale: float | None = None
@@ -162,7 +162,7 @@ class DirectInversion:
 
     backbone: Backbone
     strength: float = 0.8
-    guidance_scale: float = 2.0
+    guidance_scale: float = 1.75
     num_inference_steps: int = 30
     template: str = TEMPLATE
     follow: float = 1.0

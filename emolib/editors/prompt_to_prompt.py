@@ -38,7 +38,7 @@ class PromptToPrompt:
 
     backbone: Backbone
     strength: float = 0.8
-    guidance_scale: float = 2.0
+    guidance_scale: float = 1.75
     num_inference_steps: int = 30
     template: str = TEMPLATE
     cross_replace_steps: float = 0.8

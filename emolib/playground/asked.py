@@ -18,7 +18,7 @@ from emolib.runtime import InputError, one_of
 
 GUIDANCE = {"img2img": 5.0}
 """Guidance scale by method; inversions remember the picture and take `INVERTED`."""
-INVERTED = 2.0
+INVERTED = 1.75
 MARGIN = 0.15
 """What the square around a face adds on each side, as a share of the face: as in `emolib evaluate`."""
 MODELS = ("minisd", "sd15", "sd21", "sdxl")

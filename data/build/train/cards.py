@@ -108,13 +108,14 @@ def cost(lines: list[dict]) -> str:
 
 def draw(runs: dict[str, Run], target: Path) -> None:
     """The curves of these runs' logs, one panel each quantity."""
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     panels = [(run, *named) for run in runs for named in CURVES.get(run, {}).items()]
     figure, axes = pyplot.subplots(1, len(panels), figsize=(3.2 * len(panels), 2.6), layout="constrained")
     for axis, (run, key, text) in zip(axes, panels, strict=True):
         axis.plot(*joined(runs[run], key), linewidth=1)
-        axis.set(title=text, xlabel="pictures seen, thousands")
+        axis.set(title=text, xlabel="pictures seen, thousands", xscale="log")
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.grid(alpha=0.3)
     with atomic_write(target) as temporary:
         figure.savefig(temporary, dpi=80)

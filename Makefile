@@ -19,7 +19,7 @@ help: ## show this list
 reports: $(STAMP) ## run the notebooks and write reports/index.html (ONLY=01 for one lesson)
 	$(BIN)/python -m emolib.runner --out reports $(if $(ONLY),--only $(ONLY))
 
-leaderboard: $(STAMP) ## edit PEOPLE test people with every editor, score them (about half an hour; resumes)
+leaderboard: $(STAMP) ## edit PEOPLE test people with every editor, score them (some twenty minutes; resumes)
 	$(BIN)/python -m emolib evaluate --methods course --data emofaces:test --people $(PEOPLE) --steps $(STEPS) \
 		--out reports/data/leaderboard
 	$(BIN)/python -m emolib evaluate --methods nothing img2img edit-friendly+detail truth --data emofaces:scenes \

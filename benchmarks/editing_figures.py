@@ -270,7 +270,7 @@ def main() -> None:
     add("--split", default="val", help="whose portraits: val, test (default: %(default)s)")
     add("--people", type=int, default=4, help="portraits of so many people (default: %(default)s)")
     add("--scenes", type=int, default=4, help="so many scenes (default: %(default)s)")
-    add("--method", default="prompt-to-prompt", help=f"{', '.join(METHODS)} (default: %(default)s)")
+    add("--method", default="edit-friendly", help=f"{', '.join(METHODS)} (default: %(default)s)")
     add("--steps", type=int, default=20, help="num_inference_steps (default: %(default)s)")
     add("--guidance-scale", type=float, help="default: the method's own")
     add("--raw", action="store_true", help="portraits without KeepDetail")

@@ -71,7 +71,8 @@ def typeset(latex: str, display: str = "inline") -> str:
     braces = re.sub(r"\\[{}\\]", "", source)
     if braces.count("{") != braces.count("}"):  # the converter lets this pass
         raise ValueError(f"cannot typeset {latex.strip()!r}: a brace is missing")
-    unknown = re.search(r">(\\[a-zA-Z]+)<", mathml)
+    mathml = mathml.replace(r">\|<", ">&#x02016;<")  # what it leaves of \big\|
+    unknown = re.search(r">(\\[^<]+)<", mathml)
     if unknown:
         raise ValueError(f"cannot typeset {unknown[1]} in {latex.strip()!r}")
     return mathml

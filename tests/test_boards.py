@@ -84,10 +84,10 @@ def test_seven_complaints_are_asked_of_the_editor_with_most_successes(board):
     kept = {"all_faces": row(0.7, 0.65, 0.8), "joint": row(0.6, 0.5, 0.7)}
     lost = {"all_faces": row(0.9, 0.85, 0.95), "joint": row(0.2, 0.1, 0.3)}
     scenes = {"methods": {"img2img": {"all": lost, "by": {}}, "ddim": {"all": kept, "by": {}}}}
-    gain = {"token minus word, recognised in pictures drawn": Estimate(0.02, -0.1, 0.15, 30)}
-    answers = complaints(board, scenes, gain)
+    met = {"surprise recognised in pictures drawn with <surprise>": Estimate(0.5, 0.25, 0.75, 12)}
+    answers = complaints(board, scenes, met)
     assert [one.verdict for one in answers[3:]] == ["solved", "open", "not solved", "not solved"]
-    assert answers[3].row()["whose"] == "ddim" and answers[5].row()["measured"].startswith("0.020 [-0.100")
+    assert answers[3].row()["whose"] == "ddim" and answers[5].row()["measured"].startswith("0.500 [0.250")
 
 
 def test_the_figure_shows_every_interval_and_says_what_is_infinite(board):

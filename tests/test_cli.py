@@ -51,7 +51,7 @@ def test_an_edit_is_written_with_its_provenance(picture, tmp_path, tiny_model, c
         "edited": "by emolib: this picture is not a photograph",
         "method": "edit-friendly",
         "model": "sd",
-        "strength": 0.7,
+        "strength": 0.55,
         "guidance_scale": 1.75,
         "num_inference_steps": 3,
         "source_guidance_scale": None,
@@ -62,7 +62,7 @@ def test_an_edit_is_written_with_its_provenance(picture, tmp_path, tiny_model, c
             {
                 "emotion": "anger",
                 "prompt": "photo of an angry woman",
-                "strength": 0.7,
+                "strength": 0.55,
                 "box": [2, 2, 40, 40],
             }
         ],

@@ -130,7 +130,7 @@ class EditFriendlyInversion:
     """
 
     backbone: Backbone
-    strength: float = 0.7
+    strength: float = 0.55
     guidance_scale: float = 1.75
     num_inference_steps: int = 30
     template: str = TEMPLATE

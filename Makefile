@@ -22,7 +22,7 @@ reports: $(STAMP) ## run the notebooks and write reports/index.html (ONLY=01 for
 leaderboard: $(STAMP) ## edit PEOPLE test people with every editor, score them (some twenty minutes; resumes)
 	$(BIN)/python -m emolib evaluate --methods course --data emofaces:test --people $(PEOPLE) --steps $(STEPS) \
 		--out reports/data/leaderboard
-	$(BIN)/python -m emolib evaluate --methods nothing img2img edit-friendly+detail truth --data emofaces:scenes \
+	$(BIN)/python -m emolib evaluate --methods nothing img2img edit-friendly+detail asyrp+detail truth --data emofaces:scenes \
 		--people 8 --steps $(STEPS) --out reports/data/leaderboard/scenes
 
 test: $(STAMP) ## run the tests

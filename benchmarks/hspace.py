@@ -70,7 +70,7 @@ def measure(model: Backbone, bank: directions.Directions, args: argparse.Namespa
         "people": len(who),
         "directions": repr(bank),
         "num_inference_steps": args.steps,
-        "t_edit": args.t_edit,
+        "t_edit": bank.t_edit if args.t_edit is None else args.t_edit,
         "nothing": scores(source[:, None].expand_as(truth), truth, who, judge),
         "autoencoded truth": scores(through, truth, who, judge),
         "scales": rows,
@@ -89,7 +89,7 @@ def main() -> int:
     )
     add("--strengths", type=float, nargs="+", default=STRENGTHS, help="times the bank's scale")
     add("--steps", type=int, default=20, help="of the inversion, and of the way back (default: %(default)s)")
-    add("--t-edit", type=int, default=300, help="edits end here (default: %(default)s)")
+    add("--t-edit", type=int, help="edits end here (default: the bank's)")
     add("--out", type=Path, default=runtime.repo_path("reports", "data", "hspace.json"), metavar="FILE")
     args = parser.parse_args()
     try:

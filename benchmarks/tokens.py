@@ -269,6 +269,7 @@ def main() -> None:
     add("--steps", type=int, default=60, help="of the run of eight (default: %(default)s)")
     add("--new-steps", type=int, default=80, help="for surprise and contempt (default: %(default)s)")
     add("--samples", type=int, default=24, help="pictures a word or token (default: %(default)s)")
+    add("--new-samples", type=int, default=96, help="of surprise and contempt (default: %(default)s)")
     add("--people", type=int, default=24, help="people edited (default: %(default)s)")
     add("--split", choices=("val", "test"), default="test", help="which people (default: %(default)s)")
     add("--seed", type=int, default=0)
@@ -284,7 +285,7 @@ def main() -> None:
         "run of eight": of_the_run(known),
         "run of two": of_the_run(new),
         "drawn": drawn(model, tokens, judge, see, args.samples),
-        "new": met_for_the_first_time(model, fresh, see, args.samples),
+        "new": met_for_the_first_time(model, fresh, see, args.new_samples),
         "edited": edited(model, tokens, judge, args),
     }
     found["wanted"] = verdicts(found)

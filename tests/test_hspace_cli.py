@@ -58,6 +58,17 @@ def test_networks_are_trained_from_a_folder_of_one_emotion(folder, tmp_path, tin
     assert any(parameter.abs().max() > 0 for parameter in found.shifts["anger"].last.parameters())
 
 
+def test_pairs_in_a_folder_teach_every_emotion_in_it(folder, tmp_path, tiny_model, capsys):
+    out = tmp_path / "found.safetensors"
+    assert run(folder, out, tiny_model, "--method", "supervised", "--place", "up1", "--steps", "2") == 0
+    assert "supervised directions from any other, at up1 of sd" in capsys.readouterr().out
+    found = directions.load(out)
+    assert (found.emotions, found.t_edit, found.place) == (("neutral", "smiling"), 0, "up1")
+    assert found.notes["smiling"]["pairs"] == 3
+    assert run(folder, out, tiny_model, "--method", "supervised", "--steps", "0") == 2
+    assert "--steps must be 1 or more" in capsys.readouterr().err
+
+
 def edit(picture, out, model, *options):
     command = ["edit", picture, "-o", out, "--model", model, "--box", "0,0,40,40", "--steps", "3", *options]
     return cli.main([*map(str, command)])

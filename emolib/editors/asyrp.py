@@ -13,7 +13,7 @@ from emolib import inversion
 from emolib.backbone import Backbone
 from emolib.editors.contract import PERSON, each, number_of_edits, steps_taken
 from emolib.hspace import hooks
-from emolib.hspace.asyrp import STEPS, T_EDIT, Asymmetric, per_step
+from emolib.hspace.asyrp import STEPS, Asymmetric
 from emolib.hspace.directions import Directions, shipped
 from emolib.runtime import InputError
 from emolib.sampling import Trajectory, denoise
@@ -24,13 +24,13 @@ class Asyrp:
     """Kwon et al. 2023: DDIM inversion, then the asymmetric process with the emotion's delta_h.
 
     Strength 0 returns the source bit for bit; otherwise delta_h is taken `strength` x `scale` times (None: as
-    often as the bank says) in each of 30 steps, in others `hspace.asyrp.per_step` times as much: what the
-    steps move adds up, so that fewer of them have to move more (the paper scales so, too).
+    often as the bank says) in each of 30 steps, in others `Directions.times` as much: what the steps move
+    adds up, so that fewer of them have to move more (the paper scales so, too).
 
     directions  a bank of them (`emolib hspace fit`, `hspace.fit.fit`, `hspace.directions.load`), whose names
                 are the emotions; None: those that came with MiniSD. A `source_emotion`'s is taken off
-    t_edit      the edit acts down to this timestep (`hspace.asyrp.interval` measures one) ...
-    t_boost     ... and fresh noise comes in below this one (DDPM steps, "quality boosting"); 0: nowhere
+    t_edit      the edit acts down to this timestep (`hspace.asyrp.interval` measures one); None: the bank's
+    t_boost     fresh noise comes in below this one (DDPM steps, "quality boosting"); 0: nowhere
     """
 
     backbone: Backbone
@@ -38,7 +38,7 @@ class Asyrp:
     strength: float = 1.0
     scale: float | None = None
     num_inference_steps: int = STEPS
-    t_edit: int = T_EDIT
+    t_edit: int | None = None
     t_boost: int = 0
 
     def __post_init__(self) -> None:
@@ -47,10 +47,20 @@ class Asyrp:
         if self.directions is None:
             object.__setattr__(self, "directions", shipped())  # frozen for everybody else
         self.directions.check(self.backbone.unet)
-        if self.scale is None:
-            object.__setattr__(self, "scale", self.directions.scale)
+        if len(self._levels()) < 2:
+            raise InputError(
+                f"of {self.num_inference_steps} steps none begins at timestep {self.directions.t_start} or"
+                " below, where these directions act; take more steps"
+            )
+        for name in ("scale", "t_edit"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(self.directions, name))
         if not math.isfinite(self.scale):
             raise InputError(f"scale must be a finite number, not {self.scale}")
+
+    def _levels(self) -> list[int]:
+        grid = dict.fromkeys(self.backbone.timesteps(self.num_inference_steps))
+        return [t for t in grid if t <= self.directions.t_start]
 
     @torch.no_grad()
     def __call__(
@@ -69,9 +79,11 @@ class Asyrp:
         if self.strength == 0:
             return images.expand(n, -1, -1, -1).clone()
         model, cond = self.backbone, self.backbone.embed(self.directions.prompt)
-        levels = list(dict.fromkeys(model.timesteps(self.num_inference_steps)))
+        levels = self._levels()
         walk = inversion.ddim(model.guided(cond, 1.0), model.encode(images), levels).expand(n)
-        scaled = hooks.scaled(shift, self.strength * self.scale * per_step(self.num_inference_steps))
+        scaled = hooks.scaled(
+            shift, self.strength * self.scale * self.directions.times(self.num_inference_steps)
+        )
         predictor = Asymmetric(model, cond, scaled, self.t_edit, place=self.directions.place)
         calm = [t for t in levels if t >= self.t_boost]
         z = denoise(predictor, Trajectory(calm, start=walk.start))

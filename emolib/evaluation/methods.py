@@ -120,9 +120,10 @@ EDITORS: dict[str, Callable[[Options], Editor]] = {
 """Name -> maker: colour transfer, and the methods of `emolib edit`. None of these asks a judge."""
 
 SLOW = ("null-text",)
-COURSE = ("nothing", *(name for name in EDITORS if name not in SLOW), "edit-friendly+detail", "truth")
+DETAILED = ("edit-friendly+detail", "asyrp+detail")
+COURSE = ("nothing", *(name for name in EDITORS if name not in SLOW), *DETAILED, "truth")
 """What "course" stands for: every editor of the lessons but the one that takes ten times as long, and the
-one with the most joint successes on validation people with its detail given back."""
+two with the most joint successes on validation people with their detail given back."""
 
 
 def load_all(

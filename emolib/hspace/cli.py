@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from emolib.data.manifest import Manifest
     from emolib.hspace.directions import Directions
 
-METHODS = ("mean", "pca", "probe", "trained")
+METHODS = ("mean", "pca", "probe", "trained", "supervised")
 EPILOG = """a folder of pictures, one subfolder an emotion:
   faces/neutral/ann.jpg  faces/neutral/bob.jpg  faces/joyful/ann.jpg  faces/joyful/bob.jpg
 examples:
   emolib hspace fit faces --out joy.safetensors
   emolib hspace fit faces --out joy.safetensors --pairs --model sd15
+  emolib hspace fit faces --out joy.safetensors --method supervised --place up1
   emolib edit ann.jpg --to joyful --method asyrp --directions joy.safetensors -o out.png
 """
 
@@ -51,22 +52,25 @@ def _add_fit(commands) -> None:
     )
     add("--out", type=Path, required=True, metavar="FILE", help="the file to write (.safetensors)")
     add("--source", metavar="EMOTION", help="where the directions start (default: neutral, if there is such a"
-        " subfolder; else the mean of all other pictures)")  # fmt: skip
+        " subfolder; else the mean of all other pictures; supervised ones: any other picture)")  # fmt: skip
     add("--pairs", action="store_true", help="pictures of the same name (or `identity`, in a table) in two"
         " subfolders show the same person: compare only those")  # fmt: skip
     add("--method", choices=METHODS, default="mean", help="mean difference; the same within the principal"
-        " components; a linear probe; or networks trained with CLIP from pictures of the source only"
-        " (default: %(default)s)")  # fmt: skip
+        " components; a linear probe; networks trained with CLIP from pictures of the source only; networks"
+        " trained on pairs (default: %(default)s)")  # fmt: skip
     add("--to", metavar="WORDS", help="of --method trained: emotions to train for, with commas between"
         " (default: the other subfolders)")  # fmt: skip
     add("--levels", type=int, default=10, help="noise levels to look at (default: %(default)s)")
     add("--place", default="mid", metavar="BLOCK", help="where in the UNet: mid, or a block of its decoder,"
         " up0, up1, ... (default: %(default)s)")  # fmt: skip
-    add("--scale", type=float, default=1.0, help="how many times an edit of strength 1 takes the directions"
-        " (default: %(default)s)")  # fmt: skip
+    add("--scale", type=float, help="how many times an edit of strength 1 takes the directions (default: 1;"
+        " of supervised ones 0.5)")  # fmt: skip
     add("--pooled", action="store_true", help="one value a channel, not one a place: for pictures in which"
         " faces lie anywhere")  # fmt: skip
     add("--limit", type=int, default=200, help="pictures of an emotion at most (default: %(default)s)")
+    add("--steps", type=int, default=150, help="of --method supervised (default: %(default)s)")
+    add("--t-start", type=int, default=500, help="of --method supervised: the noisiest timestep that edits"
+        " act at, of 1000; lower keeps more of the person (default: %(default)s)")  # fmt: skip
     add("--epochs", type=int, default=2, help="of --method trained (default: %(default)s)")
     add("--clip", type=Path, metavar="FOLDER", help="CLIP for --method trained (default: MiniCLIP)")
     add("--model", default="minisd", metavar="NAME", help="as in `emolib edit` (default: %(default)s)")
@@ -79,13 +83,18 @@ def _add_fit(commands) -> None:
 def fit(args: argparse.Namespace) -> int:
     """`emolib hspace fit`: check, load, encode, find, write."""
     _check_output(args.out)
-    if not math.isfinite(args.scale):
+    if args.scale is not None and not math.isfinite(args.scale):
         raise InputError(f"--scale must be a finite number, not {args.scale}")
     if args.to and args.method != "trained":
         raise InputError("--to belongs to --method trained; the others need pictures of every emotion")
+    if args.steps < 1:
+        raise InputError(f"--steps must be 1 or more, not {args.steps}")
+    if not 0 < args.t_start <= 1000:
+        raise InputError(f"--t-start must lie in 1 to 1000, not {args.t_start}")
     pictures = _pictures(args)
     labels = pictures.frame["emotion"].tolist()
-    args.source = args.source or ("neutral" if "neutral" in labels else None)
+    if args.method != "supervised":  # that one learns to start from anything
+        args.source = args.source or ("neutral" if "neutral" in labels else None)
     from emolib import backbone, checkpoints, runtime
     from emolib.hspace import hooks
     from emolib.hspace.fit import check_labels
@@ -96,8 +105,9 @@ def fit(args: argparse.Namespace) -> int:
     model = backbone.load(args.model, device=args.device, memory=args.memory)
     hooks.block(model.unet, args.place)
     draw = runtime.generator(args.seed, "hspace")
-    find = _train if args.method == "trained" else _measure
-    found = replace(find(args, model, pictures, names, clip, draw), scale=args.scale)
+    find = {"trained": _train, "supervised": _supervise}.get(args.method, _measure)
+    found = find(args, model, pictures, names, clip, draw)
+    found = found if args.scale is None else replace(found, scale=args.scale)
     found.save(args.out)
     print(report(found))
     print(args.out)
@@ -118,6 +128,22 @@ def _measure(args, model: Backbone, pictures: Manifest, names, clip, draw) -> Di
         levels=args.levels,
         place=args.place,
         pooled=args.pooled,
+    )
+
+
+def _supervise(args, model: Backbone, pictures: Manifest, names, clip, draw) -> Directions:
+    from emolib.hspace import supervised
+
+    return supervised.fit_pairs(
+        model,
+        _encode(model, pictures),
+        pictures.frame["emotion"].tolist(),
+        _people(pictures),
+        generator=draw,
+        source=args.source,
+        place=args.place,
+        steps=args.steps,
+        t_start=args.t_start,
     )
 
 
@@ -142,7 +168,8 @@ def _words(text: str | None) -> list[str]:
 
 def report(directions: Directions) -> str:
     """What a bank holds, as text: a line for the whole and one for each emotion."""
-    start = directions.source or "the mean of the others"
+    anything = "any other" if directions.method == "supervised" else "the mean of the others"
+    start = directions.source or anything
     where = f"at {directions.place} of {directions.model}, scale {directions.scale:g}"
     lines = [f"{directions.method} directions from {start}, {where}"]
     for name in directions.shifts:

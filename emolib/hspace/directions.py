@@ -15,12 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from emolib.hspace import hooks
+from emolib.hspace.asyrp import T_EDIT, per_step
 from emolib.runtime import InputError, atomic_write, one_of, repo_path
 
 FORMAT = "emolib-hspace-1"
+SUPERVISED = "supervised"
 RECIPE = (
-    "emolib hspace fit data/emofaces/portraits-train.parquet --pairs --place up0 --levels 3 --limit 100"
-    " --scale 6 --out data/minisd/hspace.safetensors"
+    "emolib hspace fit data/emofaces/portraits-train.parquet --method supervised --place up1 --limit 100"
+    " --out data/minisd/hspace.safetensors"
 )
 """The command that makes the directions that ship with MiniSD."""
 
@@ -90,7 +92,7 @@ class Directions:
     source   where they start: an emotion, or "" for the mean of all pictures
     prompt   what the network was told while they were measured, and has to be told while they are used
     model    name of the model; `channels` of its h and the `width` of its text say whether it is the same
-    method   how they were found: "mean", "pca", "probe", "trained"
+    method   how they were found: "mean", "pca", "probe", "trained", "supervised"
     place    where in the network: "mid", or a block of the decoder (see `hooks`)
     scale    how many times an edit of strength 1 takes them, in each of 30 steps: a network that sends little
              through this place needs more than the difference between pictures (lesson 05 measures it)
@@ -106,6 +108,8 @@ class Directions:
     method: str = "mean"
     place: str = hooks.MIDDLE
     scale: float = 1.0
+    t_edit: int = T_EDIT
+    t_start: int = 1000
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -119,6 +123,12 @@ class Directions:
         """What a picture can be changed to, the source itself among them (there the shift is zero)."""
         names = tuple(self.shifts)
         return names if self.source in ("", *names) else (self.source, *names)
+
+    def times(self, num_inference_steps: int) -> float:
+        """How often each of so many steps takes a shift of scale 1 (`asyrp.per_step`).
+
+        What was supervised has learned where to arrive, so it is taken as it is."""
+        return 1.0 if self.method == SUPERVISED else per_step(num_inference_steps)
 
     def check(self, unet: Any) -> None:
         """InputError unless these directions can have been made with this UNet."""
@@ -141,7 +151,9 @@ class Directions:
         """The shift towards an emotion for all rows of a batch, or one emotion for each of its n rows.
 
         `away` is what the pictures show (one, or one each), whose direction is taken off; None: `source`.
+        Supervised networks see for themselves what a picture shows: there it plays no part.
         InputError: an emotion that is not in the bank."""
+        away = None if self.method == SUPERVISED else away
         if isinstance(emotions, str):
             return self.mix({emotions: 1.0}, away=away)
         before = [away] * len(emotions) if away is None or isinstance(away, str) else away
@@ -169,7 +181,7 @@ class Directions:
         return replace(self, shifts={**self.shifts, name: self.mix(weights)})
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file, tables in half precision: what is lost is far below their noise.
+        """Write a safetensors file in half precision: what is lost is far below the shifts' noise.
 
         InputError: a bank that holds mixes (mix again after loading)."""
         kinds = {Table: "table", Network: "network"}
@@ -179,7 +191,7 @@ class Directions:
         about = {name: getattr(self, name) for name in ABOUT}
         about["kinds"] = {name: kinds[type(shift)] for name, shift in self.shifts.items()}
         tensors = {
-            f"{name}/{part}": _stored(value, half=isinstance(shift, Table))
+            f"{name}/{part}": _stored(value)
             for name, shift in self.shifts.items()
             for part, value in shift.state_dict().items()
         }
@@ -200,7 +212,19 @@ class Mix(nn.Module):
         return sum(terms, torch.zeros_like(h[:1]))
 
 
-ABOUT = ("source", "prompt", "model", "channels", "width", "method", "place", "scale", "notes")
+ABOUT = (
+    "source",
+    "prompt",
+    "model",
+    "channels",
+    "width",
+    "method",
+    "place",
+    "scale",
+    "t_edit",
+    "t_start",
+    "notes",
+)
 
 
 def load(path: str | Path) -> Directions:
@@ -218,6 +242,7 @@ def load(path: str | Path) -> Directions:
     try:
         about = json.loads(metadata["about"])
         shifts = {name: _shift(kind, name, tensors) for name, kind in about["kinds"].items()}
+        about = {"t_edit": T_EDIT, "t_start": 1000, **about}  # older files do not say
         return Directions(shifts, **{name: about[name] for name in ABOUT})
     except (KeyError, TypeError, ValueError, RuntimeError):
         raise InputError(f"{path}: damaged; make it again with `emolib hspace fit`") from None
@@ -233,8 +258,8 @@ def shipped() -> Directions:
     return load(path)
 
 
-def _stored(value: Tensor, *, half: bool) -> Tensor:
-    value = value.half() if half and value.is_floating_point() else value
+def _stored(value: Tensor) -> Tensor:
+    value = value.half() if value.is_floating_point() else value
     return value.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 

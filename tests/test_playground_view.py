@@ -29,7 +29,8 @@ def play(monkeypatch, tmp_path):
     judge_folder(tmp_path / "judge")
     judge = judges.load(tmp_path / "judge", device="cpu")
     monkeypatch.setattr(measure, "judge", lambda role, device: judge)
-    play = Playground("scene 0", steps=Steps(1, 2), load=load, folder=tmp_path / "out")
+    # The tiny model hears too badly for a method that keeps what it can of the picture.
+    play = Playground("scene 0", method="img2img", steps=Steps(1, 2), load=load, folder=tmp_path / "out")
     assert play.worker.idle(SECONDS)
     yield play
     play.close()

@@ -22,7 +22,7 @@ from emolib.metrics import emotion, joint, preservation, protocols, quality
 from emolib.metrics.optional import Compare
 from emolib.metrics.protocols import Comparison
 
-MARGIN = 0.15  # of the face box's longer side, around it: the crop of a face in a scene
+MARGIN = 0.06  # of the face box's longer side, around it: a face of a scene framed as a portrait is
 Arrays = dict[str, np.ndarray]
 Embed = Callable[[Tensor, np.ndarray], Tensor]
 """`embed(pictures (B, 3, H, W), face boxes (B, 4)) -> (B, D)`: who is it?"""

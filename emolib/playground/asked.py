@@ -19,13 +19,15 @@ from emolib.runtime import InputError, one_of
 GUIDANCE = {"img2img": 5.0}
 """Guidance scale by method; inversions remember the picture and take `INVERTED`."""
 INVERTED = 1.75
-MARGIN = 0.15
-"""What the square around a face adds on each side, as a share of the face: as in `emolib evaluate`."""
+MARGIN = 0.06
+"""What the square around a face adds on each side, as a share of the face: what MiniSD's portraits have."""
 MODELS = ("minisd", "sd15", "sd21", "sdxl")
 STRENGTHS = tuple(round(0.05 * i, 2) for i in range(21))
 
 
-def first(picture: str, method: str = "img2img", model: str = "minisd", seed: int = 0) -> dict[str, Any]:
+def first(
+    picture: str, method: str = "edit-friendly", model: str = "minisd", seed: int = 0
+) -> dict[str, Any]:
     """The controls as they are at the start: nobody has a wish yet."""
     common = {"via": False, "wheel": "mikels", "person": 0, "wishes": []}
     return {"picture": picture, "method": method, "model": model, "seed": seed, **common}

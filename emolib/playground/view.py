@@ -78,7 +78,7 @@ class Playground(anywidget.AnyWidget):
         emotion: str = "amusement",
         strength: float = 0.6,
         *,
-        method: str = "img2img",
+        method: str = "edit-friendly",
         model: str = "minisd",
         seed: int = 0,
         steps: Steps = Steps(),  # noqa: B008

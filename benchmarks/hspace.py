@@ -82,7 +82,7 @@ def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--people", type=int, default=16, help="eight edits each and scale (default: %(default)s)")
+    add("--people", type=int, default=20, help="eight edits each and scale (default: %(default)s)")
     add("--split", choices=("val", "test"), default="test", help="whom to edit (default: %(default)s)")
     add(
         "--directions", type=Path, help="a file of `emolib hspace fit` (default: those that came with MiniSD)"

@@ -68,7 +68,7 @@ def add_parser(commands) -> None:
     add("--seed", type=int, default=0, help="which noise is drawn (default: %(default)s)")
     add("--box", action="append", default=[], metavar="X0,Y0,X1,Y1", help="a face in pixels; repeat for more")
     add("--margin", type=float, default=0.0, help="what the square around a face adds on each side, as a"
-        " share of the face (default: %(default)s; MiniSD wants faces that fill it)")  # fmt: skip
+        " share of the face (default: %(default)s; scenes are measured with 0.06)")  # fmt: skip
     add("--describe", action="append", default=[], metavar="WHO", help='e.g. "woman with red hair": once for'
         " all, or once for each person")  # fmt: skip
     add("--from", dest="source", metavar="EMOTION", help="what they feel now (MiniSD: else the guide"

@@ -21,14 +21,15 @@ from emolib.sampling import Trajectory, denoise
 
 @dataclass(frozen=True)
 class Asyrp:
-    """Kwon et al. 2023: DDIM inversion, then the asymmetric process with the emotion's delta_h.
+    """Kwon et al. 2023: DDIM inversion up to the bank's `t_start`, then the asymmetric process with delta_h.
 
     Strength 0 returns the source bit for bit; otherwise delta_h is taken `strength` x `scale` times (None: as
     often as the bank says) in each of 30 steps, in others `Directions.times` as much: what the steps move
     adds up, so that fewer of them have to move more (the paper scales so, too).
 
     directions  a bank of them (`emolib hspace fit`, `hspace.fit.fit`, `hspace.directions.load`), whose names
-                are the emotions; None: those that came with MiniSD. A `source_emotion`'s is taken off
+                are the emotions; None: those that came with MiniSD. A `source_emotion`'s is taken off,
+                but not of supervised ones, which see what a picture shows
     t_edit      the edit acts down to this timestep (`hspace.asyrp.interval` measures one); None: the bank's
     t_boost     fresh noise comes in below this one (DDPM steps, "quality boosting"); 0: nowhere
     """
@@ -55,6 +56,10 @@ class Asyrp:
         for name in ("scale", "t_edit"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, getattr(self.directions, name))
+        if self.t_boost > self._levels()[0]:
+            raise InputError(
+                f"t_boost {self.t_boost} lies above timestep {self._levels()[0]}, where these edits begin"
+            )
         if not math.isfinite(self.scale):
             raise InputError(f"scale must be a finite number, not {self.scale}")
 

@@ -74,7 +74,12 @@ def _add_fit(commands) -> None:
     add("--epochs", type=int, default=2, help="of --method trained (default: %(default)s)")
     add("--clip", type=Path, metavar="FOLDER", help="CLIP for --method trained (default: MiniCLIP)")
     add("--model", default="minisd", metavar="NAME", help="as in `emolib edit` (default: %(default)s)")
-    add("--seed", type=int, default=0, help="which noise is drawn (default: %(default)s)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="which noise is drawn; first weights are not (default: %(default)s)",
+    )
     add("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
     add("--memory", default="auto", help="auto, fast, balanced, low (default: %(default)s)")
     command.set_defaults(run=fit)
@@ -168,7 +173,7 @@ def _words(text: str | None) -> list[str]:
 
 def report(directions: Directions) -> str:
     """What a bank holds, as text: a line for the whole and one for each emotion."""
-    anything = "any other" if directions.method == "supervised" else "the mean of the others"
+    anything = "any other" if directions.method in ("supervised", "trained") else "the mean of the others"
     start = directions.source or anything
     where = f"at {directions.place} of {directions.model}, scale {directions.scale:g}"
     lines = [f"{directions.method} directions from {start}, {where}"]

@@ -89,7 +89,7 @@ class Directions:
     """What leads from the emotion `source` to each of the others, in the h-space of one model.
 
     shifts   {emotion: Table or Network}
-    source   where they start: an emotion, or "" for the mean of all pictures
+    source   where they start: an emotion, or "" for the mean of all pictures (any picture, if supervised)
     prompt   what the network was told while they were measured, and has to be told while they are used
     model    name of the model; `channels` of its h and the `width` of its text say whether it is the same
     method   how they were found: "mean", "pca", "probe", "trained", "supervised"
@@ -127,7 +127,7 @@ class Directions:
     def times(self, num_inference_steps: int) -> float:
         """How often each of so many steps takes a shift of scale 1 (`asyrp.per_step`).
 
-        What was supervised has learned where to arrive, so it is taken as it is."""
+        What was supervised has learned where to arrive, so the number of steps plays no part."""
         return 1.0 if self.method == SUPERVISED else per_step(num_inference_steps)
 
     def check(self, unet: Any) -> None:
@@ -249,7 +249,8 @@ def load(path: str | Path) -> Directions:
 
 
 def shipped() -> Directions:
-    """The directions that came with MiniSD: from neutral to each emotion, of EmoFaces' train people.
+    """The directions that came with MiniSD: networks that lead from any emotion to each of the nine,
+    trained on pairs of EmoFaces' train people.
 
     InputError, with the command that makes them, where they are not there."""
     path = repo_path("data", "minisd", "hspace.safetensors")

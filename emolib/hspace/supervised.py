@@ -45,8 +45,8 @@ def fit_pairs(
 
     source  what the pictures show that are edited; None: any of the other emotions, and all are learned
     groups  for each picture who it shows: only people seen under several labels count
-    t_start the noisiest timestep at which the edit acts; it acts down to 0, and once: unlike a mean
-            difference it knows how far to go
+    t_start the noisiest timestep at which the edit acts; it acts down to 0, at `SCALE`: asked anew in every
+            step, a full shift each time goes too far
     InputError: fewer than two labels, or two pairs of one."""
     found = {name: pairs(labels, groups, name, source) for name in check_labels(labels, source)}
     shifts, notes = {}, {}

@@ -74,7 +74,7 @@ def complaints(
         whose = boards.best(scenes)  # by joint success: somebody else's face may feel anything
         several = boards.number(scenes, whose, "all_faces")
     asyrp = boards.number(board, "asyrp", "emo_s") if "asyrp" in board["methods"] else None
-    new = next((row for name, row in (tokens or {}).items() if name.startswith("surprise recognised")), None)
+    new = (tokens or {}).get("surprise recognised in pictures drawn with <surprise>")
     same = "edits in which identity says the same person"
     kept = "share of Emo-S left when the source's colours are put back"
     asked = "scenes in which every person asked shows the target"

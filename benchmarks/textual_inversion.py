@@ -3,7 +3,8 @@
 The usual recipe (as published training scripts have it): in every step read and resize the pictures, encode
 them with the autoencoder, encode every prompt, train the whole table of token vectors with AdamW, then put
 all rows but the new one back from a copy. Ours: `emolib.training`. Both take the same batch in float32, each
-on its own copy of the model; runs alternate, so that a busy machine slows both alike.
+on its own copy of the model; runs alternate, so that a busy machine slows both alike. Beside them, eight
+tokens learned in one run, and what no recipe can do without: the UNet forward and back to the text.
 
     python benchmarks/textual_inversion.py           # MiniSD
     python benchmarks/textual_inversion.py --sd15    # besides, a step at Stable Diffusion 1.5's size
@@ -20,7 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,7 @@ from emolib.training.loop import fit
 from emolib.training.settings import Settings
 
 TOKEN, PICTURES = "<new>", 16
+EIGHT = [f"<new{k}>" for k in range(8)]
 RECIPES = ("plain", "ours")
 GPU_MEMORY = {"VmRSS": "allocated_bytes.all.current", "VmHWM": "allocated_bytes.all.peak"}
 RESULT = repo_path("reports", "data", "textual_inversion.json")
@@ -102,15 +105,13 @@ class Plain:
 
 @dataclass
 class Ours:
-    """The package's loop; `steps(n)` is one run of n steps."""
+    """The package's loop; `steps(n)` is one run of n steps, of one token or of several side by side."""
 
     model: Backbone
     files: list[Path]
     batch: int
 
     def __post_init__(self) -> None:
-        start = initial.of_words(self.model, TOKEN, "person")
-        self.rows = parameters_of(self.model, start, requires_grad=True)
         opened = [images.to_tensor(images.open_image(path)) for path in self.files]
         pictures = torch.cat([images.resize(one, self.model.size) for one in opened])
         begin = time.perf_counter()
@@ -118,8 +119,14 @@ class Ours:
         self.examples = caches.cache(self.model, pictures, texts)
         self.caching = time.perf_counter() - begin
 
-    def steps(self, n: int, *, every: int = 0) -> None:
+    def steps(self, n: int, *, every: int = 0, tokens: Sequence[str] = (TOKEN,)) -> None:
         """Train n steps; one draw is evaluated at each end, or in `every` steps as many as by default."""
+        starts = {token: initial.of_words(self.model, token, "person") for token in tokens}
+        rows = {
+            token: parameters_of(self.model, start, requires_grad=True) for token, start in starts.items()
+        }
+        said = {token: caches.prompts(token, ["person"] * len(self.examples)) for token in tokens}
+        shown = {token: replace(self.examples, prompts=texts) for token, texts in said.items()}
         plan = Settings(
             steps=n,
             batch=self.batch,
@@ -128,8 +135,22 @@ class Ours:
             patience=0,
             precision="float32",
         )
-        with spliced(self.model, {TOKEN: self.rows}):
-            fit(self.model, {TOKEN: self.examples}, {TOKEN: self.rows}, plan)
+        with spliced(self.model, rows):
+            fit(self.model, shown, rows, plan)
+
+
+def network_alone(model: Backbone, batch: int) -> Callable[[], None]:
+    """The part of a step that every recipe shares: the UNet forward, and back to the text's embedding."""
+    side = model.size // model.stride
+    latents = torch.randn(batch, model.unet.config.in_channels, side, side, device=model.device)
+    latents = latents.contiguous(memory_format=torch.channels_last)
+    hidden = model.embed(["a photo of a person"] * batch).hidden.detach().requires_grad_()
+    t = torch.randint(model.pipe.scheduler.config.num_train_timesteps, (batch,), device=model.device)
+
+    def step() -> None:
+        model.unet(latents, t, hidden).sample.square().mean().backward()
+
+    return step
 
 
 def emoface_files(folder: Path, n: int) -> list[Path]:
@@ -156,14 +177,18 @@ def compare(args: argparse.Namespace, files: list[Path]) -> dict:
     ours = Ours(backbone.load(args.model, device=args.device, dtype="float32"), files, args.batch)
     plain_model = backbone.load(args.model, device=args.device, dtype="float32")
     plain = Plain(plain_model.pipe, files, plain_model.size, args.batch)
+    alone = network_alone(ours.model, args.batch)
     works = {
         "plain": lambda: [plain.step() for _ in range(args.steps)],
         "ours": lambda: ours.steps(args.steps),
         "ours, with evaluation": lambda: ours.steps(args.steps, every=Settings.evaluate_every),
+        "ours, one of eight tokens": lambda: ours.steps(args.steps, tokens=EIGHT),
+        "the network alone": lambda: [alone() for _ in range(args.steps)],
     }
-    for work in (plain.step, lambda: ours.steps(2)):
+    for work in (plain.step, lambda: ours.steps(2), alone):
         work()  # warm up
-    rounds = [{name: timed(work, args.steps) for name, work in works.items()} for _ in range(args.rounds)]
+    parts = {name: args.steps * (len(EIGHT) if "eight" in name else 1) for name in works}
+    rounds = [{name: timed(work, parts[name]) for name, work in works.items()} for _ in range(args.rounds)]
     found = {"caching_seconds": ours.caching}
     for k, kind in enumerate(("clock", "processor")):
         for name in works:
@@ -181,7 +206,7 @@ def spread(values: list[float]) -> dict:
 
 
 def apart(args: argparse.Namespace, recipe: str) -> dict:
-    """`alone` in a process of its own."""
+    """`in_this_process`, in a process of its own."""
     options = ["--model", args.model, "--only", recipe, "--batch", str(args.batch), "--device", args.device]
     options += ["--sd15"] * args.sd15
     done = subprocess.run(
@@ -190,7 +215,7 @@ def apart(args: argparse.Namespace, recipe: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def alone(args: argparse.Namespace, files: list[Path]) -> dict:
+def in_this_process(args: argparse.Namespace, files: list[Path]) -> dict:
     """A few steps of one recipe after a first one: seconds a step, and memory at its peak, MiB."""
     load = sd15 if args.sd15 else backbone.load
     model = load(args.model, device=args.device, dtype="float32")
@@ -251,7 +276,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = emoface_files(Path(folder), 1 if args.only and args.sd15 else PICTURES)
         if args.only:
-            print(json.dumps(alone(args, files)))
+            print(json.dumps(in_this_process(args, files)))
             return
         found = compare(args, files)
     small, one = (argparse.Namespace(**{**vars(args), **k}) for k in ({"sd15": False}, {"batch": 1}))

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from emolib import backbone, images, judges, linear_judges, runtime
+from emolib import attributes, backbone, images, judges, linear_judges, runtime
 from emolib.adapters.splice import learned_token
 from emolib.adapters.tokens import Token
 from emolib.backbone import Backbone
@@ -42,60 +42,16 @@ RESULT = repo_path("reports", "data", "tokens.json")
 PICTURES = 16  # of different people, for each token
 NEAR = {"surprise": ("awestruck", "fearful"), "contempt": ("disgusted", "content")}  # words to start from
 ROLES = {"token": PICTURES, "train": 28, "val": 6, "test": 14}  # of the 64 people who show the two
-HAIR = ("black", "brown", "blond", "red", "grey")
 GUIDANCE, STEPS = 5.0, 20
-
-Asked = tuple[str, dict[str, str]]
-"""A description for a prompt, and the attributes that it names."""
 
 
 def numbers(found: Estimate) -> dict:
     return found._asdict()
 
 
-def descriptions(n: int) -> list[Asked]:
-    """n people to ask for: women and men in turn, five hair colours, some glasses and beards."""
-    asked = []
-    for i in range(n):
-        gender, hair = ("woman", "man")[i % 2], HAIR[i % len(HAIR)]
-        named = {"gender": gender, "hair_color": hair}
-        worn = [f"short {hair} hair"]
-        if i % 4 == 3:
-            worn, named = [*worn, "a beard"], {**named, "beard": "True"}
-        if i % 3 == 2:
-            worn, named = [*worn, "glasses"], {**named, "glasses": "True"}
-        asked.append((f"{gender} with {' and '.join(worn)}", named))
-    return asked
-
-
-def obeyed(
-    see: Callable[[Tensor], Mapping[str, Sequence[str]]], pictures: Tensor, asked: list[Asked]
-) -> list:
-    """(prompt's number, attribute, whether it is seen) of everything that the prompts name."""
-    seen = see(pictures)
-    return [
-        (i, name, seen[name][i] == value)
-        for i, (_, named) in enumerate(asked)
-        for name, value in named.items()
-    ]
-
-
-def attribute_eyes() -> Callable[[Tensor], dict[str, list[str]]]:
-    """The probe of data/judges as a function: pictures -> for each attribute what each one shows."""
-    sys.path.insert(0, str(repo_path("data", "build")))
-    from train import probe
-
-    folder = repo_path("data", "judges")
-    loaded = probe.load(folder / "probe", folder / "heldout")
-
-    def see(pictures: Tensor) -> dict[str, list[str]]:
-        found = probe.attributes(loaded, pictures)
-        return {name: [loaded.values[name][k] for k in z.argmax(1).tolist()] for name, z in found.items()}
-
-    return see
-
-
-def draw(model: Backbone, word: str, asked: list[Asked], tokens: Sequence[Token] = ()) -> Tensor:
+def draw(
+    model: Backbone, word: str, asked: Sequence[attributes.Asked], tokens: Sequence[Token] = ()
+) -> Tensor:
     """A picture for each description, felt as `word` ("": no word), always from the same noises."""
     lines = [report.prompt(word, who) for who, _ in asked]
     with learned_token(model, *tokens):
@@ -153,7 +109,7 @@ def read_off(hits: Mapping[str, Sequence], groups: Sequence | None = None) -> di
 
 def drawn(model: Backbone, tokens: Mapping[str, Token], judge: Judge, see, n: int) -> dict:
     """Pictures from text: is the emotion recognised, is the rest of the prompt obeyed?"""
-    asked, emotions, kept = descriptions(n), {}, {"token": [], "word": []}
+    asked, emotions, kept = attributes.descriptions(n), {}, {"token": [], "word": []}
     calm = draw(model, "", asked)
     for emotion, token in runtime.progress(tokens.items(), "drawing"):
         sides = {
@@ -164,7 +120,7 @@ def drawn(model: Backbone, tokens: Mapping[str, Token], judge: Judge, see, n: in
         wanted = judge.labels.index(emotion)
         emotions[emotion] = {side: judge(x).emotion == wanted for side, x in sides.items()}
         for side, rows in kept.items():
-            rows += obeyed(see, sides[side], asked)
+            rows += attributes.obeyed(see, sides[side], asked)
     together = {side: torch.cat([hit[side] for hit in emotions.values()]) for side in report.SIDES}
     single = {emotion: read_off(hits) for emotion, hits in emotions.items()}
     return {
@@ -196,13 +152,13 @@ def met_for_the_first_time(model: Backbone, tokens: Mapping[str, Token], see, n:
     others = replace(people.manifest, frame=frame.assign(split=split))
     knowing, card = linear_judges.fit(linear_judges.backbone("guide"), others)
     found = {"judge, all eleven": numbers(card.accuracy)}
-    asked = descriptions(n)
+    asked = attributes.descriptions(n)
     for emotion, token in tokens.items():
         wanted = knowing.labels.index(emotion)
         sides = {"token": draw(model, token.name, asked, [token]), "nothing": draw(model, "", asked)}
         sides |= {word: draw(model, word, asked) for word in NEAR[emotion]}
         hits = {side: knowing(x).emotion == wanted for side, x in sides.items()}
-        kept = {side: obeyed(see, sides[side], asked) for side in ("token", NEAR[emotion][0])}
+        kept = {side: attributes.obeyed(see, sides[side], asked) for side in ("token", NEAR[emotion][0])}
         found[emotion] = {
             "judge, on unseen people": numbers(card.by_label[emotion]),
             "recognised": {side: numbers(estimates.rate(hit)) for side, hit in hits.items()},
@@ -275,7 +231,7 @@ def main() -> None:
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=RESULT)
     args = parser.parse_args()
-    model, judge, see = backbone.load(args.model), judges.load("heldout"), attribute_eyes()
+    model, judge, see = backbone.load(args.model), judges.load("heldout"), attributes.load().see
     known, new = eight(model, args), unknown(model, args)
     tokens, fresh = ({one.token.emotion: one.token for one in run.learned} for run in (known, new))
     about = {"model": model.name, "split": args.split, "people": args.people, "samples": args.samples}

@@ -157,10 +157,36 @@ def _report(model: Backbone, token: Token, word: str, n: int, start: Token | Non
     if guide is not None and token.emotion in guide.labels:
         wanted = guide.labels.index(token.emotion)
         recognise = lambda pictures: guide(pictures).emotion == wanted  # noqa: E731
-    found, made = report.check(model, token, word, start=start, recognise=recognise, n=n)
+    probe, people = _rest_of_the_prompt(model, n)
+    found, made = report.check(
+        model, token, word, start=start, recognise=recognise, probe=probe, descriptions=people, n=n
+    )
     for line in found.lines():
         print(line)
     return found.verdict[0], made
+
+
+def _rest_of_the_prompt(model: Backbone, n: int):
+    """A probe for hair, glasses and beards, and n people to ask for by them; None and "person" for a model
+    that draws other people than EmoFaces', or where the probe is not at hand."""
+    import torch
+
+    from emolib import attributes
+
+    if model.name != "minisd":
+        return None, ("person",)
+    try:
+        see = attributes.load(device=str(model.device)).see
+    except InputError:
+        return None, ("person",)
+    asked = attributes.descriptions(n)
+    named = dict(asked)
+
+    def probe(picture, description):
+        hits = attributes.obeyed(see, picture, [(description, named[description])])
+        return torch.tensor([all(hit for *_, hit in hits)])
+
+    return probe, [description for description, _ in asked]
 
 
 def _emotion(name: str, given: str | None) -> str:

@@ -23,6 +23,7 @@ LAYERS = {
         "edit_cli",
         "judge_cli",
         "linear_judges",
+        "attributes",
         "token_cli",
         "evaluation",
         "playground",

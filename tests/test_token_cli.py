@@ -12,7 +12,7 @@ from emolib import backbone, cli, images, token_cli
 from emolib.adapters import files, initial
 from emolib.adapters.tokens import Token
 from emolib.runtime import InputError, repo_path
-from emolib.training import objective
+from emolib.training import objective, report
 
 FOLDER = tiny_pipelines.folder("sd")
 
@@ -48,7 +48,7 @@ def test_a_token_is_trained_reported_and_used(tmp_path, capsys):
     assert train(write(tmp_path / "in", 5), out, "--vectors", "2", "--licence", "CC0-1.0") == 0
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == str(out)
-    assert sum(line.startswith("<glee>  ") for line in said.out.splitlines()) == 5
+    assert sum(line.startswith("<glee>  ") for line in said.out.splitlines()) == 6
     assert "<glee>: 5 pictures, sd on cpu, starts as ab" in said.err and "step 4/4" in said.err
     with safe_open(out, "pt") as file:
         assert list(file.keys()) == ["<glee>"] and file.metadata()["licence"] == "CC0-1.0"
@@ -76,6 +76,20 @@ def test_pairs_and_check(tmp_path, capsys):
     assert cli.main(command) == 1  # it is its word
     assert "not good; nothing was learned" in capsys.readouterr().out
     assert images.open_image(sheet).size == (64, 96)
+
+
+def test_minisd_is_asked_for_hair_and_glasses_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.undo()  # the real model, not the tiny one
+    model = backbone.load("minisd", device="cpu")
+    probe, people = token_cli._rest_of_the_prompt(model, 4)
+    assert people[0] == "woman with short black hair" and len(set(people)) == 4
+    walk = report.sample(model, [report.prompt("", who) for who in people], 12, 5.0, 0)
+    assert [bool(probe(one[None], who)) for one, who in zip(walk, people, strict=True)].count(True) >= 3
+    assert not probe(walk[:1], people[3])  # a woman without a beard is not the bearded man
+    files.save(initial.of_words(model, "<glee>", "amused"), tmp_path / "glee.safetensors")
+    assert cli.main(["token", "check", str(tmp_path / "glee.safetensors"), "-n", "1", "--device", "cpu"]) == 1
+    assert "rest of the prompt obeyed, of 1 pictures each: token" in capsys.readouterr().out
+    assert token_cli._rest_of_the_prompt(tiny_pipelines.tiny("sd"), 4) == (None, ("person",))
 
 
 def test_a_run_that_was_broken_off_goes_on_only_when_told(tmp_path, capsys, monkeypatch):

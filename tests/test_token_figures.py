@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_pipelines import tiny
 
+from emolib import attributes
 from emolib.adapters import initial
 from emolib.emotions.sets import EMOFACES
 from emolib.runtime import repo_path
@@ -23,9 +24,9 @@ def figures():
     return module
 
 
-def test_descriptions_say_what_they_count_and_the_probe_knows_it(figures):
+def test_descriptions_say_what_they_count_and_the_probe_knows_it():
     known = json.loads(repo_path("data", "judges", "probe", "probe.json").read_text())["values"]
-    asked = figures.descriptions(60)
+    asked = attributes.descriptions(60)
     for text, named in asked:
         assert all(value in known[name] for name, value in named.items())
         assert text.startswith(named["gender"]) and f"{named['hair_color']} hair" in text
@@ -37,7 +38,7 @@ def test_descriptions_say_what_they_count_and_the_probe_knows_it(figures):
 def test_obeyed_counts_every_named_attribute_and_groups_by_prompt(figures):
     asked = [("a", {"gender": "man", "glasses": "True"}), ("b", {"gender": "woman"})]
     see = lambda pictures: {"gender": ["man", "man"], "glasses": ["False", "True"]}  # noqa: E731
-    rows = figures.obeyed(see, torch.zeros(2, 3, 8, 8), asked)
+    rows = attributes.obeyed(see, torch.zeros(2, 3, 8, 8), asked)
     assert rows == [(0, "gender", True), (0, "glasses", False), (1, "gender", False)]
     found = figures.by_attribute({"token": rows})["token"]
     assert (found["all"]["value"], found["all"]["n"]) == (pytest.approx(1 / 3), 3)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from train import data, judges, probe, standin
 
+from emolib import attributes
 from emolib import judges as judging
 from emolib.runtime import InputError
 
@@ -37,7 +38,7 @@ def judge(world):
 def small_probe(judge):
     torch.manual_seed(1)
     values = {"beard": ("False", "True"), "hair_color": ("black", "blond", "red")}
-    return probe.Probe(judge, probe.Head(351, [2, 3]).eval(), values)
+    return attributes.Probe(judge, attributes.Head(351, [2, 3]).eval(), values)
 
 
 def test_targets_are_positions_among_the_values():
@@ -55,7 +56,7 @@ def test_a_wall_shows_behind_short_hair_if_nothing_stands_before_it():
 def test_features_hold_the_colours_of_each_cell(judge):
     quarters = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
     flat = quarters.repeat_interleave(4, 2).repeat_interleave(4, 3)
-    found = probe.features(judge, flat)
+    found = attributes.features(judge, flat)
     assert found.shape == (2, 351, 12, 12)
     cells = quarters.unfold(2, 2, 2).unfold(3, 2, 2).flatten(-2)  # (2, 3, 12, 12, quarters)
     colours = found[:, :12].unflatten(1, (3, 4)).movedim(2, -1)
@@ -67,8 +68,8 @@ def test_features_hold_the_colours_of_each_cell(judge):
 
 def test_pictures_of_another_size_are_enlarged_first(judge):
     wide = torch.full((1, 3, 64, 64), 0.25)
-    found = probe.features(judge, wide)
-    assert torch.allclose(found, probe.features(judge, torch.full((1, 3, 96, 96), 0.25)), atol=1e-4)
+    found = attributes.features(judge, wide)
+    assert torch.allclose(found, attributes.features(judge, torch.full((1, 3, 96, 96), 0.25)), atol=1e-4)
 
 
 def test_the_head_answers_as_the_cell_that_it_attends_to(judge):
@@ -110,14 +111,15 @@ def test_spoilt_pictures_stay_in_range_and_follow_their_generator():
 def test_a_saved_probe_answers_the_same_through_the_same_judge_only(world, judge, tmp_path):
     made = small_probe(judge)
     probe.save(made, world / "heldout", tmp_path / "probe", {"n": 7})
-    again = probe.load(tmp_path / "probe", world / "heldout", device="cpu")
+    again = attributes.load(tmp_path / "probe", world / "heldout", device="cpu")
     x = torch.rand(3, 3, 96, 96, generator=torch.Generator().manual_seed(5)) * 2 - 1
-    before, after = probe.attributes(made, x, batch_size=2), probe.attributes(again, x)
+    before, after = made.logits(x, batch_size=2), again.logits(x)
     assert list(after) == ["beard", "hair_color"] and after["hair_color"].shape == (3, 3)
     for name, logits in before.items():
         assert torch.allclose(after[name], logits, atol=0.02)  # fp16
-    answers = {name: logits.argmax(1) for name, logits in after.items()}
-    rows = {name: [again.values[name][i] for i in found] for name, found in answers.items()}
+    rows = again.see(x)
+    for name, logits in after.items():
+        assert rows[name] == [again.values[name][i] for i in logits.argmax(1)]
     rows["hair_color"][1] = "green"
     hits = probe.right(again, x, pd.DataFrame(rows))
     assert hits["beard"].all() and hits["hair_color"].tolist() == [True, False, True]
@@ -126,18 +128,18 @@ def test_a_saved_probe_answers_the_same_through_the_same_judge_only(world, judge
     numbers = {"temperature": 1.0, "labels": list(judges.EMOFACES)}
     judges.save(judges.network("heldout", judges.LABELS), tmp_path / "other", 96, "calibration", numbers)
     with pytest.raises(InputError, match="was trained on another judge than .*other; run train.probe again"):
-        probe.load(tmp_path / "probe", tmp_path / "other", device="cpu")
+        attributes.load(tmp_path / "probe", tmp_path / "other", device="cpu")
 
 
 def test_a_broken_probe_is_one_line(world, judge, tmp_path):
     folder = tmp_path / "probe"
     with pytest.raises(InputError, match=r"probe\.json: this file is missing"):
-        probe.load(folder, world / "heldout")
+        attributes.load(folder, world / "heldout")
     probe.save(small_probe(judge), world / "heldout", folder, {})
     weights = load_file(folder / "model.safetensors")
     save_file({k: v for k, v in weights.items() if k != "place"}, folder / "model.safetensors")
     with pytest.raises(InputError, match="not a readable probe") as caught:
-        probe.load(folder, world / "heldout", device="cpu")
+        attributes.load(folder, world / "heldout", device="cpu")
     assert "\n" not in str(caught.value)
 
 
@@ -149,7 +151,7 @@ def test_the_recipe_learns_what_cartoons_show_and_writes_what_it_measured(world,
     monkeypatch.setattr(data, "repo_path", lambda *parts: world.joinpath(*parts))
     probe.main()
     assert "hair_color" in capsys.readouterr().out
-    found = probe.load(world / "probe", world / "heldout", device="cpu")
+    found = attributes.load(world / "probe", world / "heldout", device="cpu")
     people = data.load("train", world / "faces")
     hits = probe.right(found, data.pixels(people.images), people.frame)
     for name in ("hair_color", "glasses", "clothes_color"):

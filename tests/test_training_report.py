@@ -39,6 +39,7 @@ def test_every_finding_is_a_line_with_its_numbers():
     assert "of 8 pictures each: token 7, word 5, nothing 1" in lines[3]
     assert "of 8 pictures each: token 7, word 8" in lines[4]
     assert "no judge here" in replace(GOOD, recognised={}).lines()[3]
+    assert "no probe here" in replace(GOOD, obeyed={}).lines()[4]
 
 
 def test_a_token_that_is_still_its_word_is_found_out():

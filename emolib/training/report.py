@@ -92,6 +92,8 @@ class Report:
         if self.obeyed:
             counts = ", ".join(f"{side} {self.obeyed[side]}" for side in SIDES[:2])
             found.append(f"rest of the prompt obeyed, of {n} pictures each: {counts}")
+        else:
+            found.append("rest of the prompt obeyed: no probe here sees what this model draws")
         good, why = self.verdict
         found.append(f"verdict: {'good' if good else 'not good'}; {why}")
         return [f"{self.token}  {line}" for line in found]

@@ -18,6 +18,7 @@ class Settings:
     lr, warmup      learning rate of Adam, and the steps over which it rises from zero
     decay           it falls linearly to zero over this last part of `steps`
     min_snr         gamma of the min-SNR weights; 0 switches them off
+    focus           with pairs: weigh every place of the loss by how much the two pictures differ there
     held_out        part of a group's examples kept for the evaluation, where there are four or more
     evaluate_every  steps between evaluations, each with `evaluate_on` draws a group, always the same ones
     patience        evaluations without improvement after which a group stops; 0: never
@@ -33,6 +34,7 @@ class Settings:
     warmup: int = 10
     decay: float = 0.5
     min_snr: float = 0.0
+    focus: bool = False
     held_out: float = 0.25
     evaluate_every: int = 10
     evaluate_on: int = 8

@@ -16,7 +16,7 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from transformers import CLIPModel, CLIPTokenizer
 
-from emolib import images, judges
+from emolib import attributes, images, judges
 from emolib.emotions import words
 from emolib.emotions.sets import EMOFACES
 from emolib.metrics import estimates, preservation
@@ -182,9 +182,8 @@ def _pipeline(args) -> StableDiffusionPipeline:
     return pipe
 
 
-def _probe(args) -> probe.Probe:
-    folder = repo_path("data", "judges")
-    return probe.load(folder / "probe", folder / "heldout", device=args.device)
+def _probe(args) -> attributes.Probe:
+    return attributes.load(device=args.device)
 
 
 PARTS = {

@@ -48,6 +48,24 @@ def test_eight_in_one_go_against_eight_is_a_ratio_of_times(costs):
     assert costs.gain(one, eight) == {"value": 3.0, "low": 2.0, "high": 4.0, "n": 2}
 
 
+def test_ledits_and_ours_are_counted_alike_and_judged_on_the_same_pictures(costs, monkeypatch):
+    rivals = load("ledits")
+    clock = iter(range(1000))
+    monkeypatch.setattr(costs.time, "process_time", lambda: float(next(clock)))  # every call takes 1 s
+    args = SimpleNamespace(split="val", people=2, rounds=2, steps=6)
+    found = rivals.compare(tiny("sd"), args)
+    editors = found["editors"]
+    assert list(editors) == [f"{name}, {n} steps" for name in ("LEDITS++", "emolib edit") for n in (6, 2)]
+    for row in editors.values():
+        assert row["target seen"]["n"] == row["PSNR to the truth, dB"]["n"] == 16 and row["one edit"]
+        assert row["eight edits in one go"]["seconds"]["n"] == 2
+    assert editors["emolib edit, 6 steps"][costs.ROUND_TRIP]["value"] > 60  # ours is exact
+    few, many = (editors[f"emolib edit, {n} steps"]["one edit"]["evaluations"]["value"] for n in (2, 6))
+    assert 2 * few < many
+    assert {value["value"] for value in found["processor time"].values()} == {1.0}
+    assert len(found["processor time"]) == 6 and len(rivals.report(found).splitlines()) == 10
+
+
 def curve(figures, shares):
     """Rows of four people whose column "hit" has these means at the strengths."""
     rows = figures.Rows()

@@ -63,6 +63,18 @@ def test_a_bank_of_them_is_taken_once_and_sees_for_itself_what_a_picture_shows()
     assert (tuple(only.shifts), only.emotions) == (("anger",), ("neutral", "anger"))
 
 
+def test_the_same_generator_gives_the_same_networks():
+    def fitted(seed):
+        torch.seed()  # whatever torch's own random numbers are
+        return supervised.fit_pairs(
+            tiny("sd"), latents(6), LABELS, GROUPS, generator=generator(seed), steps=2
+        )
+
+    h, t = torch.ones(1, 16, 8, 8), torch.tensor([500])
+    one, same, other = (fitted(seed).shift("anger")(h, t) for seed in (3, 3, 4))
+    assert torch.equal(one, same) and not torch.allclose(one, other)
+
+
 def test_the_editor_walks_no_further_than_the_bank_says():
     model = tiny("sd")
     bank = supervised.fit_pairs(model, latents(6), LABELS, GROUPS, generator=generator(0), steps=2)

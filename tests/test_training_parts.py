@@ -14,7 +14,7 @@ from emolib.sampling import add_noise, to_prediction
 from emolib.training import examples as caches
 from emolib.training import precision, settings
 from emolib.training.batches import Batches, stratified
-from emolib.training.objective import loss_weight, output_error
+from emolib.training.objective import change_map, loss_weight, output_error
 from emolib.training.pictures import Pictures, of_people, read
 from emolib.training.run import Curve
 
@@ -51,6 +51,18 @@ def test_a_floor_pays_for_x0_where_there_is_hardly_any_signal():
     snr = torch.tensor([0.01, 1.0, 10.0])
     weights = loss_weight(snr / (1 + snr), 5.0, "epsilon", 0.2)
     torch.testing.assert_close(weights * snr, torch.tensor([0.2, 1.0, 5.0]))
+
+
+def test_the_map_of_change_is_one_on_average_and_nothing_where_nothing_changes():
+    calm = torch.zeros(3, 2, 2, 2)
+    felt = calm.clone()
+    felt[0, :, 0, 0] = torch.tensor([1.0, -3.0])  # one place of four
+    felt[1] = 0.5  # everywhere alike
+    found = change_map(felt, calm)
+    assert found.shape == (3, 1, 2, 2)
+    assert found[0, 0].tolist() == [[4, 0], [0, 0]] and (found[1] == 1).all()
+    assert (found[2] == 1).all()  # two equal pictures: no place is better than another
+    torch.testing.assert_close(change_map(10 * felt, 10 * calm), found)
 
 
 def test_timesteps_are_one_from_each_stratum():

@@ -41,8 +41,8 @@ def state(model):
     return [value.clone() for network in networks for value in network.state_dict().values()]
 
 
-@pytest.mark.parametrize("pairs", [False, True])
-def test_the_gradient_is_the_one_that_every_prompt_by_itself_would_give(pairs):
+@pytest.mark.parametrize(("pairs", "focus"), [(False, False), (False, True), (True, False), (True, True)])
+def test_the_gradient_is_the_one_that_every_prompt_by_itself_would_give(pairs, focus):
     # The plain way: each draw's own prompt through the whole pipeline, the loss written out.
     model, one = tiny("sd"), concept(pairs=pairs)
     rows = parameters_of(model, initial.of_words(model, "<awe>", "ab", vectors=2), requires_grad=True)
@@ -54,11 +54,12 @@ def test_the_gradient_is_the_one_that_every_prompt_by_itself_would_give(pairs):
             calm = caches.prompts("calm", ("man", "boy") * 2 + ("man",))
             example = replace(example, neutral=caches.cache(model, one.pictures.neutral, calm))
         batches = Batches(model, {"<awe>": example}, seed=0, held_out=0.0)
-        batch, objective = batches.training(3, 4, ["<awe>"]), Objective(model, batches, FEW)
+        batch = batches.training(3, 4, ["<awe>"])
+        objective = Objective(model, batches, replace(FEW, focus=focus))
         embedding, which = objective.encode(batch)
         assert len(embedding) == len(set(batch.prompt.tolist())) < 4 or len(which) == 4
         found = torch.autograd.grad(objective.losses(batch, embedding_of(embedding, which)).sum(), rows)[0]
-        expected = torch.autograd.grad(plain_loss(model, example, batch), rows)[0]
+        expected = torch.autograd.grad(plain_loss(model, example, batch, focus and pairs), rows)[0]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
 
 
@@ -66,7 +67,7 @@ def embedding_of(embedding, which):
     return type(embedding)(embedding.hidden[which])
 
 
-def plain_loss(model, example, batch):
+def plain_loss(model, example, batch, focus):
     lines = list(dict.fromkeys(line for texts in example.prompts for line in texts))
     total = 0.0
     for i in range(len(batch)):
@@ -84,7 +85,12 @@ def plain_loss(model, example, batch):
             with torch.no_grad():
                 calm = error(example.neutral, prompt.replace("<awe>", "calm"))
             missed = missed - calm
-        total = total + missed.square().mean()
+        weight = 1.0
+        if focus:  # z0 of the one minus z0 of the other, by place
+            change = example.mean[at] - example.neutral.mean[at]
+            change = change + (example.std[at] - example.neutral.std[at]) * batch.spread[i]
+            weight = change.abs().mean(0) / change.abs().mean()
+        total = total + (weight * missed.square()).mean()
     return total
 
 

@@ -77,6 +77,13 @@ class Network(nn.Module):
         return self.last(F.silu(self.norm(x)))
 
 
+def untrained(channels: int, generator: torch.Generator) -> Network:
+    """A network to train, its weights drawn by `generator`; torch's own random state stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        return Network(channels)
+
+
 def time_features(t: Tensor, frequencies: int) -> Tensor:
     """(B, 2 frequencies): sines and cosines of t (B,), wavelengths from 2 pi to 2 pi 10^4."""
     rates = torch.exp(torch.linspace(0, -1, frequencies, device=t.device) * torch.log(torch.tensor(1e4)))

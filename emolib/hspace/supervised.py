@@ -13,7 +13,7 @@ from torch import Tensor
 
 from emolib.backbone import Backbone
 from emolib.hspace import hooks
-from emolib.hspace.directions import SUPERVISED, Directions, Network
+from emolib.hspace.directions import SUPERVISED, Directions, Network, untrained
 from emolib.hspace.fit import check_labels
 from emolib.runtime import InputError, progress
 from emolib.sampling import add_noise
@@ -51,7 +51,7 @@ def fit_pairs(
     found = {name: pairs(labels, groups, name, source) for name in check_labels(labels, source)}
     shifts, notes = {}, {}
     for name in progress(found, "training"):
-        network = Network(hooks.channels(backbone.unet, place)).to(backbone.device)
+        network = untrained(hooks.channels(backbone.unet, place), generator).to(backbone.device)
         losses = train(
             backbone,
             network,

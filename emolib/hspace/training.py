@@ -15,7 +15,7 @@ from emolib.emotions import words
 from emolib.hspace import hooks
 from emolib.hspace.asyrp import STEPS, T_EDIT, Asymmetric
 from emolib.hspace.clip import Clip
-from emolib.hspace.directions import Directions, Network
+from emolib.hspace.directions import Directions, untrained
 from emolib.runtime import InputError, progress
 from emolib.sampling import Prediction, Trajectory, denoise
 
@@ -139,7 +139,7 @@ def fit_networks(
     walk = _inverted(backbone, z, cond, list(dict.fromkeys(backbone.timesteps(num_inference_steps))))
     shifts, notes = {}, {}
     for name in names:
-        network = Network(hooks.channels(backbone.unet, place)).to(backbone.device)
+        network = untrained(hooks.channels(backbone.unet, place), generator).to(backbone.device)
         predictor = Asymmetric(backbone, cond, network, t_edit, place=place)
         loss = directional_loss(clip, in_words(source), in_words(name))
         losses = train_shift(predictor, walk, loss, generator=generator, epochs=epochs)

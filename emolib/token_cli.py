@@ -55,6 +55,10 @@ def _add_train(commands) -> None:
     add("--batch", type=int, default=Settings.batch, help="pictures a step (default: %(default)s)")
     add("--micro-batch", type=int, default=0, help="pictures at once, if memory is short (default: all)")
     add("--lr", type=float, default=Settings.lr, help="learning rate (default: %(default)s)")
+    add("--focus", action="store_true", help="with --pairs: listen where the two pictures differ most; try it"
+        " where the emotion is far from every word, with --batch 16 --min-snr 5")  # fmt: skip
+    add("--min-snr", type=float, default=Settings.min_snr, metavar="GAMMA",
+        help="min-SNR weights of the loss, e.g. 5; 0: none (default: %(default)g)")  # fmt: skip
     add("--seed", type=int, default=0)
     add("--precision", default="auto", help="auto, float32, bfloat16, float16 (default: %(default)s)")
     add("--compile", action="store_true", help="torch.compile the denoiser: pays on a GPU")
@@ -85,6 +89,8 @@ def _add_model(command) -> None:
 
 def train(args: argparse.Namespace) -> int:
     """`emolib token train`: check, load, learn, write, report. Under `accelerate launch` on all processes."""
+    if args.focus and not args.pairs:
+        raise InputError("--focus listens to what differs within pairs; give it --pairs too, or leave it out")
     name = names.placeholder(args.token)
     emotion = _emotion(name, args.emotion)
     start = _start(args.init, emotion, args.model)
@@ -102,6 +108,8 @@ def train(args: argparse.Namespace) -> int:
         batch=args.batch,
         micro_batch=args.micro_batch,
         lr=args.lr,
+        focus=args.focus,
+        min_snr=args.min_snr,
         seed=args.seed,
         precision=args.precision,
         compile=args.compile,

@@ -67,7 +67,8 @@ def test_pairs_and_check(tmp_path, capsys):
     write(tmp_path / "in" / "awe", 3)
     write(tmp_path / "in" / "neutral", 3, seed=1)
     out = tmp_path / "awe.safetensors"
-    assert train(tmp_path / "in", out, "--pairs", token="<awe>", init=None) == 0
+    more = ("--focus", "--min-snr", "5")
+    assert train(tmp_path / "in", out, "--pairs", *more, token="<awe>", init=None) == 0
     assert "3 pairs" in capsys.readouterr().err and files.load(out).initializer == "awestruck"
     still = initial.of_words(tiny_pipelines.tiny("sd"), "<glee>", "ab", vectors=2)
     files.save(still, out)
@@ -117,6 +118,8 @@ def test_a_run_that_was_broken_off_goes_on_only_when_told(tmp_path, capsys, monk
         (3, ("--vectors", "9"), "1 to 8 vectors"),
         (3, ("--pairs",), "pairs need two folders"),
         (3, ("--lr", "inf"), "lr must be a positive number"),
+        (3, ("--focus",), "--focus listens to what differs within pairs"),
+        (3, ("--min-snr", "-1"), "min_snr must be 0"),
         (3, ("--steps", "0"), "steps must be 1 or more"),
         (3, ("--precision", "half"), "precision"),
         (3, ("--out", "x.pt"), "suffix"),

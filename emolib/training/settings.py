@@ -51,6 +51,8 @@ class Settings:
                 raise InputError(f"{name} must be 1 or more, not {getattr(self, name)}")
         if not 0 < self.lr < float("inf"):
             raise InputError(f"lr must be a positive number, not {self.lr}")
+        if not 0 <= self.min_snr < float("inf"):
+            raise InputError(f"min_snr must be 0 (off) or a positive number, not {self.min_snr}")
         if not 0 <= self.held_out < 1 or not 0 <= self.decay <= 1:
             raise InputError("held_out must lie in [0, 1) and decay in [0, 1]")
 

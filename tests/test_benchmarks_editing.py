@@ -61,7 +61,7 @@ def test_ledits_and_ours_are_counted_alike_and_judged_on_the_same_pictures(costs
         assert row["eight edits in one go"]["seconds"]["n"] == 2
     assert editors["emolib edit, 6 steps"][costs.ROUND_TRIP]["value"] > 60  # ours is exact
     few, many = (editors[f"emolib edit, {n} steps"]["one edit"]["evaluations"]["value"] for n in (2, 6))
-    assert 2 * few < many
+    assert few < many
     assert {value["value"] for value in found["processor time"].values()} == {1.0}
     assert len(found["processor time"]) == 6 and len(rivals.report(found).splitlines()) == 10
 

@@ -10,7 +10,7 @@ from emolib.hspace.asyrp import Asymmetric
 from emolib.hspace.clip import load_clip
 from emolib.hspace.directions import Network, Table
 from emolib.runtime import InputError, generator
-from emolib.sampling import Trajectory
+from emolib.sampling import Trajectory, ddim_step
 
 CHANNELS = 16
 
@@ -38,6 +38,32 @@ def test_training_lowers_the_loss_on_a_fixed_batch(make):
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
     assert not any(parameter.requires_grad for parameter in shift.parameters())
     assert all(parameter.grad is None for parameter in model.unet.parameters())
+
+
+def test_the_loss_compares_with_the_sources_own_walk():
+    # However far the edit has gone: the source is what the plain walk predicts.
+    model, start, sources = tiny("sd"), noise(1, 4, 16, 16), []
+
+    def loss(edited, source):
+        sources.append(source)
+        return (edited - 1).square().mean()
+
+    torch.manual_seed(0)
+    levels, cond = [900, 700, 500, 300], model.embed("")
+    predictor = Asymmetric(model, cond, Network(CHANNELS), 0)
+    training.train_shift(
+        predictor, Trajectory(levels, start=start), loss, generator=generator(0), epochs=2, lr=1.0
+    )
+    z, expected = start, []
+    for t, s in zip(levels, levels[1:], strict=False):
+        with torch.no_grad():
+            found = model.predict(z, t, cond)
+            expected.append(model.decode(found.x0))
+        z = ddim_step(found, model.alphas_cumprod[t].item(), model.alphas_cumprod[s].item())
+    torch.testing.assert_close(torch.cat(sources), torch.cat(expected * 2), atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        plain, moved = predictor.both(start, 900)
+    assert (moved.x0 - plain.x0).abs().mean() > 0.01  # it did go somewhere
 
 
 def test_the_directional_loss_by_hand():

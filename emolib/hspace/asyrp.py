@@ -47,10 +47,16 @@ class Asymmetric:
         self, z: Tensor, t: int | Tensor, *, level: int | Tensor | None = None, uncond: Any = None
     ) -> Prediction:
         if (torch.as_tensor(t) < self.t_edit).all():
-            uncond = self.uncond if uncond is None else uncond
-            return self.backbone.predict(z, t, self.cond, uncond, self.guidance_scale, level=level)
+            return self.plain(z, t, level=level, uncond=uncond)
         plain, moved = self.both(z, t, level=level, uncond=uncond)
         return Prediction(moved.x0, plain.eps)
+
+    def plain(
+        self, z: Tensor, t: int | Tensor, *, level: int | Tensor | None = None, uncond: Any = None
+    ) -> Prediction:
+        """The prediction without the shift."""
+        uncond = self.uncond if uncond is None else uncond
+        return self.backbone.predict(z, t, self.cond, uncond, self.guidance_scale, level=level)
 
     def both(
         self, z: Tensor, t: int | Tensor, *, level: int | Tensor | None = None, uncond: Any = None

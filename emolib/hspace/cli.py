@@ -71,7 +71,7 @@ def _add_fit(commands) -> None:
     add("--steps", type=int, default=150, help="of --method supervised (default: %(default)s)")
     add("--t-start", type=int, default=500, help="of --method supervised: the noisiest timestep that edits"
         " act at, of 1000; lower keeps more of the person (default: %(default)s)")  # fmt: skip
-    add("--epochs", type=int, default=2, help="of --method trained (default: %(default)s)")
+    add("--epochs", type=int, default=4, help="of --method trained (default: %(default)s)")
     add("--clip", type=Path, metavar="FOLDER", help="CLIP for --method trained (default: MiniCLIP)")
     add("--model", default="minisd", metavar="NAME", help="as in `emolib edit` (default: %(default)s)")
     add(

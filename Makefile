@@ -36,7 +36,7 @@ format: $(STAMP) ## rewrite code and notebooks in the house style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-benchmark: $(STAMP) ## run the timings in benchmarks/
+benchmark: $(STAMP) ## run all of benchmarks/ anew, into reports/data (hours)
 	@set -e; found=; for script in benchmarks/[a-z]*.py; do \
 		[ -e "$$script" ] || continue; found=1; echo "$$script"; $(BIN)/python "$$script"; \
 	done; [ -n "$$found" ] || { echo "there is no benchmark yet (benchmarks/ is empty)" >&2; exit 1; }

@@ -7,8 +7,8 @@ directions  neutral -> emotion, emotion -> neutral, and the 56 emotion -> emotio
 strengths   the same people at growing strength: where the emotion arrives, and where the person is lost
 scenes      several people: the named ones' emotions, everybody's, and what happens to who was not named
 
-    python benchmarks/editing_figures.py --people 2 --scenes 1 --steps 8       # a try, on validation people
-    python benchmarks/editing_figures.py --split test --people 12 --scenes 24  # the numbers
+    python benchmarks/editing_figures.py --split val --people 2 --scenes 1 --steps 8 --out try  # a try
+    python benchmarks/editing_figures.py                                                # the numbers
 Settings are chosen on validation people; test people, and the scenes, are for the last run alone.
 """
 
@@ -255,10 +255,8 @@ def scenes(bench: Bench, count: int) -> dict:
 
 def targets(scene: emofaces.Scene, who: Iterable[int]) -> list[Target]:
     """These people of a scene, each with what the true answer has them feel."""
-    return [
-        Target(p.box, p.target, p.mask, f"{p.gender} with {p.hair_color} hair", source_emotion=p.emotion)
-        for p in (scene.people[k] for k in sorted(who))
-    ]
+    asked = [(p, emofaces.in_short(p.gender, p.hair_color)) for p in (scene.people[k] for k in sorted(who))]
+    return [Target(p.box, p.target, p.mask, text, source_emotion=p.emotion) for p, text in asked]
 
 
 def main() -> None:
@@ -267,9 +265,9 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--study", nargs="+", default=["directions", "strengths", "scenes"], help="default: all three")
-    add("--split", default="val", help="whose portraits: val, test (default: %(default)s)")
-    add("--people", type=int, default=4, help="portraits of so many people (default: %(default)s)")
-    add("--scenes", type=int, default=4, help="so many scenes (default: %(default)s)")
+    add("--split", default="test", choices=("val", "test"), help="whose portraits (default: %(default)s)")
+    add("--people", type=int, default=20, help="portraits of so many people (default: %(default)s)")
+    add("--scenes", type=int, default=40, help="so many scenes (default: %(default)s)")
     add("--method", default="edit-friendly", help=f"{', '.join(METHODS)} (default: %(default)s)")
     add("--steps", type=int, default=20, help="num_inference_steps (default: %(default)s)")
     add("--guidance-scale", type=float, help="default: the method's own")

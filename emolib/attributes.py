@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from emolib import judges
 from emolib.data._files import read_json
 from emolib.images import resize
-from emolib.runtime import InputError, repo_path
+from emolib.runtime import InputError, first_line, repo_path
 
 SIZE, CELLS, HIDDEN = 96, 12, 64
 Values = dict[str, tuple[str, ...]]
@@ -125,7 +125,7 @@ def load(folder: Path | None = None, judge: Path | None = None, *, device: str =
         head = Head(weights["mean"].shape[1], [len(known) for known in values.values()])
         head.load_state_dict(weights)
     except Exception as error:  # broken files make nearly any error
-        raise InputError(f"{folder}: not a readable probe ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{folder}: not a readable probe ({first_line(error)})") from None
     return Probe(eyes, head.to(eyes.device).eval().requires_grad_(False), values)
 
 

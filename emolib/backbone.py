@@ -18,7 +18,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 from torch import Tensor
 
 from emolib import checkpoints, sampling
-from emolib.runtime import InputError, one_of, pick_device, pick_dtype
+from emolib.runtime import InputError, first_line, one_of, pick_device, pick_dtype
 from emolib.sampling import Prediction
 
 MEMORY = ("auto", "fast", "balanced", "low")
@@ -261,7 +261,7 @@ def load(name: str | Path, *, device: str = "auto", dtype: str = "auto", memory:
                 **dict.fromkeys(source.without),
             )
         except Exception as error:  # broken files make nearly any error
-            reason = checkpoints.first_line(error)
+            reason = first_line(error)
             raise InputError(f"{source.path}: cannot be loaded ({reason}); get a whole copy of it") from error
         _check_kind(pipe, source.path)
         _prepare(pipe, where, memory)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from emolib.runtime import InputError, nearest, repo_path
+from emolib.runtime import InputError, first_line, nearest, repo_path
 
 ALIASES = {
     "sd15": ("stable-diffusion-v1-5/stable-diffusion-v1-5", "sd-legacy/stable-diffusion-v1-5"),
@@ -153,12 +153,6 @@ def _is_complete(folder: Path) -> bool:
         if not any((folder / part).glob("*.safetensors" if weights else "*.json")):
             return False
     return True
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind when it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
 
 
 @contextmanager

@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise
-        print("emolib: out of memory; try --memory low, a smaller model or --device cpu", file=sys.stderr)
+        low = "--memory low, " if hasattr(args, "memory") else ""
+        print(f"emolib: out of memory; try {low}a smaller model or --device cpu", file=sys.stderr)
     return 2
 
 

@@ -51,7 +51,11 @@ def add_parser(commands) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = command.add_argument
+    _add_options(command.add_argument)
+    command.set_defaults(run=edit)
+
+
+def _add_options(add) -> None:
     add("picture", metavar="PICTURE", nargs="?", help="a picture file: PNG, JPEG, WebP, GIF, BMP, TIFF")
     add("--to", metavar="EMOTION", help="for everybody: anger, awe, contentment, ... or a word like furious")
     add("--person", action="append", default=[], metavar="N=EMOTION[:STRENGTH]", help="for person N alone")
@@ -80,7 +84,6 @@ def add_parser(commands) -> None:
         " source's detail where the edit did nothing")  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
     add("--memory", default="auto", help="auto, fast, balanced, low (default: %(default)s)")
-    command.set_defaults(run=edit)
 
 
 def edit(args: argparse.Namespace) -> int:
@@ -88,7 +91,9 @@ def edit(args: argparse.Namespace) -> int:
     if str(args.source).endswith(".json"):
         from emolib.editors import recipe
 
-        print(recipe.follow(args))
+        plain = argparse.ArgumentParser()
+        _add_options(plain.add_argument)
+        print(recipe.follow(args, plain.parse_args([])))
         return 0
     if args.picture is None or args.output is None:
         raise InputError("give a PICTURE and where to write the edit, -o FILE")
@@ -170,7 +175,7 @@ def build(args: argparse.Namespace, model):
         "template": args.prompt,
         "directions": args.directions,
     }
-    if args.method == "asyrp" and (args.guidance_scale or args.prompt):
+    if args.method == "asyrp" and not (args.guidance_scale is None and args.prompt is None):
         raise InputError("--method asyrp takes no prompt: leave out --guidance-scale and --prompt")
     return resolve_name(METHODS[args.method])(
         model, **{name: value for name, value in given.items() if value is not None}

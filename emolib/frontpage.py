@@ -140,7 +140,7 @@ def _answers(board: Board, folder: Path, data: Path) -> str:
     several = folder / "scenes"
     scenes = boards.read(several) if (several / boards.FILE).is_file() else None
     rows = []
-    for one in complaints(board, scenes, boards.numbers_of(data / "02.json")):
+    for one in complaints(board, scenes, boards.tokens(data)):
         row = {key: html.escape(value) for key, value in one.row().items()}
         kind = one.verdict.replace(" ", "-")
         rows.append(

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from emolib import __version__
-from emolib.runtime import InputError, atomic_write
+from emolib.runtime import InputError, atomic_write, first_line
 
 Box = tuple[int, int, int, int]
 """[x0, y0, x1, y1] in pixels; x1 and y1 are outside."""
@@ -62,7 +62,7 @@ def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
         known = "PNG, JPEG, WebP, GIF, BMP or TIFF"
         raise InputError(f"{name}: not a picture in a format read here; convert it to {known}") from None
     except Exception as error:  # a decoder fed hostile bytes raises nearly anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise InputError(f"{name}: broken or truncated picture ({reason}); get a whole copy of it") from None
 
 

@@ -23,7 +23,7 @@ from papermill import execute_notebook
 from papermill.exceptions import PapermillExecutionError
 
 from emolib import frontpage, pages, runtime
-from emolib.runtime import InputError
+from emolib.runtime import InputError, first_line
 
 NUMBERED = re.compile(r"\d\d_\w+\.ipynb")
 EVERY = 10.0  # seconds between progress lines
@@ -66,7 +66,7 @@ def read(path: Path) -> nbformat.NotebookNode:
     try:
         return nbformat.read(path, as_version=4)
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, KeyError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a notebook: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path} is not a notebook: {first_line(error)}") from None
 
 
 def parameters_of(notebook: nbformat.NotebookNode) -> dict[str, object]:

@@ -142,6 +142,12 @@ def free_memory(device: torch.device | str) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind when it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
 def generator(seed: int, *keys: object) -> torch.Generator:
     """A CPU generator for `seed` and the stream named by `keys`, e.g. `generator(0, "noise", image_id)`.
 

@@ -56,7 +56,11 @@ def test_a_board_that_is_not_there_or_broken(tmp_path):
     (tmp_path / boards.FILE).write_text("{")
     with pytest.raises(InputError, match="not readable"):
         boards.read(tmp_path)
-    assert boards.numbers_of(tmp_path / "02.json") == {}
+    assert boards.numbers_of(tmp_path / "02.json") == {} == boards.tokens(tmp_path)
+    found = {"value": 0.6, "low": 0.5, "high": 0.7, "n": 96}
+    measured = {"new": {"surprise": {"recognised": {"token": found}}}}
+    (tmp_path / "tokens.json").write_text(json.dumps(measured))
+    assert boards.tokens(tmp_path) == {boards.SURPRISE: Estimate(**found)}
 
 
 @pytest.mark.parametrize(

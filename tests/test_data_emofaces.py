@@ -161,5 +161,7 @@ def test_descriptions_say_who_but_not_what_they_feel():
     assert emofaces.description(person) == f"{said}, in front of a plain green background"
     bun = {**person, "hair_style": "bun", "beard": False, "glasses": True, "hair_color": "auburn"}
     assert "man with an auburn hair bun, glasses and blue" in emofaces.description(bun)
+    assert emofaces.in_short("woman", "red") == "woman with red hair"
+    assert emofaces.in_short("man", "none") == "man"
     bald = {**person, "hair_style": "bald", "hair_color": "none", "beard": False}
     assert "man with a bald head and blue clothes" in emofaces.description(bald)

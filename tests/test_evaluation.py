@@ -261,6 +261,15 @@ def test_colour_transfer_is_among_the_methods(tmp_path):
     assert board["methods"]["colour"]["caption"].startswith("ColourTransfer(palettes=")
 
 
+def test_a_list_needs_neither_methods_nor_a_folder(capsys):
+    common = ["evaluate", "--data", "emofaces:test", "--people", "2", "--targets", "awe"]
+    assert cli.main([*common, "--list"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    for given, missing in (([], "--methods"), (["--methods", "nothing"], "--out FOLDER")):
+        assert cli.main([*common, *given]) == 2
+        assert missing in capsys.readouterr().err
+
+
 def test_the_command(tmp_path, capsys):
     common = ["evaluate", "--methods", "nothing,truth", "--data", "emofaces:test", "--people", "2"]
     common += ["--device", "cpu", "--targets", "awe,fear", "--out", str(tmp_path)]

@@ -27,9 +27,8 @@ def folder(tmp_path):
 
 
 def run(folder, out, model, *options):
-    return cli.main(
-        ["hspace", "fit", str(folder), "--out", str(out), "--model", model, "--levels", "2", *options]
-    )
+    few = [] if {"trained", "supervised"} & {*options} else ["--levels", "2"]
+    return cli.main(["hspace", "fit", str(folder), "--out", str(out), "--model", model, *few, *options])
 
 
 @pytest.mark.parametrize(
@@ -109,6 +108,7 @@ def test_a_face_is_edited_along_the_folders_direction(folder, tmp_path, tiny_mod
         ("--method asyrp --directions BANK --to smirking", "unknown direction 'smirking'"),
         ("--method asyrp --directions BANK --to smiling --prompt a", "takes no prompt"),
         ("--method asyrp --directions BANK --to smiling --guidance-scale 3", "takes no prompt"),
+        ("--method asyrp --directions BANK --to smiling --guidance-scale 0", "takes no prompt"),
     ],
 )
 def test_impossible_directions_are_one_line(folder, tmp_path, tiny_model, capsys, options, message):
@@ -134,6 +134,10 @@ def test_bad_folders_are_one_line(folder, tmp_path, tiny_model, capsys):
     assert "does not exist; make it" in refused(folder, "--out", tmp_path / "no" / "x.safetensors")
     assert "--scale must be a finite number" in refused(folder, "--out", out, "--scale", "nan")
     assert "--to belongs to --method trained" in refused(folder, "--out", out, "--to", "anger")
+    for option, method in (("--pooled", "trained"), ("--epochs", "mean"), ("--t-start", "probe")):
+        value = [] if option == "--pooled" else ["7"]
+        said = refused(folder, "--out", out, "--method", method, option, *value)
+        assert f"{option} belongs to --method" in said and f"not to {method}" in said
     assert "at least two pictures" in refused(folder, "--out", out, "--limit", "1")
     assert "unknown place in the network 'up9'" in refused(folder, "--out", out, "--place", "up9")
     for path in (folder / "Smiling").iterdir():

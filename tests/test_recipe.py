@@ -125,7 +125,12 @@ def test_the_source_may_lie_elsewhere_and_must_be_the_one(saved, tmp_path, pictu
     [
         (["--to", "anger"], "says all of the edit"),
         (["--strength", "0.2"], "says all of the edit"),
-        (["--box", "1,2,3,4"], "says all of the edit"),
+        (["--box", "1,2,3,4"], "says all of the edit; leave out --box"),
+        (["--method", "ddim"], "leave out --method"),
+        (["--describe", "a man"], "leave out --describe"),
+        (["--seed", "1"], "leave out --seed"),
+        (["--raw"], "leave out --raw"),
+        (["--side-by-side", "pair.png"], "leave out --side-by-side"),
         (["-o", "out.xyz"], "change the suffix"),
     ],
 )

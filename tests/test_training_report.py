@@ -21,7 +21,7 @@ GOOD = Report(
         ({}, True, "it learned"),
         ({"recognised": {}}, True, "as far as can be told without a judge"),
         ({"difference": 0.05}, False, "more steps"),
-        ({"norm_ratio": 2.5}, False, "keep_norm"),
+        ({"norm_ratio": 2.5}, False, "keeps them short"),
         ({"recognised": {"token": 1, "word": 5, "nothing": 1}}, False, "not in it"),
         ({"recognised": {"token": 4, "word": 5, "nothing": 1}}, False, "word itself does better"),
         ({"obeyed": {"token": 5, "word": 8}}, False, "drowns the rest"),

@@ -19,8 +19,7 @@ from torch import Tensor
 from emolib import __version__
 from emolib.adapters.names import bracketed, placeholder
 from emolib.adapters.tokens import Token
-from emolib.checkpoints import first_line
-from emolib.runtime import InputError, atomic_write
+from emolib.runtime import InputError, atomic_write, first_line
 
 SUFFIX = ".safetensors"
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")

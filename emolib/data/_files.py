@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emolib.runtime import InputError
+from emolib.runtime import InputError, first_line
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif"})
 _zip_lock = threading.Lock()
@@ -37,7 +37,7 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         table = pq.read_table(path, columns=columns, partitioning=None)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: not a readable parquet file ({first_line(error)})") from None
     missing = [name for name in columns or [] if name not in table.column_names]
     if missing:
         raise InputError(f"{path}: lacks the column {missing[0]!r}")

@@ -21,7 +21,7 @@ from emolib.data._files import PICTURE_SUFFIXES
 from emolib.data._net import Limits, Network
 from emolib.data._run import Job, Run, Settings, examine
 from emolib.data.manifest import stratified
-from emolib.runtime import InputError, progress
+from emolib.runtime import InputError, first_line, progress
 
 __all__ = ["Limits", "Network", "Settings", "download", "read_list", "status"]
 
@@ -78,7 +78,7 @@ def read_list(path: str | Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as a table ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: not readable as a table ({first_line(error)})") from None
     if "url" not in table:
         raise InputError(f"{path}: needs a column 'url'")
     given = table["path"] if "path" in table else pd.Series("", index=table.index)

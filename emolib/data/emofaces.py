@@ -212,6 +212,11 @@ def description(record: pd.Series, *, background: bool = True) -> str:
     return f"{who}, in front of {article(place)} {place}" if background else who
 
 
+def in_short(gender: str, hair_color: str) -> str:
+    """The shortest description for a prompt: "woman with red hair"; "man" for one who has none."""
+    return gender if hair_color == "none" else f"{gender} with {hair_color} hair"
+
+
 def portraits(split: str = "test", folder: str | Path | None = None) -> Portraits:
     """Open the portraits of "train", "val", "test" or "concepts" (default folder: the repository's
     data/emofaces)."""

@@ -22,7 +22,7 @@ from emolib.data.manifest import Manifest
 from emolib.data.problems import Problems
 from emolib.emotions import spaces
 from emolib.emotions.sets import INTENSITIES, PETALS, PLUTCHIK24
-from emolib.runtime import InputError
+from emolib.runtime import InputError, first_line
 
 PACKAGE = "findingemo-light"
 AGES = ("Children", "Youth", "Young Adults", "Adults", "Seniors")
@@ -120,7 +120,7 @@ def _annotations(path: Path, problems: Problems) -> pd.DataFrame:
     except FileNotFoundError:
         raise InputError(f"{path}: this file is missing; is the folder {PACKAGE}'s data folder?") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as a table ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: not readable as a table ({first_line(error)})") from None
     for column in _COLUMNS:
         if column not in raw.columns:
             raise InputError(f"{path}: lacks the column {column!r}")

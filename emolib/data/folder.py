@@ -17,7 +17,7 @@ from emolib.data.build import build
 from emolib.data.manifest import Manifest
 from emolib.data.problems import Problems
 from emolib.emotions import sets
-from emolib.runtime import InputError
+from emolib.runtime import InputError, first_line
 
 METADATA = ("metadata.parquet", "metadata.csv")
 # Names a table may give its columns, the first present one is taken.
@@ -108,11 +108,11 @@ def _read_table(path: Path) -> tuple[pd.DataFrame, bool]:
         try:
             return pd.read_csv(path), False
         except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not readable as a table ({str(error).splitlines()[0]})") from None
+            raise InputError(f"{path}: not readable as a table ({first_line(error)})") from None
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: not a readable parquet file ({first_line(error)})") from None
     kind = schema.field("image").type if "image" in schema.names else None
     embedded = kind is not None and (pa.types.is_struct(kind) or pa.types.is_binary(kind))
     columns = [name for name in schema.names if not (embedded and name == "image")]

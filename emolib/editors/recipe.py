@@ -202,11 +202,17 @@ def provenance(recipe: Recipe) -> dict[str, object]:
     return {"edited": "by emolib: this picture is not a photograph"} | asdict(recipe) | {"people": people}
 
 
-def follow(args: Namespace) -> Path:
-    """`emolib edit --from FILE.json` as typed. InputError: it also says what the edit should be."""
-    said = (args.to, args.person, args.box, args.strength, args.guidance_scale, args.steps, args.prompt)
-    if any(value not in (None, []) for value in said):
-        raise InputError("--from FILE.json says all of the edit; leave out what it should be")
+STILL_SAID = ("source", "picture", "output", "device", "memory")
+"""What may be typed beside `--from FILE.json`; the recipe says the rest."""
+
+
+def follow(args: Namespace, defaults: Namespace) -> Path:
+    """`emolib edit --from FILE.json` as typed; `defaults` are those of its other options. InputError: it also
+    says what the edit should be."""
+    for name, value in vars(defaults).items():
+        if name not in STILL_SAID and getattr(args, name) != value:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"--from FILE.json says all of the edit; leave out {option}")
     return edit_from(Path(args.source), args.picture, args.output, device=args.device, memory=args.memory)
 
 

@@ -99,7 +99,7 @@ def emotion_vector(
     """The way from one emotional state to another; each is a label of `order` or a distribution (n,).
 
     `space`: "va", (2,) in the valence-arousal plane, length in [0, 2.83]; "labels", (n,) target minus
-    source probabilities (the direction of EmoEditor, Lin et al. 2025), length = half their L1 distance,
+    source probabilities (the direction of EmoEditor, Lin et al. 2024), length = half their L1 distance,
     in [0, 1]; "wheel", (2,) difference of mean directions, length in [0, 2]. Length 0 = no change asked.
     """
     order = tuple(order)

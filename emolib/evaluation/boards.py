@@ -26,7 +26,7 @@ def read(folder: Path) -> Board:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise InputError(
-            f"{folder}: no leaderboard there; make one with `emolib evaluate --out {folder}`"
+            f"{folder}: no leaderboard there; make one with `make leaderboard` or `emolib evaluate`"
         ) from None
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{file}: not readable ({error}); make it again with `emolib evaluate`") from None
@@ -62,9 +62,19 @@ def by(board: Board, method: str, metric: str, kind: str) -> dict[str, Estimate 
     return {part: number(board, method, metric, **{kind: part}) for part in parts}
 
 
-def lesson(number: str) -> dict[str, Estimate]:
-    """What a lesson ("02") measured, by name; {} where it has not been run."""
-    return numbers_of(repo_path("reports", "data", f"{number}.json"))
+SURPRISE = "surprise recognised in pictures drawn with <surprise>"
+
+
+def tokens(data: Path | None = None) -> dict[str, Estimate]:
+    """What lesson 02 measured, by name; `surprise` from more pictures where `benchmarks/tokens.py` has run.
+
+    data  folder of the measured numbers; default reports/data"""
+    data = data or repo_path("reports", "data")
+    found, longer = numbers_of(data / "02.json"), data / "tokens.json"
+    if longer.is_file():
+        row = json.loads(longer.read_text(encoding="utf-8"))["new"]["surprise"]["recognised"]["token"]
+        found[SURPRISE] = Estimate(**row)
+    return found
 
 
 def numbers_of(path: Path) -> dict[str, Estimate]:

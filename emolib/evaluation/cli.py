@@ -16,7 +16,8 @@ EPILOG = """examples:
   accelerate launch -m emolib evaluate --methods truth img2img --data emofaces:test --out board
 
 METHOD is nothing, truth, colour, an editor of `emolib edit`, or course (all of these but null-text, which
-takes ten times as long). NAME+detail gives back what the autoencoder blurs, NAME@STRENGTH sets a strength.
+takes ten times as long; with edit-friendly+detail and asyrp+detail). NAME+detail gives back what the
+autoencoder blurs, NAME@STRENGTH sets a strength.
 module:attribute is an editor object with `judges_used`; a folder holds edits and a manifest.json:
   {"method": "ours", "judges_used": [], "edits": [{"source": ID, "target": EMOTION, "path": FILE}, ...]}
 `--list` prints the IDs and emotions that are asked for. Kill it at any time; the same command goes on.
@@ -37,12 +38,11 @@ def add_parser(commands) -> None:
 
 
 def _add_options(add) -> None:
-    add("--methods", nargs="+", required=True, metavar="METHOD", help="who competes, with spaces or commas")
+    add("--methods", nargs="+", default=[], metavar="METHOD", help="who competes, with spaces or commas")
     add("--data", required=True, help="emofaces:val, emofaces:test, emofaces:scenes, a manifest or a folder")
     add(
         "--out",
         type=Path,
-        required=True,
         metavar="FOLDER",
         help="tables, edits and everything to resume from",
     )
@@ -91,7 +91,9 @@ def evaluate(args: argparse.Namespace) -> int:
                 print(f"{task.id}\t{change.name}")
         return 0
     if not names:
-        raise InputError("--methods names none; give e.g. --methods nothing truth")
+        raise InputError("--methods names none; give e.g. --methods nothing truth (only --list needs none)")
+    if args.out is None:
+        raise InputError("say where the tables go: --out FOLDER (only --list needs none)")
     if args.people is not None and args.people < 1:
         raise InputError(f"--people {args.people}: zero pictures to edit; give 1 or more")
     settings = run.Settings(

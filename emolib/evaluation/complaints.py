@@ -58,7 +58,7 @@ class Complaint:
 def complaints(
     board: Board, scenes: Board | None = None, tokens: Mapping[str, Estimate] | None = None
 ) -> list[Complaint]:
-    """All seven. `board` is of portraits, `scenes` of several people, `tokens` the numbers of lesson 02.
+    """All seven. `board` is of portraits, `scenes` of several people, `tokens` those of `boards.tokens`.
 
     Most are asked of the diffusion editor with the most joint successes.
     """
@@ -74,12 +74,12 @@ def complaints(
         whose = boards.best(scenes)  # by joint success: somebody else's face may feel anything
         several = boards.number(scenes, whose, "all_faces")
     asyrp = boards.number(board, "asyrp", "emo_s") if "asyrp" in board["methods"] else None
-    new = (tokens or {}).get("surprise recognised in pictures drawn with <surprise>")
+    new = (tokens or {}).get(boards.SURPRISE)
     same = "edits in which identity says the same person"
     kept = "share of Emo-S left when the source's colours are put back"
     asked = "scenes in which every person asked shows the target"
     opposite = f"joint success at {far} degrees on the emotion wheel"
-    learned = "a feeling the model never met, learned from 16 people: recognised (lesson 02)"
+    learned = "a feeling the model never met, learned from 16 people: recognised"
     fitted = "Emo-S of directions fitted with one command"
     return [
         Complaint("starts from noise, not from the picture", same, 0.9, best, of("same_person")),

@@ -199,7 +199,9 @@ def portraits(data: emofaces.Portraits, name: str, sources: str = "rotate") -> T
 
 def _portrait(data: emofaces.Portraits, identity: int, start: str, labels: Sequence[str]) -> Task:
     row, changes = data.record(identity, start), []
-    box, who = tuple(int(value) for value in row["face_box"]), _who(row)
+    box = tuple(int(value) for value in row["face_box"])
+    hair = "none" if row["hair_style"] == "bald" else str(row["hair_color"])
+    who = emofaces.in_short(str(row["gender"]), hair)
     for label in labels:
         if label != start:
             truth = data.record(identity, label)
@@ -208,12 +210,6 @@ def _portrait(data: emofaces.Portraits, identity: int, start: str, labels: Seque
             changes.append(Change(label, (face,), partial(data.image, identity, label)))
     picture = partial(data.image, identity, start)
     return Task(f"{identity:05d}-{start}", str(identity), picture, tuple(changes))
-
-
-def _who(row: Any) -> str:
-    """A prompt's words for the person of a portrait: "woman with red hair"."""
-    bald = row["hair_style"] == "bald" or row["hair_color"] == "none"
-    return str(row["gender"]) if bald else f"{row['gender']} with {row['hair_color']} hair"
 
 
 def _scenes(data: emofaces.Scenes) -> TaskSet:
@@ -238,7 +234,7 @@ def _scenes(data: emofaces.Scenes) -> TaskSet:
 
 
 def _person(person: emofaces.Person, *, asked: bool) -> Face:
-    who = f"{person.gender} with {person.hair_color} hair"
+    who = emofaces.in_short(person.gender, person.hair_color)
     return Face(person.box, person.emotion, person.target if asked else None, person.mask, who=who)
 
 

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from emolib.data.manifest import Manifest
     from emolib.hspace.directions import Directions
 
-METHODS = ("mean", "pca", "probe", "trained", "supervised")
+MEASURED = ("mean", "pca", "probe")
+METHODS = (*MEASURED, "trained", "supervised")
+BELONG = {
+    "to": ("trained",), "epochs": ("trained",), "clip": ("trained",),
+    "steps": ("supervised",), "t_start": ("supervised",),
+    "levels": MEASURED, "pooled": MEASURED, "pairs": (*MEASURED, "supervised"),
+}  # fmt: skip
+"""Options that not every method has."""
+DEFAULTS = {"epochs": 4, "steps": 150, "t_start": 500, "levels": 10}
 EPILOG = """a folder of pictures, one subfolder an emotion:
   faces/neutral/ann.jpg  faces/neutral/bob.jpg  faces/joyful/ann.jpg  faces/joyful/bob.jpg
 examples:
@@ -60,7 +68,8 @@ def _add_fit(commands) -> None:
         " trained on pairs (default: %(default)s)")  # fmt: skip
     add("--to", metavar="WORDS", help="of --method trained: emotions to train for, with commas between"
         " (default: the other subfolders)")  # fmt: skip
-    add("--levels", type=int, default=10, help="noise levels to look at (default: %(default)s)")
+    add("--levels", type=int, default=DEFAULTS["levels"], help="of mean, pca, probe: noise levels to look at"
+        " (default: %(default)s)")  # fmt: skip
     add("--place", default="mid", metavar="BLOCK", help="where in the UNet: mid, or a block of its decoder,"
         " up0, up1, ... (default: %(default)s)")  # fmt: skip
     add("--scale", type=float, help="how many times an edit of strength 1 takes the directions (default: 1;"
@@ -68,17 +77,17 @@ def _add_fit(commands) -> None:
     add("--pooled", action="store_true", help="one value a channel, not one a place: for pictures in which"
         " faces lie anywhere")  # fmt: skip
     add("--limit", type=int, default=200, help="pictures of an emotion at most (default: %(default)s)")
-    add("--steps", type=int, default=150, help="of --method supervised (default: %(default)s)")
-    add("--t-start", type=int, default=500, help="of --method supervised: the noisiest timestep that edits"
-        " act at, of 1000; lower keeps more of the person (default: %(default)s)")  # fmt: skip
-    add("--epochs", type=int, default=4, help="of --method trained (default: %(default)s)")
+    add("--steps", type=int, default=DEFAULTS["steps"], help="of --method supervised (default: %(default)s)")
+    add("--t-start", type=int, default=DEFAULTS["t_start"], help="of --method supervised: the noisiest"
+        " timestep that edits act at, of 1000; lower keeps more (default: %(default)s)")  # fmt: skip
+    add("--epochs", type=int, default=DEFAULTS["epochs"], help="of --method trained (default: %(default)s)")
     add("--clip", type=Path, metavar="FOLDER", help="CLIP for --method trained (default: MiniCLIP)")
     add("--model", default="minisd", metavar="NAME", help="as in `emolib edit` (default: %(default)s)")
     add(
         "--seed",
         type=int,
         default=0,
-        help="which noise is drawn; first weights are not (default: %(default)s)",
+        help="which noise and first weights are drawn (default: %(default)s)",
     )
     add("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
     add("--memory", default="auto", help="auto, fast, balanced, low (default: %(default)s)")
@@ -90,8 +99,11 @@ def fit(args: argparse.Namespace) -> int:
     _check_output(args.out)
     if args.scale is not None and not math.isfinite(args.scale):
         raise InputError(f"--scale must be a finite number, not {args.scale}")
-    if args.to and args.method != "trained":
-        raise InputError("--to belongs to --method trained; the others need pictures of every emotion")
+    for name, methods in BELONG.items():
+        given = getattr(args, name) not in (DEFAULTS.get(name), None, False)
+        if given and args.method not in methods:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} belongs to --method {' or '.join(methods)}, not to {args.method}")
     if args.steps < 1:
         raise InputError(f"--steps must be 1 or more, not {args.steps}")
     if not 0 < args.t_start <= 1000:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from emolib.hspace import hooks
 from emolib.hspace.asyrp import T_EDIT, per_step
-from emolib.runtime import InputError, atomic_write, one_of, repo_path
+from emolib.runtime import InputError, atomic_write, first_line, one_of, repo_path
 
 FORMAT = "emolib-hspace-1"
 SUPERVISED = "supervised"
@@ -243,7 +243,7 @@ def load(path: str | Path) -> Directions:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a safetensors file ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: not a safetensors file ({first_line(error)})") from None
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: holds no h-space directions; make some with `emolib hspace fit`")
     try:

@@ -31,7 +31,7 @@ def success(
 def esmi(
     source_kl: ArrayLike, edit_kl: ArrayLike, inside: ArrayLike, whole: ArrayLike, *, alpha: float = 0.5
 ) -> np.ndarray:
-    """(B,) ESMI of EmoEditor (Lin et al. 2025), in [0, 1]: alpha S_str + (1 - alpha) S_emo.
+    """(B,) ESMI of EmoEditor (Lin et al. 2024), in [0, 1]: alpha S_str + (1 - alpha) S_emo.
 
     S_emo = max(0, KL(target || source) - KL(target || edit)) / KL(target || source). S_str is the share of
     all absolute pixel change that lies inside the region meant to change: `inside`, `whole` are the sums.

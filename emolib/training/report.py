@@ -60,7 +60,10 @@ class Report:
         if self.difference < SAME:
             return False, "nothing was learned: give it more steps or a higher learning rate"
         if self.norm_ratio > LONG:
-            return False, "its vectors are too long and drown the prompt: train with keep_norm"
+            return (
+                False,
+                "its vectors are too long and drown the prompt: emolib keeps them short",
+            )
         if seen and seen["token"] <= seen["nothing"]:
             return (
                 False,

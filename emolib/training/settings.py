@@ -49,6 +49,9 @@ class Settings:
         for name in whole:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        for name in ("micro_batch", "warmup", "patience"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must be 0 or more, not {getattr(self, name)}")
         if not 0 < self.lr < float("inf"):
             raise InputError(f"lr must be a positive number, not {self.lr}")
         if not 0 <= self.min_snr < float("inf"):

@@ -77,7 +77,7 @@ class Trajectory:
             raise ValueError("a trajectory needs start or latents")
 
     def skip(self, steps: int) -> Trajectory:
-        """The same walk without its first `steps` steps (the noisiest): how `strength` < 1 is done.
+        """The same walk without its first `steps` steps (the noisiest), from the latents recorded there.
 
         Raises ValueError if there are no recorded latents to start from, or fewer steps than that."""
         if steps == 0:

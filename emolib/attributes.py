@@ -125,7 +125,7 @@ def load(folder: Path | None = None, judge: Path | None = None, *, device: str =
         head = Head(weights["mean"].shape[1], [len(known) for known in values.values()])
         head.load_state_dict(weights)
     except Exception as error:  # broken files make nearly any error
-        raise InputError(f"{folder}: not a readable probe ({first_line(error)})") from None
+        raise InputError(f"{folder}: not a readable probe ({first_line(error)}); get a whole copy") from None
     return Probe(eyes, head.to(eyes.device).eval().requires_grad_(False), values)
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from emolib.emotions import words
 from emolib.emotions.sets import EMOFACES
-from emolib.runtime import InputError, one_of, pick_device, repo_path
+from emolib.runtime import InputError, first_line, one_of, pick_device, repo_path
 
 ROLES = ("guide", "heldout")
 AFFECT = ("valence", "arousal")
@@ -135,7 +135,7 @@ def load(name: str | Path, *, device: str = "auto") -> Judge:
             std=prepared["image_std"],
         )
     except Exception as error:  # broken files make nearly any error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(f"{folder}: not a readable judge ({reason}); get a whole copy of it") from error
     outputs, k = network.config.num_labels, len(judge.labels)
     if outputs not in (k, k + len(AFFECT)) or judge.temperature <= 0:
@@ -171,8 +171,10 @@ def classifier(name: str | Path, *, device: str = "auto") -> Judge:
             std=prepared["image_std"],
         )
     except Exception as error:  # broken files make nearly any error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{folder}: not a readable image classifier ({reason})") from error
+        reason = first_line(error)
+        raise InputError(
+            f"{folder}: not a readable image classifier ({reason}); get a whole copy of it"
+        ) from error
 
 
 def _own_labels(names: list[str]) -> tuple[str, ...]:

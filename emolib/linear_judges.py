@@ -27,7 +27,7 @@ from emolib.data.manifest import Manifest
 from emolib.judges import Judge
 from emolib.metrics import emotion, estimates
 from emolib.metrics.estimates import Estimate
-from emolib.runtime import InputError, atomic_write, pick_device, progress, repo_path, write_json
+from emolib.runtime import InputError, atomic_write, first_line, pick_device, progress, repo_path, write_json
 
 PENALTIES = (0.003, 0.03, 0.3, 3.0)  # inverse strengths of the L2 penalty, one of which val pictures choose
 TEMPERATURES = np.geomspace(0.2, 10, 400)
@@ -72,8 +72,10 @@ def backbone(name: str | Path, *, device: str = "auto") -> Judge:
         side = size if isinstance(size, int) else size.get("height") or size["shortest_edge"]
         mean, std = (tuple(prepared[f"image_{key}"]) for key in ("mean", "std"))
     except Exception as error:  # broken files make nearly any error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{folder}: no transformers image model can be read there ({reason})") from error
+        reason = first_line(error)
+        raise InputError(
+            f"{folder}: no transformers image model can be read there ({reason}); get a whole copy"
+        ) from error
     labels = tuple(str(i) for i in range(network.config.num_labels))
     return Judge(network, str(name), labels=labels, size=side, mean=mean, std=std)
 

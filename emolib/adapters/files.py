@@ -68,7 +68,7 @@ def load(path: str | Path, *, name: str | None = None, allow_pickle: bool = Fals
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file; `emolib token train` makes one")
     if path.suffix == SUFFIX:
         content, header = _safetensors(path)
     elif path.suffix in PICKLES:
@@ -110,7 +110,9 @@ def _pickle(path: Path, allowed: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or broken pickle fails in nearly any way
         reason = first_line(error).split(".")[0]
-        raise InputError(f"{path}: holds more than plain tensors, or is broken ({reason})") from None
+        raise InputError(
+            f"{path}: holds more than plain tensors, or is broken ({reason}); get a .safetensors"
+        ) from None
 
 
 def _interpret(content: Any, header: Mapping, path: Path) -> tuple[list[Tensor], str | None, Mapping]:

@@ -80,7 +80,7 @@ def read_list(path: str | Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as a table ({first_line(error)})") from None
     if "url" not in table:
-        raise InputError(f"{path}: needs a column 'url'")
+        raise InputError(f"{path}: needs a column 'url': name the column of addresses so")
     given = table["path"] if "path" in table else pd.Series("", index=table.index)
     named = [re.split(r"[?#]", url)[0].rstrip("/").rpartition("/")[2] for url in table["url"]]
     table = table.assign(id=given.where(given != "", table["url"]), path=given.where(given != "", named))

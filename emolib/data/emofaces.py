@@ -8,6 +8,7 @@ The files are parquet, one read a file; pictures are decoded on access. Their ca
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -95,7 +96,9 @@ class Portraits:
             return self._rows[int(identity), emotion]
         except KeyError:
             if int(identity) not in self.identities:
-                raise InputError(f"{self.path}: has no identity {identity}") from None
+                raise InputError(
+                    f"{self.path}: has no identity {identity}; it has {ends(self.identities)}"
+                ) from None
             one_of(emotion, self.emotions, "emotion")
             raise InputError(f"{self.path}: identity {identity} has no picture of {emotion}") from None
 
@@ -165,7 +168,7 @@ class Scenes:
         found = np.flatnonzero((self.frame["scene"] == scene) & (self.frame["version"] == version))
         if not len(found):
             if scene not in self.ids:
-                raise InputError(f"{self.path}: has no scene {scene}")
+                raise InputError(f"{self.path}: has no scene {scene}; it has {ends(self.ids)}")
             one_of(version, self.versions(scene), f"version of scene {scene}")
         return int(found[0])
 
@@ -210,6 +213,11 @@ def description(record: pd.Series, *, background: bool = True) -> str:
     who = f"{record['age']} {record['skin']}-skinned {record['gender']} with {worn}"
     place = f"{record['background']} {record['background_color']} background"
     return f"{who}, in front of {article(place)} {place}" if background else who
+
+
+def ends(numbers: Sequence[int]) -> str:
+    """The first and the last of them, for a message: "3 to 90"."""
+    return f"{min(numbers)} to {max(numbers)}"
 
 
 def in_short(gender: str, hair_color: str) -> str:

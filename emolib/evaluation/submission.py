@@ -47,11 +47,11 @@ def load(folder: Path, tasks: TaskSet) -> Submission:
         about = dict(json.loads(stored))
         listed = [(str(row["source"]), str(row["target"]), str(row["path"])) for row in about["edits"]]
     except FileNotFoundError:
-        raise InputError(f"{folder}: a folder of edits needs a {MANIFEST}") from None
+        raise InputError(f"{folder}: edits need a {MANIFEST}, see `emolib evaluate --help`") from None
     except KeyError as error:
         raise InputError(f"{file}: lacks {error}; see `emolib evaluate --help`") from None
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{file}: not readable as a manifest ({error})") from None
+        raise InputError(f"{file}: not readable ({error}); see `emolib evaluate --help`") from None
     if not isinstance(about.get("judges_used"), list):
         raise InputError(f'{file}: does not say which judges the method asks; add "judges_used": [] for none')
     _check(file, listed, tasks)
@@ -76,7 +76,7 @@ def _check(file: Path, listed: list[tuple[str, str, str]], tasks: TaskSet) -> No
     if missing:
         raise InputError(
             f"{file}: {len(missing)} of {len(wanted)} edits are missing, the first is"
-            f" {missing[0][0]} to {missing[0][1]}"
+            f" {missing[0][0]} to {missing[0][1]}; `emolib evaluate --list` names all"
         )
     places = {(source, target): path for source, target, path in listed}
     for pair in wanted:

@@ -263,7 +263,7 @@ def rows_of(
     start = [i for i, label in enumerate(labels) if other(label)]
     if groups is not None:
         if source is None:
-            raise InputError("pairs need an emotion that they start from; name it")
+            raise InputError("pairs need an emotion that they start from: name it, --source")
         by_group = {groups[i]: i for i in start}
         target = [i for i in target if groups[i] in by_group]
         start = [by_group[groups[i]] for i in target]

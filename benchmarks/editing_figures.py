@@ -39,7 +39,6 @@ from emolib.runtime import generator, one_of, progress, repo_path, versions, wri
 
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 STRONG = {"neutral": ("anger", "amusement", "fear"), "amusement": ("anger", "sadness", "fear")}
-MARGIN = 0.06  # around a face in a scene: what the portraits have, of which MiniSD learned
 STRANGERS = 300  # train people that teach the identity measure
 FELT = ("neutral", "anger", "amusement")
 
@@ -120,7 +119,7 @@ class Bench:
 
     def face(self, made: Tensor, room: Tensor, truth: Tensor, person: Target) -> dict[str, np.ndarray]:
         """The columns of one face of a scene. The identity measure knows the portraits' framing alone."""
-        box = images.square_box(person.box, *room.shape[-2:], margin=MARGIN)
+        box = images.square_box(person.box, *room.shape[-2:], margin=images.FACE_MARGIN)
         crops = [images.resize(images.crop(x, box), self.model.size) for x in (made, room, truth)]
         found = self.measure(*crops, [person.emotion], (0, 0, 96, 96))
         return {name: x for name, x in found.items() if "likeness" not in name and name != "same_person"}
@@ -224,7 +223,7 @@ def crossing(rows: Rows, felt: str, column: str, *, rising: bool, resamples: int
 def scenes(bench: Bench, count: int) -> dict:
     """Scenes of several people: everybody at once, and each person alone."""
     data, rows, everybody, outside, bystanders = emofaces.scenes(), Rows(), [], [], []
-    people = PerPerson(bench.editor, bench.model.size, margin=MARGIN)
+    people = PerPerson(bench.editor, bench.model.size, margin=images.FACE_MARGIN)
     for number in progress(data.ids[:count], "scenes"):
         scene = data.get(number)
         room, everyone = images.to_tensor(scene.image), range(len(scene.people))
@@ -285,7 +284,7 @@ def main() -> None:
     editor = resolve_name(METHODS[one_of(args.method, METHODS, "method")])
     editor = editor(model, num_inference_steps=args.steps, **options)
     people = emofaces.portraits(args.split)
-    chosen = people.identities[:: max(1, len(people.identities) // args.people)][: args.people]
+    chosen = people.spread(args.people)
     bench = Bench(model, editor, people, chosen, args.raw)
     about = {"editor": repr(editor), "keep_detail": not args.raw, "split": args.split, "size": model.size}
     for name in args.study:

@@ -30,7 +30,7 @@ STRENGTHS = (0.25, 0.5, 1.0, 2.0)  # of the bank's own scale
 def faces(split: str, people: int, size: int) -> tuple[list[int], Tensor, Tensor]:
     """Who, their neutral pictures (P, 3, size, size), and the truth (P, 8, 3, size, size) of each emotion."""
     found = emofaces.portraits(split)
-    who = list(found.identities[:: max(1, len(found.identities) // people)][:people])
+    who = found.spread(people)
     shown = images.to_tensor([found.image(person, e) for person in who for e in ("neutral", *MIKELS)])
     shown = images.resize(shown, size).unflatten(0, (len(who), -1))
     return who, shown[:, 0], shown[:, 1:]

@@ -40,7 +40,7 @@ def worth(editor: Editor, split: str, n: int) -> dict[str, dict[str, float]]:
     """Mikels' eight asked of n neutral people: the target seen by the guide judge, and PSNR to the truth, dB;
     and back from asking for nothing. Intervals over people."""
     people, guide, model = emofaces.portraits(split), judges.load("guide"), editor.backbone
-    who = people.identities[:: max(1, len(people.identities) // n)][:n]
+    who = people.spread(n)
     about = {"description": [emofaces.description(people.record(i, "neutral")) for i in who]}
     about["source_emotion"] = "neutral"
 

@@ -169,7 +169,7 @@ def met_for_the_first_time(model: Backbone, tokens: Mapping[str, Token], see, n:
 def edited(model: Backbone, tokens: Mapping[str, Token], judge: Judge, args: argparse.Namespace) -> dict:
     """img2img of people not seen before, with the token and with the word, against the truth."""
     split = emofaces.portraits(args.split)
-    people = split.identities[:: max(1, len(split.identities) // args.people)][: args.people]
+    people = split.spread(args.people)
     who = [emofaces.description(split.record(person, "neutral")) for person in people]
     editor = Img2Img(model, 0.6, GUIDANCE, STEPS)
 

@@ -37,6 +37,13 @@ def test_every_identity_under_every_emotion(folder, split, identities, emotions)
             assert p.record(identity, emotion)["caption"].endswith(emotion)
 
 
+def test_people_are_taken_evenly_over_a_split(folder):
+    faces = emofaces.portraits("test", folder)
+    everybody = faces.identities
+    assert faces.spread(2) == (everybody[0], everybody[len(everybody) // 2])
+    assert faces.spread(len(everybody) + 5) == everybody
+
+
 def test_portraits_as_a_manifest_open_the_same_pictures(folder):
     p = emofaces.portraits("concepts", folder)
     m = p.manifest

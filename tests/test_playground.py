@@ -184,7 +184,7 @@ def test_controls_become_a_recipe():
         num_inference_steps=9,
         seed=3,
         via="neutral",
-        margin=asked.MARGIN,
+        margin=images.FACE_MARGIN,
     )
     for change in ({"method": "magic"}, {"seed": -1}, {"wishes": []}):
         with pytest.raises(InputError):

@@ -78,6 +78,10 @@ class Portraits:
         """Every identity of the split, ascending."""
         return tuple(int(i) for i in np.sort(self.frame["identity"].unique()))
 
+    def spread(self, n: int) -> tuple[int, ...]:
+        """`n` of the identities, evenly over all of them; all where there are fewer."""
+        return self.identities[:: max(1, len(self.identities) // n)][:n]
+
     @cached_property
     def emotions(self) -> tuple[str, ...]:
         """The emotions that occur, in label order."""

@@ -62,7 +62,7 @@ class PerPerson:
 
     editor: Editor
     size: int
-    margin: float = 0.06
+    margin: float = pictures.FACE_MARGIN
     feather: float = 0.06
 
     def __call__(

@@ -22,7 +22,6 @@ from emolib.metrics import emotion, joint, preservation, protocols, quality
 from emolib.metrics.optional import Compare
 from emolib.metrics.protocols import Comparison
 
-MARGIN = 0.06  # of the face box's longer side, around it: a face of a scene framed as a portrait is
 Arrays = dict[str, np.ndarray]
 Embed = Callable[[Tensor, np.ndarray], Tensor]
 """`embed(pictures (B, 3, H, W), face boxes (B, 4)) -> (B, D)`: who is it?"""
@@ -66,7 +65,7 @@ class Decoded:
         return torch.cat(crops)
 
     def _square(self, face: Face) -> pictures.Box:
-        return pictures.square_box(face.box, *self.source.shape[-2:], margin=MARGIN)
+        return pictures.square_box(face.box, *self.source.shape[-2:], margin=pictures.FACE_MARGIN)
 
     def _full_mask(self, face: Face) -> Tensor:
         height, width = self.source.shape[-2:]

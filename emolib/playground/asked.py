@@ -13,14 +13,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from emolib import images
 from emolib.editors.recipe import METHODS, Person, Recipe
 from emolib.runtime import InputError, one_of
 
 GUIDANCE = {"img2img": 5.0}
 """Guidance scale by method; inversions remember the picture and take `INVERTED`."""
 INVERTED = 1.75
-MARGIN = 0.06
-"""What the square around a face adds on each side, as a share of the face: what MiniSD's portraits have."""
 MODELS = ("minisd", "sd15", "sd21", "sdxl")
 STRENGTHS = tuple(round(0.05 * i, 2) for i in range(21))
 
@@ -61,7 +60,7 @@ def recipe_of(ask: dict[str, Any], people: tuple[Person, ...], steps: int) -> Re
         num_inference_steps=steps,
         seed=int(ask["seed"]),
         via="neutral" if ask["via"] else None,
-        margin=MARGIN,
+        margin=images.FACE_MARGIN,
     )
 
 

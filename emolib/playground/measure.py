@@ -10,7 +10,6 @@ from torch import Tensor
 
 from emolib import images, judges
 from emolib.metrics import preservation
-from emolib.playground.asked import MARGIN
 from emolib.playground.pictures import Picture
 
 judge = cache(judges.load)
@@ -18,7 +17,7 @@ judge = cache(judges.load)
 
 def face_of(picture: Picture, pixels: Tensor, k: int) -> Tensor:
     """Person `k`, as a judge looks at them: the square around the face, (1, 3, side, side)."""
-    box = images.square_box(picture.people[k].box, *pixels.shape[-2:], margin=MARGIN)
+    box = images.square_box(picture.people[k].box, *pixels.shape[-2:], margin=images.FACE_MARGIN)
     return images.crop(pixels, box)
 
 

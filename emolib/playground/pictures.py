@@ -36,12 +36,12 @@ class Picture:
 
 def names(scenes: int = 12, portraits: int = 12) -> dict[str, str]:
     """Name -> words for a menu: the first scenes and portraits of EmoFaces' test people."""
-    rooms, people = emofaces.scenes(), emofaces.portraits("test").identities
+    rooms, people = emofaces.scenes(), emofaces.portraits("test")
     found = {}
     for number in rooms.ids[:scenes]:
         versions = rooms.versions(number)
         found[f"scene {number}"] = f"scene {number}: {len(versions) - 2} people"
-    for identity in people[:: max(1, len(people) // portraits)][:portraits]:
+    for identity in people.spread(portraits):
         found[f"person {identity}"] = f"person {identity}"
     return found
 

@@ -32,7 +32,7 @@ from emolib.editors.ledits import LEditsPP
 from emolib.editors.prompt_to_prompt import PromptToPrompt
 from emolib.emotions.sets import MIKELS
 from emolib.metrics import preservation
-from emolib.runtime import generator, progress, repo_path, versions, write_json
+from emolib.runtime import generator, progress, repo_path, script, versions, write_json
 
 Edit = Callable[[Tensor, list[str], str], Tensor]
 """`edit(picture (1, 3, H, W), emotions, description) -> (n, 3, H, W)`."""
@@ -230,7 +230,7 @@ def main() -> None:
     add("--people", type=int, default=1, help="pictures, one a person (default: %(default)s)")
     add("--rounds", type=int, default=3, help="alternating runs (default: %(default)s)")
     add("--steps", type=int, default=30, help="num_inference_steps (default: %(default)s)")
-    add("--split", default="val", help="whose pictures: val, test (default: %(default)s)")
+    add("--split", default="val", choices=("val", "test"), help="whose pictures (default: %(default)s)")
     add("--skip-null-text", action="store_true", help="it takes most of the time")
     add("--out", type=Path, default=repo_path("reports", "data", "editing.json"))
     args = parser.parse_args()
@@ -243,4 +243,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -35,7 +35,7 @@ from emolib.emotions import wheel
 from emolib.emotions.sets import EMOFACES, MIKELS
 from emolib.hspace import directions as directions_of
 from emolib.metrics import estimates, fisherfaces, preservation
-from emolib.runtime import generator, one_of, progress, repo_path, versions, write_json
+from emolib.runtime import generator, one_of, progress, repo_path, script, versions, write_json
 
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 STRONG = {"neutral": ("anger", "amusement", "fear"), "amusement": ("anger", "sadness", "fear")}
@@ -294,4 +294,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

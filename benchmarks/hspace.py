@@ -8,7 +8,6 @@ setting is chosen here: every one that was tried is in the file.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from emolib.editors.asyrp import Asyrp
 from emolib.emotions.sets import EMOFACES, MIKELS
 from emolib.hspace import directions
 from emolib.metrics import emotion, estimates, preservation
-from emolib.runtime import InputError
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0)  # of the bank's own scale
 
@@ -78,7 +76,7 @@ def measure(model: Backbone, bank: directions.Directions, args: argparse.Namespa
     }
 
 
-def main() -> int:
+def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
@@ -92,19 +90,14 @@ def main() -> int:
     add("--t-edit", type=int, help="edits end here (default: the bank's)")
     add("--out", type=Path, default=runtime.repo_path("reports", "data", "hspace.json"), metavar="FILE")
     args = parser.parse_args()
-    try:
-        bank = directions.load(args.directions) if args.directions else directions.shipped()
-        found = measure(backbone.load("minisd"), bank, args)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    bank = directions.load(args.directions) if args.directions else directions.shipped()
+    found = measure(backbone.load("minisd"), bank, args)
     for row in ({"scale": "nothing", **found["nothing"]}, *found["scales"]):
         rate, psnr = (estimates.Estimate(**row[name]) for name in ("target rate", "PSNR to the truth, dB"))
         print(f"scale {row['scale']}: target rate {rate}, PSNR to the truth {psnr} dB")
     runtime.write_json(args.out, found)
     print(args.out)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runtime.script(main)

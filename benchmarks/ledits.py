@@ -25,7 +25,7 @@ from emolib.editors.inversion import EditFriendlyInversion
 from emolib.editors.ledits import LEditsPP
 from emolib.emotions.sets import MIKELS
 from emolib.metrics import estimates, preservation
-from emolib.runtime import generator, progress, repo_path, versions, write_json
+from emolib.runtime import generator, progress, repo_path, script, versions, write_json
 
 PEER, OURS = "LEDITS++", "emolib edit"
 
@@ -123,7 +123,7 @@ def main() -> None:
     add("--people", type=int, default=24, help="whose edits are judged (default: %(default)s)")
     add("--rounds", type=int, default=5, help="alternating runs (default: %(default)s)")
     add("--steps", type=int, default=30, help="num_inference_steps (default: %(default)s)")
-    add("--split", default="val", help="whose pictures: val, test (default: %(default)s)")
+    add("--split", default="val", choices=("val", "test"), help="whose pictures (default: %(default)s)")
     add("--out", type=Path, default=repo_path("reports", "data", "ledits.json"))
     args = parser.parse_args()
     model = backbone.load(args.model, device="cpu", dtype="float32")
@@ -135,4 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

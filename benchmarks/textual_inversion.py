@@ -38,7 +38,7 @@ from emolib.adapters.splice import parameters_of, spliced
 from emolib.backbone import Backbone
 from emolib.data import emofaces
 from emolib.emotions.sets import MIKELS
-from emolib.runtime import repo_path, versions, write_json
+from emolib.runtime import repo_path, script, versions, write_json
 from emolib.training import examples as caches
 from emolib.training.loop import fit
 from emolib.training.settings import Settings
@@ -292,4 +292,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -33,7 +33,7 @@ from emolib.emotions import sets, words
 from emolib.judges import Judge
 from emolib.metrics import estimates, preservation
 from emolib.metrics.estimates import Estimate
-from emolib.runtime import repo_path
+from emolib.runtime import repo_path, script
 from emolib.training import report
 from emolib.training.pictures import of_people
 from emolib.training.settings import Settings
@@ -250,4 +250,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -13,7 +13,7 @@ import os
 import platform
 import secrets
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -140,6 +140,15 @@ def free_memory(device: torch.device | str) -> int:
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def script(main: Callable[[], None]) -> None:
+    """Run a script's `main`: on an InputError one line and exit code 2."""
+    try:
+        main()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
 
 
 def first_line(error: BaseException) -> str:

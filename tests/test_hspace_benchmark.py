@@ -14,6 +14,7 @@ from emolib.emotions.sets import EMOFACES, MIKELS
 from emolib.hspace.directions import Directions, Table
 from emolib.metrics import preservation
 from emolib.runtime import repo_path
+from emolib.runtime import script as run_script
 
 
 @pytest.fixture
@@ -58,6 +59,8 @@ def test_every_scale_is_in_the_file_beside_doing_nothing(script, tmp_path, monke
 def test_without_directions_it_says_which_command_makes_them(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("emolib.hspace.directions.repo_path", lambda *parts: tmp_path.joinpath(*parts))
     monkeypatch.setattr("sys.argv", ["hspace.py", "--out", str(tmp_path / "found.json")])
-    assert script.main() == 2
+    with pytest.raises(SystemExit) as ended:
+        run_script(script.main)
+    assert ended.value.code == 2
     assert "make it with `emolib hspace fit data/emofaces" in capsys.readouterr().err
     assert not (tmp_path / "found.json").exists()

@@ -128,6 +128,9 @@ def page(notebook: nbformat.NotebookNode, folder: Path, title: str) -> Page:
     for latex in soup.select(".output_latex"):
         markup = exporter.math(latex.get_text().strip().strip("$"), "block")
         latex.replace_with(BeautifulSoup(markup, "html.parser"))
+    for stream in soup.select(".output_stderr"):
+        if not stream.get_text().strip():  # a progress line that has wiped itself out
+            stream.find_parent(class_="output_area").decompose()
     for picture in soup.find_all("img", src=True):
         picture["src"] = _inside(picture["src"], Path(folder))
     notes = exporter.notes + cut_loads(soup)

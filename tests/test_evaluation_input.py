@@ -118,7 +118,7 @@ def test_bad_submissions_name_the_file(message, tmp_path):
 
 
 def test_a_folder_without_a_manifest(tmp_path):
-    with pytest.raises(InputError, match="needs a manifest.json"):
+    with pytest.raises(InputError, match="edits need a manifest.json"):
         world.evaluate(tmp_path / "out", str(tmp_path))
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(InputError, match="manifest.json: not readable"):

@@ -227,6 +227,17 @@ def test_what_a_page_would_load_is_cut(tmp_path):
     assert [note.split()[2] for note in page.notes] == ["script", "b", "iframe", "script"]
 
 
+def test_a_progress_line_that_wiped_itself_out_leaves_no_box(tmp_path):
+    cell = code("")
+    said = ("\rtraining: 50%", "\r             \r", "a warning\n")
+    cell.outputs = [nbformat.v4.new_output("stream", name="stderr", text=text) for text in said[:2]]
+    other = code("")
+    other.outputs = [nbformat.v4.new_output("stream", name="stderr", text=said[2])]
+    page = pages.page(nbformat.v4.new_notebook(cells=[cell, other]), tmp_path, "x")
+    boxes = BeautifulSoup(page.html, "html.parser").select(".output_stderr")
+    assert [box.get_text().strip() for box in boxes] == ["a warning"]
+
+
 def test_pictures_are_made_smaller_and_stay_the_same_picture():
     flat = np.zeros((64, 64, 4), np.uint8)
     flat[16:48, 16:48] = (200, 30, 60, 255)

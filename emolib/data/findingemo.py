@@ -25,7 +25,9 @@ from emolib.emotions.sets import INTENSITIES, PETALS, PLUTCHIK24
 from emolib.runtime import InputError, first_line
 
 PACKAGE = "findingemo-light"
+AGES = ("Children", "Youth", "Young Adults", "Adults", "Seniors")
 FACTORS = ("FacialExpression", "BodyLanguage", "Context", "Staging", "ConflictCtxtPerson", "Neutral")
+TAGS = ("NoInteraction", "BadQualityPhoto", "Copyright", "Text", "NA", "Watermark", "NoPeople")
 
 _COLUMNS = ("index", "user", "image_path", "tags", "age", "valence", "arousal", "emotion", "dec_factors")
 _COLUMNS += ("ambiguity", "datetime")

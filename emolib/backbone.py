@@ -132,7 +132,7 @@ class Backbone:
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         for name in re.findall(r"<[^\s<>|]+>", " ".join(prompts).lower()):
             if name not in self.pipe.tokenizer.added_tokens_encoder:
-                raise InputError(f"{name} is no token of {self.name}; load it first (learned_token)")
+                raise InputError(f"{name} is no token of {self.name}; load it first (learned_token, --token)")
         encoded = self.pipe.encode_prompt(
             prompts,
             device=self.device,

@@ -95,8 +95,10 @@ def edit(args: argparse.Namespace) -> int:
         _add_options(plain.add_argument)
         print(recipe.follow(args, plain.parse_args([])))
         return 0
-    if args.picture is None or args.output is None:
-        raise InputError("give a PICTURE and where to write the edit, -o FILE")
+    if args.picture is None:
+        raise InputError("give a PICTURE, and where to write its edit, -o FILE; see emolib edit --help")
+    if args.output is None:
+        raise InputError("say where to write the edit: -o FILE")
     args.directions = bank(args)
     everybody, wishes, source_emotion = asked(args)
     given = [parse_box(value) for value in args.box]
@@ -175,8 +177,10 @@ def build(args: argparse.Namespace, model):
         "template": args.prompt,
         "directions": args.directions,
     }
-    if args.method == "asyrp" and not (args.guidance_scale is None and args.prompt is None):
-        raise InputError("--method asyrp takes no prompt: leave out --guidance-scale and --prompt")
+    spoken = {"guidance-scale": args.guidance_scale, "prompt": args.prompt, "describe": args.describe or None}
+    said = [f"--{name}" for name, value in spoken.items() if value is not None]
+    if args.method == "asyrp" and said:
+        raise InputError(f"--method asyrp takes no prompt: leave out {', '.join(said)}")
     return resolve_name(METHODS[args.method])(
         model, **{name: value for name, value in given.items() if value is not None}
     )

@@ -73,7 +73,8 @@ def _add_check(commands) -> None:
     command = commands.add_parser("check", help="did it learn? compare a token with its word")
     add = command.add_argument
     add("file", type=Path, help="a token file (.safetensors; others with --allow-pickle)")
-    add("--word", help="what to compare with (default: the emotion's adjective, or the word it started from)")
+    add("--word", metavar="WORDS", help="what to compare with, several with commas: their mean (default:"
+        " the emotion's adjective where the model knows it, else what it started from)")  # fmt: skip
     add("-n", type=int, default=8, help="pictures a side (default: %(default)s)")
     add("--sheet", type=Path, metavar="FILE", help="save them: rows token, word, nothing")
     add("--allow-pickle", action="store_true", help="read .pt and .bin files, as plain tensors only")
@@ -136,19 +137,22 @@ def train(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> int:
     """`emolib token check`: the report on a token file; exit code 0 if it learned, else 1."""
     from emolib import images
-    from emolib.adapters import files
+    from emolib.adapters import files, initial
 
     if args.sheet:
         images.writable_format(args.sheet)
     token = files.load(args.file, allow_pickle=args.allow_pickle)
-    known = words.ADJECTIVES.get(token.emotion)
-    word = args.word or known or token.initializer.split(",")[0]
+    unknown = args.model == "minisd" and token.emotion in sets.HELD_OUT
+    known = None if unknown else words.ADJECTIVES.get(token.emotion)
+    word = args.word or known or token.initializer
     if not word:
         raise InputError(f"{args.file}: does not say what it means; give a word to compare with: --word")
     model = _load(args, args.device)
-    good, made = _report(model, token, word, args.n)
+    start = initial.of_words(model, token.name, _split(word), vectors=len(token))
+    good, made = _report(model, token, word, args.n, start)
     if args.sheet:
-        images.save_image(images.beside(*made.transpose(0, 1).flatten(2, 3)[:, None])[0], args.sheet)
+        sheet = made.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)  # sides down, pictures across
+        images.save_image(sheet, args.sheet)
     return 0 if good else 1
 
 
@@ -215,7 +219,7 @@ def _wanted(args: argparse.Namespace, emotion: str) -> str | None:
 def _start(init: str | None, emotion: str, model: str) -> list[str]:
     """The words to start from. InputError if none was given and the emotion does not tell."""
     if init:
-        return [word.strip() for word in init.split(",") if word.strip()]
+        return _split(init)
     if model == "minisd" and emotion in sets.HELD_OUT:
         raise InputError(
             f"minisd knows no word for {emotion!r}; say where to start, e.g. --init awestruck,excited"
@@ -223,6 +227,10 @@ def _start(init: str | None, emotion: str, model: str) -> list[str]:
     if emotion in words.ADJECTIVES:
         return [words.adjective(emotion)]
     raise InputError("say which word to start from, e.g. --init happy (or the emotion: --emotion joy)")
+
+
+def _split(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _work(out: Path, resume: bool) -> Path:

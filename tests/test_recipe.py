@@ -174,9 +174,14 @@ def test_a_recipe_that_is_not_there(tmp_path):
 
 
 def test_a_picture_and_an_output_are_still_needed_without_a_recipe(capsys):
-    for given in ([], ["a.png"], ["-o", "b.png"]):
+    wanted = "give a PICTURE"
+    for given, says in (
+        ([], wanted),
+        (["-o", "b.png"], wanted),
+        (["a.png"], "where to write the edit: -o FILE"),
+    ):
         assert cli.main(["edit", *given, "--to", "anger"]) == 2
-        assert "give a PICTURE" in capsys.readouterr().err
+        assert says in capsys.readouterr().err
 
 
 def test_alone_forgets_what_the_others_feel():

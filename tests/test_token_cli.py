@@ -76,7 +76,12 @@ def test_pairs_and_check(tmp_path, capsys):
     command = ["token", "check", str(out), "--model", str(FOLDER), "-n", "2", "--sheet", str(sheet)]
     assert cli.main(command) == 1  # it is its word
     assert "not good; nothing was learned" in capsys.readouterr().out
-    assert images.open_image(sheet).size == (64, 96)
+    saved = images.to_tensor(images.open_image(sheet))[0]
+    assert saved.shape == (3, 96, 64)
+    lines = [report.prompt(word, "person") for word in ("ab", "ab", "")]
+    rows = [report.sample(tiny_pipelines.tiny("sd"), [line] * 2, 20, 5.0, 0) for line in lines]
+    expected = torch.cat([torch.cat([*row], -1) for row in rows], -2)  # token (it is its word), word, nothing
+    torch.testing.assert_close(saved, expected, atol=0.01, rtol=0)
 
 
 def test_minisd_is_asked_for_hair_and_glasses_too(tmp_path, capsys, monkeypatch):

@@ -10,7 +10,7 @@ from emolib.adapters import initial
 from emolib.training.report import Report, check, prompt
 
 GOOD = Report(
-    "<awe>", "awestruck", 8, cosine=0.9, moved=0.5, norm_ratio=1.0, difference=0.7,
+    "<awe>", "awestruck", 8, cosine=0.9, moved=0.5, norm_ratio=1.0, beyond=0.9, difference=0.7,
     recognised={"token": 7, "word": 5, "nothing": 1}, obeyed={"token": 7, "word": 8},
 )  # fmt: skip
 
@@ -21,7 +21,8 @@ GOOD = Report(
         ({}, True, "it learned"),
         ({"recognised": {}}, True, "as far as can be told without a judge"),
         ({"difference": 0.05}, False, "more steps"),
-        ({"norm_ratio": 2.5}, False, "keeps them short"),
+        ({"norm_ratio": 2.5, "beyond": 1.2}, False, "keep_norm"),
+        ({"norm_ratio": 2.5}, True, "it learned"),  # from a short start, but as long as a word is
         ({"recognised": {"token": 1, "word": 5, "nothing": 1}}, False, "not in it"),
         ({"recognised": {"token": 4, "word": 5, "nothing": 1}}, False, "word itself does better"),
         ({"obeyed": {"token": 5, "word": 8}}, False, "drowns the rest"),

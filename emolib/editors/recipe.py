@@ -209,6 +209,8 @@ STILL_SAID = ("source", "picture", "output", "device", "memory")
 def follow(args: Namespace, defaults: Namespace) -> Path:
     """`emolib edit --from FILE.json` as typed; `defaults` are those of its other options. InputError: it also
     says what the edit should be."""
+    if not Path(args.source).is_file():
+        raise InputError(f"--from {args.source}: no such file; the playground's Save writes one")
     for name, value in vars(defaults).items():
         if name not in STILL_SAID and getattr(args, name) != value:
             option = f"--{name.replace('_', '-')}"

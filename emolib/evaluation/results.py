@@ -172,8 +172,9 @@ class Measured:
         index = np.flatnonzero(keep & self.rows.table["asked"])
         groups, target = (self.rows.table[name][index] for name in ("group", "target"))
         edit, source = self.features[index], self.rows.known["source_features"][index]
-        if len(set(groups.tolist())) < 2:
-            return {}
+        counts = np.unique(groups, return_counts=True)[1]
+        if len(counts) < 2 or (len(counts) == 2 and counts.min() < 2):
+            return {}  # whoever is left out for the interval, two pictures have to remain
         measures: dict[str, Callable[[np.ndarray], float]] = {
             "diversity": lambda rows: _diversity(edit[rows], source[rows], target[rows])
         }

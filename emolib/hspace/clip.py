@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
+from emolib import checkpoints
 from emolib.runtime import InputError, repo_path
 
 
@@ -48,5 +49,6 @@ def load_clip(folder: str | Path | None = None, device: torch.device | str = "cp
     where = repo_path("data", "miniclip") if folder is None else Path(folder)
     if not (where / "config.json").is_file():
         raise InputError(f"{where}: no CLIP there; get the repository's data/ folder, or name another folder")
-    model = CLIPModel.from_pretrained(where, dtype=torch.float32, use_safetensors=True).to(device)
-    return Clip(model, AutoTokenizer.from_pretrained(where), AutoImageProcessor.from_pretrained(where))
+    with checkpoints.quiet():
+        model = CLIPModel.from_pretrained(where, dtype=torch.float32, use_safetensors=True).to(device)
+        return Clip(model, AutoTokenizer.from_pretrained(where), AutoImageProcessor.from_pretrained(where))

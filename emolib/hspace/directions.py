@@ -204,6 +204,7 @@ class Directions:
         }
         with atomic_write(path) as temporary:
             save_file(tensors, temporary, metadata={"format": FORMAT, "about": json.dumps(about)})
+            temporary.chmod(0o644)  # safetensors writes files only their owner can read
 
 
 class Mix(nn.Module):

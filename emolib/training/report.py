@@ -38,6 +38,7 @@ class Report:
     cosine, moved   between the token's vectors and where they started (means over vectors): the cosine, and
                     the distance in lengths of the start
     norm_ratio      mean length of the vectors, in lengths of where they started
+    beyond          the same in lengths that 95 % of the vocabulary's vectors do not reach
     difference      mean |token - word| of the pictures, in units of mean |nothing - word|
     recognised      for token, word, nothing: how many of `n` pictures the judge recognises; empty: no judge
     obeyed          for token, word: how many show what the rest of the prompt asks for; empty: no probe
@@ -49,6 +50,7 @@ class Report:
     cosine: float
     moved: float
     norm_ratio: float
+    beyond: float
     difference: float
     recognised: dict[str, int] = field(default_factory=dict)
     obeyed: dict[str, int] = field(default_factory=dict)
@@ -59,11 +61,8 @@ class Report:
         seen, kept = self.recognised, self.obeyed
         if self.difference < SAME:
             return False, "nothing was learned: give it more steps or a higher learning rate"
-        if self.norm_ratio > LONG:
-            return (
-                False,
-                "its vectors are too long and drown the prompt: emolib keeps them short",
-            )
+        if self.norm_ratio > LONG and self.beyond > 1:
+            return False, "longer than nearly all words, it drowns the prompt: learn it with keep_norm"
         if seen and seen["token"] <= seen["nothing"]:
             return (
                 False,
@@ -149,6 +148,7 @@ def check(
         cosine=float(torch.cosine_similarity(now, then, dim=1).mean()),
         moved=float(((now - then).norm(dim=1) / then.norm(dim=1)).mean()),
         norm_ratio=float(now.norm(dim=1).mean() / then.norm(dim=1).mean()),
+        beyond=float(now.norm(dim=1).mean() / initial.lengths(backbone)[0][2]),
         difference=float(apart[0] / apart[2].clamp(min=1e-12)),
         recognised=seen,
         obeyed=kept,

@@ -261,21 +261,6 @@ def test_colour_transfer_is_among_the_methods(tmp_path):
     assert board["methods"]["colour"]["caption"].startswith("ColourTransfer(palettes=")
 
 
-def test_two_edits_of_two_people_have_no_distance_of_sets(tmp_path):
-    board = world.evaluate(tmp_path, "nothing", "truth", people=2, targets=("awe",))
-    assert board["methods"]["nothing"]["all"]["emo_a"]["n"] == 2
-    assert "frechet" not in board["methods"]["nothing"]["all"]  # whoever is left out, one picture remains
-
-
-def test_a_list_needs_neither_methods_nor_a_folder(capsys):
-    common = ["evaluate", "--data", "emofaces:test", "--people", "2", "--targets", "awe"]
-    assert cli.main([*common, "--list"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2
-    for given, missing in (([], "--methods"), (["--methods", "nothing"], "--out FOLDER")):
-        assert cli.main([*common, *given]) == 2
-        assert missing in capsys.readouterr().err
-
-
 def test_the_command(tmp_path, capsys):
     common = ["evaluate", "--methods", "nothing,truth", "--data", "emofaces:test", "--people", "2"]
     common += ["--device", "cpu", "--targets", "awe,fear", "--out", str(tmp_path)]

@@ -7,7 +7,7 @@ import evaluation_world as world
 import pandas as pd
 import pytest
 
-from emolib import images
+from emolib import cli, images
 from emolib.evaluation import tasks
 from emolib.runtime import InputError
 
@@ -137,3 +137,18 @@ def test_people_under_one_emotion_have_no_true_edit(home, tmp_path, monkeypatch)
     monkeypatch.setenv("EMOLIB_HOME", str(tmp_path))
     with pytest.raises(InputError, match="portraits-test.parquet: nobody is there under two emotions"):
         world.evaluate(tmp_path / "out", "nothing")
+
+
+def test_two_edits_of_two_people_have_no_distance_of_sets(tmp_path):
+    board = world.evaluate(tmp_path, "nothing", "truth", people=2, targets=("awe",))
+    assert board["methods"]["nothing"]["all"]["emo_a"]["n"] == 2
+    assert "frechet" not in board["methods"]["nothing"]["all"]  # whoever is left out, one picture remains
+
+
+def test_a_list_needs_neither_methods_nor_a_folder(capsys):
+    common = ["evaluate", "--data", "emofaces:test", "--people", "2", "--targets", "awe"]
+    assert cli.main([*common, "--list"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    for given, missing in (([], "--methods"), (["--methods", "nothing"], "--out FOLDER")):
+        assert cli.main([*common, *given]) == 2
+        assert missing in capsys.readouterr().err

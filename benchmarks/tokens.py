@@ -3,8 +3,11 @@
 Eight tokens are learned in one run from 16 pairs each, then `surprise` and `contempt` from 16 pairs of
 people that nothing here was trained on. Read off by the held-out judge and the attribute probe, which have no
 part in the learning. For the two, the guide's eyes get a new last layer, fitted on 34 further people and
-measured on 14 more; tokens learn from the denoising loss alone, so no judge has a say in that. Their settings
-were chosen by what that same judge saw, on runs and noises of other seeds than the ones measured here.
+measured on 14 more; tokens learn from the denoising loss alone. Their settings, though, were chosen among
+some thirty by what that same judge saw in pictures from other noises: first on training seeds 0 to 3, the
+last choices on 5 to 8; `contempt` without focus after a first run of this script had shown what focus does
+to it. So the two rates flatter somewhat.
+
 Writes reports/data/tokens.json: every rate with n and a 95 % interval, over pictures grouped by their prompt,
 or edits grouped by person.
 

@@ -119,6 +119,15 @@ def test_ms_ssim_takes_the_scales_that_fit():
         metrics.ms_ssim(noise(1, 3, 10, 16), noise(1, 3, 10, 16))
 
 
+@pytest.mark.parametrize("side", [12, 96])
+def test_ssim_and_ms_ssim_at_once_are_what_they_are_alone(side):
+    a = smooth(3, side)
+    b = (a + 0.3 * noise(3, 3, side, side, seed=1)).clamp(-1, 1)
+    similarity, several = metrics.ssim_map_and_ms_ssim(a, b)
+    assert torch.equal(similarity, metrics.ssim_map(a, b)) and torch.equal(several, metrics.ms_ssim(a, b))
+    assert torch.allclose(several, metrics.ssim(a, b)) == (side == 12)  # there is only one scale
+
+
 def test_masked_error_by_hand():
     source, edit = torch.zeros(1, 3, 12, 12), torch.zeros(1, 3, 12, 12)
     mask = torch.zeros(1, 12, 12)

@@ -23,6 +23,7 @@ from emolib.metrics.optional import Compare
 from emolib.metrics.protocols import Comparison
 
 Arrays = dict[str, np.ndarray]
+PARTS = ("probs", "features", "affect")  # of what a judge sees in a face
 Embed = Callable[[Tensor, np.ndarray], Tensor]
 """`embed(pictures (B, 3, H, W), face boxes (B, 4)) -> (B, D)`: who is it?"""
 
@@ -128,24 +129,33 @@ def _view(judge: Judge, images: Tensor) -> dict[str, Tensor]:
     return {"probs": verdict.probs, "features": features, "affect": affect}
 
 
-def _viewed(decoded: Decoded, images: Tensor, known: Arrays, judge: Judge) -> dict[str, Tensor]:
-    """`_view` of faces (R, 3, h, w), but for those that are the source or the truth bit for bit.
+def _viewed(
+    decoded: Decoded, shown: Sequence[Tensor], known: Arrays, judge: Judge
+) -> list[dict[str, Tensor]]:
+    """`_view` of several sets of faces, each (R, 3, h, w), in one pass; not of source or truth bit for bit.
 
-    They were judged before. Again, in a batch of another size, the last digits would differ, and an untouched
-    picture would have moved a little.
+    Those were judged before. Again, in a batch of another size, the last digits would differ, and an
+    untouched picture would have moved a little.
     """
-    found = {
-        part: torch.from_numpy(known[f"source_{part}"].copy()) for part in ("probs", "features", "affect")
-    }
-    new = ~_equal(images, decoded.faces(decoded.source))
-    if decoded.truths is not None:
-        true = new & _equal(images, decoded.faces(decoded.truths))
-        for part, value in found.items():
-            value[true] = torch.from_numpy(known[f"truth_{part}"])[true]
-        new &= ~true
-    if new.any():
-        for part, value in _view(judge, images[new]).items():
-            found[part][new] = value.cpu()
+    source = decoded.faces(decoded.source)
+    truth = None if decoded.truths is None else decoded.faces(decoded.truths)
+    found, new = [], []
+    for images in shown:
+        views = {part: torch.from_numpy(known[f"source_{part}"].copy()) for part in PARTS}
+        unknown = ~_equal(images, source)
+        if truth is not None:
+            true = unknown & _equal(images, truth)
+            for part, value in views.items():
+                value[true] = torch.from_numpy(known[f"truth_{part}"])[true]
+            unknown &= ~true
+        found.append(views)
+        new.append(unknown)
+    fresh = torch.cat([images[unknown] for images, unknown in zip(shown, new, strict=True)])
+    if len(fresh):
+        for part, value in _view(judge, fresh).items():
+            pieces = value.cpu().split([int(unknown.sum()) for unknown in new])
+            for views, unknown, piece in zip(found, new, pieces, strict=True):
+                views[part][unknown] = piece
     return found
 
 
@@ -157,8 +167,8 @@ def measure(decoded: Decoded, edits: Tensor, known: Arrays, instruments: Instrum
     """Every column (R,) of a method's edits (T, 3, H, W), and `features` (R, D), `probs` (R, K)."""
     source, edit = decoded.faces(decoded.source), decoded.faces(edits)
     labels, rows = instruments.judge.labels, [face for _, face in decoded.rows]
-    seen = _viewed(decoded, edit, known, instruments.judge)
-    recoloured = _viewed(decoded, quality.match_colours(edit, source), known, instruments.judge)
+    shown = (edit, quality.match_colours(edit, source))
+    seen, recoloured = _viewed(decoded, shown, known, instruments.judge)
     target = torch.tensor([labels.index(face.target or face.emotion) for face in rows])
     before = torch.from_numpy(known["source_probs"])
     faces = Comparison(edit, source, decoded.face_masks, seen["probs"], before, target, labels)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from emolib import judges
@@ -174,12 +175,14 @@ def execute(run: Run) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
     measure = Measurer(run)
     own = run.tasks.tasks[state.process_index :: state.num_processes]
-    for task in progress(own, "evaluating"):
-        measure(task)
-    state.wait_for_everyone()
-    if not state.is_main_process:
-        return None
-    return board.write(run, [measure(task) for task in run.tasks.tasks])
+    # Threads of numpy's BLAS and torch's would wait for the cores they take from each other: twice the time.
+    with threadpool_limits(1, "blas"):
+        for task in progress(own, "evaluating"):
+            measure(task)
+        state.wait_for_everyone()
+        if not state.is_main_process:
+            return None
+        return board.write(run, [measure(task) for task in run.tasks.tasks])
 
 
 def small(model: str) -> Path:

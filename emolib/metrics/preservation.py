@@ -49,21 +49,28 @@ def ms_ssim(images: Tensor, reference: Tensor) -> Tensor:
     Five from 176 px on, four at EmoFaces' 96 (`scales` says); fewer scales share the published exponents'
     weight among them, so values of different sizes are not comparable. ValueError for sides under 11 px.
     """
+    return ssim_map_and_ms_ssim(images, reference)[1]
+
+
+def ssim_map_and_ms_ssim(images: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """`ssim_map` (B, H, W) and `ms_ssim` (B,) at once: the finest scale, the dear one, is in both."""
     _same_shape(images, reference)
     _check_side(images, "MS-SSIM")
     used = BETAS[: scales(*images.shape[-2:])]
     a, b, product = _unit(images), _unit(reference), torch.ones(len(images), device=images.device)
-    rim = WINDOW // 2
+    rim, maps = WINDOW // 2, []
     for scale, beta in enumerate(used):
         luminance, contrast = _similarity(a, b)
+        if scale in (0, len(used) - 1):
+            maps.append(luminance * contrast)
         if scale == len(used) - 1:
-            value = (luminance * contrast).mean((1, 2, 3))
+            value = maps[-1].mean((1, 2, 3))
         else:
             value = contrast[..., rim:-rim, rim:-rim].mean((1, 2, 3))
         # The fractional power of a negative structure term would be NaN.
         product = product * value.clamp(min=0) ** (beta / sum(used))
         a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-    return product
+    return maps[0].mean(1), product
 
 
 def scales(height: int, width: int) -> int:

@@ -62,7 +62,7 @@ def standard(c: Comparison) -> dict[str, Tensor]:
 
     Background PSNR and MSE are of background pixels alone, SSIM of windows that lie wholly in the background.
     """
-    similarity = preservation.ssim_map(c.edit, c.source)
+    similarity, ms_ssim = preservation.ssim_map_and_ms_ssim(c.edit, c.source)
     outside = c.mask == 0
     return {
         "emo_a": emotion.top_k(c.probs, c.target, 1).float(),
@@ -72,7 +72,7 @@ def standard(c: Comparison) -> dict[str, Tensor]:
         "kl": emotion.kl_divergence(c.target, c.probs),
         "psnr": preservation.psnr(c.edit, c.source),
         "ssim": similarity.mean((1, 2)),
-        "ms_ssim": preservation.ms_ssim(c.edit, c.source),
+        "ms_ssim": ms_ssim,
         "background_psnr": preservation.masked_psnr(c.edit, c.source, outside),
         "background_mse_e4": 1e4 * preservation.masked_error(c.edit, c.source, outside),
         "background_ssim_e2": 1e2 * preservation.masked_ssim(similarity, outside),

@@ -153,37 +153,42 @@ def drag(page, locator, start, end):
     page.mouse.up()
 
 
-def run_all(page, seconds=300):
-    """Run every cell and return the playground.
+def run_all(page, address, log, tries=2, seconds=150):
+    """Open the lesson, run every cell and return the playground.
 
-    A cell's error, or no playground in time, fails with the page's text; a click that came before the kernel
-    was ready is made again.
+    A click that came before the kernel was ready is made again. A page without a playground in time is
+    loaded anew once, as one would; then, or at a cell's error, the test fails with what the page shows.
     """
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=LONG)
     play, error = (
         page.locator(".emolib-playground"),
         page.locator(".jp-OutputArea-output", has_text="Traceback (most recent call last)"),
     )
     kernel = page.locator(".jp-Dialog .jp-mod-accept")  # JupyterLab asks for it if it is not there yet
     begun = page.locator(".jp-InputPrompt", has_text=re.compile(r"\[(\*|\d+)\]"))
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not error.count():
-        if kernel.is_visible():
-            kernel.click()
-        elif not begun.count():
-            page.get_by_role("menuitem", name="Run", exact=True).click()
-            page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        with contextlib.suppress(playwright.TimeoutError):
-            play.wait_for(timeout=10_000)
-            return play
-    shown = page.locator(".jp-Notebook").inner_text()
-    pytest.fail(f"no playground; the page shows:\n{shown[-4000:]}\nconsole: {page.wrong}")
+    for _ in range(tries):
+        page.goto(address, timeout=LONG)
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=LONG)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not error.count():
+            if kernel.is_visible():
+                kernel.click()
+            elif not begun.count():
+                page.get_by_role("menuitem", name="Run", exact=True).click()
+                page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+            with contextlib.suppress(playwright.TimeoutError):
+                play.wait_for(timeout=10_000)
+                return play
+        shown = page.locator(".jp-Notebook").inner_text()[-4000:]
+        said = f"console: {page.wrong}\nserver: {log.read_text()[-2000:]}"
+        print(f"no playground; the page shows:\n{shown}\n{said}")
+        if error.count():
+            break
+    pytest.fail(f"no playground; the page shows:\n{shown}\n{said}")
 
 
 def test_in_jupyterlab(lab, page, request):
     address, home = lab
-    page.goto(address, timeout=LONG)
-    play = run_all(page)
+    play = run_all(page, address, log=home.parent / "log")
     play.scroll_into_view_if_needed()
     one = settled(page)
     assert len(one) == 2

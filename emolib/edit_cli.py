@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from emolib import picture_files, wishes
 from emolib.editors import METHODS
 from emolib.runtime import InputError, one_of
+from emolib.wishes import Wish
 
 if TYPE_CHECKING:
+    from emolib.adapters.tokens import Token
     from emolib.editors.person import Target
     from emolib.hspace.directions import Directions
     from emolib.images import Box
@@ -33,13 +35,6 @@ examples:
   emolib edit group.jpg --to anger --box 120,40,260,180 --describe "woman with red hair" -o out.png
   emolib edit --from saved.json -o again.png
 """
-
-
-class Wish(NamedTuple):
-    """What --person asks of one person."""
-
-    emotion: str
-    strength: float | None
 
 
 def add_parser(commands) -> None:
@@ -100,24 +95,26 @@ def edit(args: argparse.Namespace) -> int:
     if args.output is None:
         raise InputError("say where to write the edit: -o FILE")
     args.directions = bank(args)
-    everybody, wishes, source_emotion = asked(args)
-    given = [parse_box(value) for value in args.box]
-    from emolib import backbone, checkpoints, faces, images, judges, runtime
+    everybody, asked, source_emotion = wishes.asked(args)
+    given = [wishes.parse_box(value) for value in args.box]
+    from emolib import checkpoints
+
+    checkpoints.check_name(args.model)
+    picture = picture_files.open_image(args.picture)
+    from emolib import backbone, faces, images, judges, runtime
     from emolib.adapters.splice import learned_token
     from emolib.editors import guess
     from emolib.editors.detail import KeepDetail
     from emolib.editors.person import PerPerson
 
-    checkpoints.check_name(args.model)
-    for path in filter(None, (args.output, args.side_by_side)):
-        images.writable_format(path)
-    source = images.to_tensor(images.open_image(args.picture))
+    source = images.to_tensor(picture)
     height, width = source.shape[-2:]
     found = given or faces.find(source)
     boxes = found or [images.square_box((0, 0, width, height), height, width)]
     for box in boxes:
         images.square_box(box, height, width)
-    named, others = targets(boxes, everybody, wishes, args.describe, source_emotion)
+    named, others = targets(boxes, everybody, asked, args.describe, source_emotion)
+    tokens = used_tokens(args, [everybody, source_emotion, *(wish.emotion for wish in asked.values())])
     model = backbone.load(args.model, device=args.device, memory=args.memory)
     editor = build(args, model)
     if not found:
@@ -128,7 +125,7 @@ def edit(args: argparse.Namespace) -> int:
         now = f"{person.source_emotion} -> " if person.source_emotion else ""
         where = f"{args.picture}: {now}{person.emotion} at {text(person.box)}"
         print(f"{where}, {args.method}, {model}", file=sys.stderr)
-    with learned_token(model, *args.token):
+    with learned_token(model, *tokens):
         edited = PerPerson(editor if args.raw else KeepDetail(editor), model.size, margin=args.margin)(
             source, generator=runtime.generator(args.seed), people=named, bystanders=others
         )
@@ -141,22 +138,6 @@ def edit(args: argparse.Namespace) -> int:
     return 0
 
 
-def asked(args: argparse.Namespace) -> tuple[str | None, dict[int, Wish], str | None]:
-    """What everybody, and what single people are to feel, and what they feel now. Checks without torch."""
-    label = partial(emotion, model=args.model, known=args.directions.emotions if args.directions else ())
-    everybody = None if args.to is None else label(args.to)
-    wishes = parse_wishes(args.person, label)
-    if not everybody and not wishes:
-        raise InputError("say what to change: --to EMOTION for everybody, or --person N=EMOTION")
-    for path in filter(None, (args.output, args.side_by_side)):
-        check_output(Path(path), Path(args.picture))
-    for strength in (args.strength, *(wish.strength for wish in wishes.values())):
-        if strength is not None and not 0 <= strength <= 1:
-            raise InputError(f"strength must lie in [0, 1], not {strength}")
-    source_emotion = None if args.source is None else label(args.source)
-    return everybody, wishes, source_emotion
-
-
 def bank(args: argparse.Namespace) -> Directions | None:
     """The directions of --method asyrp. InputError: an unknown method, one that needs none, no such file."""
     if one_of(args.method, METHODS, "method") != "asyrp":
@@ -166,6 +147,18 @@ def bank(args: argparse.Namespace) -> Directions | None:
     from emolib.hspace import directions
 
     return directions.load(args.directions) if args.directions else directions.shipped()
+
+
+def used_tokens(args: argparse.Namespace, emotions: Sequence[str | None]) -> list[Token]:
+    """The learned tokens of --token. InputError: a file that is none, or a token that nothing asks for."""
+    from emolib.adapters import files
+
+    tokens = [files.load(path) for path in args.token]
+    said = " ".join([args.prompt or "", *args.describe]).casefold()
+    for path, token in zip(args.token, tokens, strict=True):
+        if token.name not in emotions and token.name not in said:
+            raise InputError(f"{path}: nothing asks for its {token.name}; give --to '{token.name}'")
+    return tokens
 
 
 def build(args: argparse.Namespace, model):
@@ -186,66 +179,10 @@ def build(args: argparse.Namespace, model):
     )
 
 
-def emotion(word: str, model: str, known: Sequence[str] = ()) -> str:
-    """The label that the typed word means: one that MiniSD learned, or any with a prompt word elsewhere.
-
-    Where directions are `known`, it is the name of one. A learned token, "<awe>", means itself."""
-    from emolib.adapters.names import placeholder
-    from emolib.emotions import words
-
-    label = word.strip().casefold()
-    if known:
-        return one_of(label, known, "direction")
-    if label.startswith("<"):
-        return placeholder(label)
-    if model != "minisd" and label in words.ADJECTIVES:
-        return label
-    return words.resolve(word, "emofaces")
-
-
-def parse_wishes(texts: Sequence[str], label: Callable[[str], str]) -> dict[int, Wish]:
-    """ "2=awe:0.5" -> {2: Wish("awe", 0.5)}. InputError: another form, or one person twice."""
-    wishes = {}
-    for given in texts:
-        number, _, rest = given.partition("=")
-        word, _, strength = rest.partition(":")
-        try:
-            who, how = int(number), float(strength) if strength else None
-        except ValueError:
-            who, how = 0, None
-        if who < 1 or not word:
-            raise InputError(
-                f"--person {given!r}: give a number from 1 and an emotion, e.g. 2=awe or 2=awe:0.5"
-            )
-        if who in wishes:
-            raise InputError(f"--person {given!r}: person {who} has an emotion already")
-        wishes[who] = Wish(label(word), how)
-    return wishes
-
-
-def parse_box(text: str) -> Box:
-    """ "120,40,260,180" -> the box. InputError."""
-    try:
-        x0, y0, x1, y1 = (int(number) for number in text.split(","))
-    except ValueError:
-        raise InputError(f"--box {text!r}: give four whole numbers, e.g. 120,40,260,180") from None
-    return x0, y0, x1, y1
-
-
-def check_output(output: Path, picture: Path) -> None:
-    """What can be known of an output file before anything is loaded."""
-    if not output.parent.is_dir():
-        raise InputError(f"output folder {str(output.parent)!r} does not exist; make it first")
-    if output.is_dir():
-        raise InputError(f"output {str(output)!r} is a folder; give the name of a file in it")
-    if output.exists() and picture.exists() and output.samefile(picture):
-        raise InputError(f"output {str(output)!r} is the source picture; give another name")
-
-
 def targets(
     boxes: Sequence[Box],
     everybody: str | None,
-    wishes: dict[int, Wish],
+    asked: dict[int, Wish],
     describe: Sequence[str],
     source_emotion: str | None,
 ) -> tuple[list[Target], list[Target]]:
@@ -253,13 +190,13 @@ def targets(
     from emolib.editors.contract import PERSON, each
     from emolib.editors.person import Target
 
-    for number in wishes:
+    for number in asked:
         if number > len(boxes):
             where = ", ".join(f"{i}: {text(box)}" for i, box in enumerate(boxes, 1))
             raise InputError(f"there is no person {number}; there are {where}")
     named, others = [], []
     for i, who in enumerate(each(describe or PERSON, len(boxes), "description", "people")):
-        felt, strength = wishes.get(i + 1, Wish(everybody, None))
+        felt, strength = asked.get(i + 1, Wish(everybody, None))
         person = Target(boxes[i], felt, None, who, 0, source_emotion, strength)
         (named if felt else others).append(person)
     return named, others

@@ -11,7 +11,7 @@ from PIL import Image
 from skimage import data
 
 import emolib
-from emolib import backbone, cli, edit_cli, images
+from emolib import backbone, cli, images, wishes
 from emolib.editors import METHODS
 from emolib.runtime import repo_path
 
@@ -184,10 +184,19 @@ def test_free_words_and_prompts(picture, tmp_path, tiny_model):
 
 
 def test_minisd_is_asked_only_for_what_it_learned():
-    assert edit_cli.emotion("furious", "minisd") == "anger"
+    assert wishes.emotion("furious", "minisd") == "anger"
     with pytest.raises(ValueError, match="could be awe or excitement"):
-        edit_cli.emotion("surprise", "minisd")
-    assert edit_cli.emotion("surprise", "sd15") == "surprise"
+        wishes.emotion("surprise", "minisd")
+    assert wishes.emotion("surprise", "sd15") == "surprise"
+
+
+def test_directions_are_asked_for_by_name_or_by_a_word_for_one():
+    known = ("anger", "awe", "furious")
+    assert wishes.emotion(" Mad", "minisd", known) == "anger"
+    assert wishes.emotion("furious", "minisd", known) == "furious"  # a name goes before a meaning
+    for word, message in (("sad", "unknown direction 'sad'"), ("angr", "did you mean 'anger'")):
+        with pytest.raises(ValueError, match=message):
+            wishes.emotion(word, "minisd", known)
 
 
 @pytest.mark.parametrize(
@@ -236,15 +245,25 @@ def test_help_and_version():
     assert re.search(r"emolib edit \S+ --to \w+", run("edit", "--help").stdout)
 
 
-def test_help_and_refusals_load_no_torch():
+@pytest.mark.parametrize(
+    ("picture", "options", "message"),
+    [
+        ("none.png", ["--to", "angr", "-o", "x.png"], "did you mean"),
+        ("none.png", ["--to", "anger", "-o", "x.png"], "none.png: no such file"),
+        ("README.md", ["--to", "anger", "-o", "x.png"], "README.md: not a picture"),
+        ("README.md", ["--to", "anger", "-o", "x.svg"], "x.svg: pictures are written as"),
+        ("README.md", ["--to", "anger", "-o", "x.png", "--model", "sd51"], "did you mean 'sd21'"),
+    ],
+)
+def test_refusals_load_no_torch(picture, options, message):
     code = (
         "import sys\nfrom emolib import cli\n"
-        "code = cli.main(['edit', 'none.png', '--to', 'angr', '-o', 'x.png'])\n"
+        f"code = cli.main(['edit', {picture!r}, *{options!r}])\n"
         "print(code, 'torch' in sys.modules, 'diffusers' in sys.modules)"
     )
     answer = run(code=code)
     assert answer.stdout == "2 False False\n"
-    assert "did you mean" in answer.stderr
+    assert message in answer.stderr and answer.stderr.count("\n") == 1
 
 
 def test_other_errors_are_not_hidden(monkeypatch, picture, tmp_path, capsys):

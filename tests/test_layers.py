@@ -13,7 +13,7 @@ PACKAGE = ROOT / "emolib"
 # Design: module or subpackage -> layer. `side` measures and draws; `top` is what a person calls.
 LAYERS = {
     0: ("emotions", "runtime"),
-    1: ("images", "faces", "data"),
+    1: ("picture_files", "images", "faces", "data"),
     2: ("backbone", "checkpoints", "sampling"),
     3: ("inversion", "attention", "hspace", "adapters", "training"),
     4: ("editors", "baselines"),
@@ -21,6 +21,7 @@ LAYERS = {
     "top": (
         "cli",
         "edit_cli",
+        "wishes",
         "judge_cli",
         "linear_judges",
         "attributes",

@@ -61,6 +61,12 @@ def test_a_token_is_trained_reported_and_used(tmp_path, capsys):
     assert images.read_provenance(tmp_path / "o.png")["people"][0]["prompt"] == "photo of a <glee> person"
     assert cli.main([*edit, "--steps", "2"]) == 2
     assert "<glee> is no token of sd" in capsys.readouterr().err
+    (tmp_path / "o.png").unlink()
+    plain = ["edit", str(source), "--to", "awe", *edit[4:], "--steps", "2", "--token", str(out)]
+    assert cli.main(plain) == 2  # a token that nothing asks for was meant to be used
+    assert capsys.readouterr().err == f"emolib: {out}: nothing asks for its <glee>; give --to '<glee>'\n"
+    assert not (tmp_path / "o.png").exists()
+    assert cli.main([*plain, "--prompt", "photo of {article} {word} <Glee> person"]) == 0
 
 
 def test_pairs_and_check(tmp_path, capsys):

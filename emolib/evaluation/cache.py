@@ -18,9 +18,9 @@ _SIZE = hashlib.sha256().digest_size
 NOT_EDITING = (
     "attributes.py", "cli.py", "data", "edit_cli.py", "evaluation", "figures", "frontpage.py", "judge_cli.py",
     "judges.py", "linear_judges.py", "metrics", "pages.py", "playground", "runner.py", "token_cli.py",
-    "training",
+    "training", "wishes.py",
 )  # fmt: skip
-MEASURING = ("emotions", "evaluation", "images.py", "judges.py", "metrics")
+MEASURING = ("emotions", "evaluation", "images.py", "judges.py", "metrics", "picture_files.py")
 
 
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -32,7 +32,7 @@ def from_emofaces(tasks: TaskSet, folder: Path) -> tuple[Embed, float, str]:
     for file in files:
         if not file.is_file():
             raise InputError(f"{file}: not there, so no identity embedding can be fitted")
-    stamp = [cache.code(only=("metrics", "images.py")), tasks.size]
+    stamp = [cache.code(only=("metrics", "images.py", "picture_files.py")), tasks.size]
     stamp += [cache.file_digest(file) for file in files]
     path = folder / f"fisherfaces-{cache.key(*stamp)}.entry"
     known = cache.read(path)

@@ -91,6 +91,19 @@ def test_infinite_values_stay_infinite():
     assert estimates.mean([math.inf] * 3) == Estimate(math.inf, math.inf, math.inf, 3)
 
 
+@pytest.mark.parametrize("groups", [["a"] * 4, None])
+def test_one_person_alone_has_no_interval(groups):
+    values = [1.0, 2.0, 3.0, 4.0][: 4 if groups else 1]
+    for measured in (
+        estimates.mean(values, groups=groups),
+        estimates.paired(values, [0.0] * len(values), groups=groups),
+        estimates.ratio(values, values, groups=groups),
+    ):
+        assert (measured.low, measured.high) == (-math.inf, math.inf)
+    one_of_one = estimates.rate([True] * len(values), groups=groups)
+    assert 0.2 < one_of_one.low < 0.21 and one_of_one.high == 1.0  # Wilson's, of one
+
+
 def test_a_paired_difference_knows_what_the_pictures_share():
     hard = np.random.default_rng(3).normal(0, 10, 50)
     found = estimates.paired(hard + 1, hard)

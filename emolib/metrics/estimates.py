@@ -1,7 +1,8 @@
 """Numbers with their n and a 95 % interval: rates, means, differences, ratios, statistics of whole sets.
 
 `groups` names the independent unit of each value (the person, the scene). Pictures of one person vary
-together, so groups are resampled as wholes; n counts the values.
+together, so groups are resampled as wholes; n counts the values. One group alone says nothing of how groups
+differ: the interval of its mean, difference or ratio is infinitely wide.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def rate(
     trials = hits.size
     if groups is not None:
         found = mean(hits, groups=groups, resamples=resamples, seed=seed)
-        if found.low < found.high:
+        if -np.inf < found.low < found.high:
             return found
         trials = len(np.unique(_names(groups, hits.size)))
     return Estimate(float(hits.mean()), *_wilson(float(hits.mean()), trials), hits.size)
@@ -63,7 +64,7 @@ def mean(
     """
     values = _numbers(values)
     draws = _resampled(values, groups, resamples, seed)
-    return Estimate(float(values.mean()), *_percentiles(draws), values.size)
+    return Estimate(float(values.mean()), *_interval(draws, values, groups), values.size)
 
 
 def paired(
@@ -98,7 +99,7 @@ def ratio(
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = _resampled(above, groups, resamples, seed) / _resampled(below, groups, resamples, seed)
         value = above.mean() / below.mean()
-    return Estimate(float(value), *_percentiles(draws), above.size)
+    return Estimate(float(value), *_interval(draws, above, groups), above.size)
 
 
 def wilcoxon(values: ArrayLike, baseline: ArrayLike, *, groups: Sequence | None = None) -> float:
@@ -154,7 +155,9 @@ def _draws(groups: int, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarr
     )
 
 
-def _percentiles(draws: np.ndarray) -> tuple[float, float]:
+def _interval(draws: np.ndarray, values: np.ndarray, groups: Sequence | None) -> tuple[float, float]:
+    if len(np.unique(_names(groups, values.size))) < 2:
+        return -np.inf, np.inf
     # No interpolation between resamples: it would make NaN of infinite PSNRs.
     low, high = np.quantile(draws, (0.025, 0.975), method="inverted_cdf")
     return float(low), float(high)

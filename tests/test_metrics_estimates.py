@@ -113,6 +113,20 @@ def test_a_paired_difference_knows_what_the_pictures_share():
         estimates.paired([1, 2, 3], [1, 2])
 
 
+def test_all_hits_against_none_is_no_certainty():
+    hits, none = [1] * 32, [0] * 32
+    found = estimates.paired(hits, none)
+    # Wilson's of 32 of 32 begins at 32 / (32 + z^2) and of 0 of 32 ends as far from 0; the two as legs.
+    assert (found.value, found.low, found.high) == pytest.approx((1, 1 - math.sqrt(2) * 0.10717, 1), abs=1e-4)
+    people = estimates.paired(hits, none, groups=np.arange(32) // 8)
+    assert people.low == pytest.approx(1 - math.sqrt(2) * 0.48989, abs=1e-4)
+    both = estimates.paired(hits, hits)
+    assert both.value == 0 and (both.low, both.high) == pytest.approx((-0.10717, 0.10717), abs=1e-4)
+    mixed = estimates.paired([1, 0] * 16, none)  # the bootstrap knows these differ
+    assert 0.2 < mixed.low < 0.5 < mixed.high < 0.8
+    assert estimates.paired([0.5] * 4, [0.25] * 4)[1:3] == (0.25, 0.25)  # no hits
+
+
 def test_a_ratio_is_of_means_not_a_mean_of_ratios():
     assert estimates.ratio([1.0, 3.0], [2.0, 2.0]).value == 1.0
     assert estimates.ratio([1, 0, 1, 0], [1, 1, 1, 1]).value == 0.5

@@ -77,9 +77,18 @@ def paired(
 ) -> Estimate:
     """Mean of `values - baseline`, value by value the same pictures: the paired bootstrap.
 
-    Equal values differ by 0, two infinities (PSNR of an untouched picture) included.
+    Equal values differ by 0, two infinities (PSNR of an untouched picture) included. Of hits (0 or 1), where
+    no resample differs (all against none, say), the interval is that of two rates, Newcombe's (1998), which
+    takes them as if they were not paired.
     """
-    return mean(_differences(values, baseline), groups=groups, resamples=resamples, seed=seed)
+    options = {"groups": groups, "resamples": resamples, "seed": seed}
+    found = mean(_differences(values, baseline), **options)
+    if found.low < found.high or not all(np.isin(_numbers(x), (0, 1)).all() for x in (values, baseline)):
+        return found
+    a, b = rate(values, **options), rate(baseline, **options)
+    low = found.value - math.hypot(a.value - a.low, b.high - b.value)
+    high = found.value + math.hypot(a.high - a.value, b.value - b.low)
+    return Estimate(found.value, max(low, -1.0), min(high, 1.0), found.n)
 
 
 def ratio(

@@ -90,7 +90,10 @@ class Report:
             counts = ", ".join(f"{side} {self.recognised[side]}" for side in SIDES)
             found.append(f"emotion recognised, of {n} pictures each: {counts}")
         else:
-            found.append("emotion recognised: no judge here knows this emotion")
+            found.append(
+                "emotion recognised: not judged; it names no emotion (train it with --emotion),"
+                " or one that no judge here knows"
+            )
         if self.obeyed:
             counts = ", ".join(f"{side} {self.obeyed[side]}" for side in SIDES[:2])
             found.append(f"rest of the prompt obeyed, of {n} pictures each: {counts}")

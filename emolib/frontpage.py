@@ -30,7 +30,14 @@ INTRO = (
     "Take a picture of people, name an emotion, get the same people in the same place feeling it, and"
     " measure how well that worked. Every page is a notebook as it was run."
 )
-SHOWN = ("emo_a", "same_person", "truth_psnr", "beats_nothing", "sharpness", "joint")
+SHOWN = {
+    "emo_a": "target seen",
+    "same_person": "same person",
+    "truth_psnr": "PSNR to the truth, dB",
+    "beats_nothing": "nearer than doing nothing",
+    "sharpness": "sharpness",
+    "joint": "emotion, person, background",
+}
 SCRIPT = """
 for (const box of document.querySelectorAll(".compare")) {
   const range = box.querySelector("input"), pick = box.querySelector("select");
@@ -76,19 +83,24 @@ def _card(name: str, notebook: nbformat.NotebookNode, data: Path) -> str:
 
 
 def headline(file: Path) -> str | None:
-    """The one number of a lesson, "name: 0.92 [0.83, 0.97], n = 64"; None if it names none."""
+    """The one number of a lesson, "name: 0.92 [0.83, 0.97], n = 64"; None if it names none.
+
+    An end that is null, of one person's pictures alone, is a question mark."""
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
         row = next(row for row in about["measured"] if row["name"] == about["headline"])
     except (OSError, ValueError, KeyError, StopIteration):
         return None
-    value, low, high = (f"{row[key]:.3g}" for key in ("value", "low", "high"))
+    value, low, high = ("?" if row[key] is None else f"{row[key]:.3g}" for key in ("value", "low", "high"))
     return f"{row['name']}: {value} [{low}, {high}], n = {row['n']}"
 
 
 def _leaderboard(board: Board) -> str:
     metrics = [name for name in SHOWN if any(boards.number(board, m, name) for m in board["methods"])]
-    head = "".join(f"<th title='{html.escape(column(m).about, quote=True)}'>{m}</th>" for m in metrics)
+    head = "".join(
+        f"<th title='{html.escape(column(m).about, quote=True)}'>{SHOWN[m]}<small>{m}</small></th>"
+        for m in metrics
+    )
     spans = {metric: _span(board, metric) for metric in metrics}
     rows = []
     for method in board["methods"]:
@@ -96,12 +108,13 @@ def _leaderboard(board: Board) -> str:
         kind = " class='bound'" if method in boards.BOUNDS else ""
         rows.append(f"<tr{kind}><th scope='row'>{html.escape(method)}</th>{cells}</tr>")
     meaning = "".join(f"<li><code>{name}</code>: {html.escape(column(name).about)}</li>" for name in metrics)
+    judge = html.escape(board["judge"].replace("heldout", "held-out"))
     notes = " ".join(f"{html.escape(note)}." for note in board["notes"])
     return (
         "<h2 id='leaderboard'>Leaderboard</h2>\n"
         f"<p>{board['edits']} edits of {board['groups']} people ({html.escape(board['data'])}), judged by the"
-        f" {html.escape(board['judge'])} judge, which no editor has asked. Bars and brackets are 95 %"
-        f" intervals over people; grey rows are the bounds. {notes}</p>\n"
+        f" {judge} judge, whom no editor consults. Bars and brackets are 95 % intervals"
+        f" over people; grey rows are the bounds. {notes}</p>\n"
         f"<div class='wide'><table class='board'><thead><tr><th>method</th>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>\n"
         f"<details><summary>What the columns mean</summary><ul>{meaning}</ul></details>"

@@ -36,6 +36,12 @@ SHOWN_TYPES = [
 ]
 REMOTE_STYLE = re.compile(r"""url\(\s*['"]?\s*(https?:)?//|@import""")
 REMOTE_SCRIPT = re.compile(r"""\b(import|from|fetch|require|importScripts|src)\b[\s(=\[]*['"](https?:)?//""")
+# A bracket pair with an exponent or index: MathML hangs it on the closing one alone, which then stays small.
+RAISED = re.compile(
+    r"""(\\lVert(?:(?!\\lVert|\\right).)+?\\rVert | \\([bB]ig)\\\|.+?\\\2\\\| | \\([bB]ig)\(.+?\\\3\)
+    | (?<![a-zA-Z])\((?:(?!\\right|\\[bB]ig)[^()])*\))(?=\s*[\^_])""",
+    re.VERBOSE,
+)
 FRAME = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -64,6 +70,7 @@ def typeset(latex: str, display: str = "inline") -> str:
     source = re.sub(r"\\arg(?![a-zA-Z])", r"\\operatorname{arg}", latex.strip())
     # The converter makes \mathcal{N}, but not \mathcal N, a letter that every browser shows.
     source = re.sub(r"(\\math[a-z]+)\s+([A-Za-z0-9])", r"\1{\2}", source)
+    source = RAISED.sub(r"{\1}", source)
     try:
         mathml = convert(source, display=display)
     except Exception as error:  # the converter raises many kinds, some of them bare
@@ -137,7 +144,8 @@ def page(notebook: nbformat.NotebookNode, folder: Path, title: str) -> Page:
     for picture in soup.find_all("img", src=True):
         picture["src"] = smaller(picture["src"])
         if picture.get("alt", "No description").startswith("No description"):
-            picture["alt"] = "figure"
+            section = picture.find_previous(["h1", "h2", "h3"])
+            picture["alt"] = f"figure: {section.get_text(strip=True)}" if section else "figure"
     back = '<nav><a href="index.html">All lessons</a></nav>'
     content = f"{back}\n<main>\n{soup}\n</main>\n{back}"
     return Page(FRAME.format(title=html.escape(title), style=stylesheet(), body=content), tuple(notes))
@@ -226,8 +234,9 @@ def title_of(notebook: nbformat.NotebookNode, default: str) -> str:
 
 
 def first_figure(notebook: nbformat.NotebookNode, width: int = 560) -> str | None:
-    """The first picture among the outputs as a small data URI, or None."""
-    for cell in notebook.cells:
+    """The lesson's picture as a small data URI: a cell's tagged "cover", else the first; None without any."""
+    tagged = [cell for cell in notebook.cells if "cover" in cell.metadata.get("tags", [])]
+    for cell in tagged + notebook.cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             encoded = data.get("image/png") or data.get("image/jpeg")

@@ -149,9 +149,12 @@ def test_measured_keeps_what_is_true_and_refuses_the_rest(tmp_path, monkeypatch)
     for row in (("rate", 1, 0, 2, 3), ("b", 1, 2, 3, 4), ("c", float("nan"), 0, 1, 2), ("d", 1, 0, 2, 0)):
         with pytest.raises(InputError):
             m.add(*row)
+    m.add("one person", 0.5, -np.inf, np.inf, 4)
     path = m.write()
     assert path == tmp_path / "reports" / "data" / "01.json"
-    assert json.loads(path.read_text()) == {"lesson": "01", "measured": m.rows}
+    found = json.loads(path.read_text())
+    assert found["lesson"] == "01" and found["measured"][:-1] == m.rows[:-1]
+    assert found["measured"][-1] == {"name": "one person", "value": 0.5, "low": None, "high": None, "n": 4}
 
 
 def test_au_heatmap_drops_silent_units_and_prints_the_rest():

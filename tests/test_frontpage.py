@@ -1,5 +1,7 @@
 """The front page of a made-up course, and every page there is, as a browser sees them."""
 
+import base64
+import io
 import json
 from pathlib import Path
 
@@ -30,12 +32,9 @@ def write_site(out, data):
         (out / name).write_text(text, encoding="utf-8")
 
 
-def _png():
-    import base64
-    import io
-
+def _png(colour="teal"):
     buffer = io.BytesIO()
-    Image.new("RGB", (640, 200), "teal").save(buffer, "PNG")
+    Image.new("RGB", (640, 200), colour).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -66,7 +65,7 @@ def test_a_lesson_has_its_figure_cost_and_headline_number(site):
 def test_the_leaderboard_has_every_method_with_its_interval(site):
     table = soup_of(site).select_one(".board")
     assert [th.get_text() for th in table.select("tbody th")] == ["nothing", "img2img", "ddim", "truth"]
-    names = [th.get_text() for th in table.select("thead th")][1:]
+    names = [small.get_text() for small in table.select("thead th small")]
     assert names == ["emo_a", "same_person", "truth_psnr", "sharpness", "joint"]  # beats_nothing is not there
     cell = table.select("tbody tr")[1].select("td")[0]
     assert cell.find("b").get_text() == "0.95" and cell.find("small").get_text() == "[0.85, 1.00]"
@@ -100,6 +99,29 @@ def test_a_board_of_bounds_alone_has_no_answers(tmp_path):
     file.write_text(json.dumps(board))
     text = frontpage.index([], tmp_path)
     assert "Leaderboard" in text and "complaints" not in text and "<script" not in text
+
+
+def test_a_headline_of_one_person_has_no_interval(tmp_path):
+    row = {"name": "seen", "value": 0.5, "low": None, "high": None, "n": 4}
+    write_json(tmp_path / "00.json", {"headline": "seen", "measured": [row]})
+    assert frontpage.headline(tmp_path / "00.json") == "seen: 0.5 [?, ?], n = 4"
+
+
+def test_a_tagged_cell_gives_the_lessons_picture():
+    cells = [nbformat.v4.new_code_cell(str(i)) for i in range(2)]
+    for cell, colour in zip(cells, ("teal", "red"), strict=True):
+        cell.outputs = [nbformat.v4.new_output("display_data", data={"image/png": _png(colour)})]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+
+    def shade():
+        with Image.open(
+            io.BytesIO(base64.b64decode(pages.first_figure(notebook).partition(",")[2]))
+        ) as picture:
+            return picture.convert("RGB").getpixel((9, 9))
+
+    assert shade()[0] < 20
+    cells[1].metadata["tags"] = ["cover"]
+    assert shade()[0] > 230
 
 
 @pytest.mark.parametrize("text", ["{", '{"measured": []}', '{"headline": "x", "measured": []}'])

@@ -257,6 +257,10 @@ def test_formulas():
     assert pages.typeset(r"\epsilon_\theta(x_t, t)").startswith("<math")
     assert "<mo>arg</mo>" in pages.typeset(r"\arg\min_\phi \|x\|", "block")
     assert "&#x1D4A9;" in pages.typeset(r"\mathcal N(0, 1)")
+    for raised in (r"\lVert a \rVert_1", r"\Big(\frac{a}{b}\Big)^{\top}", r"\big\|a\big\|^2", "(a + b)^2"):
+        assert re.search(r"<msu[bp]><mrow>", pages.typeset(raised)), "the bracket pair is raised as a whole"
+    for left in (r"\left(a\right)^2", r"\bigl(a\bigr)^2", r"\left\lVert a \right\rVert^2"):
+        assert pages.RAISED.sub("", left) == left
     for wrong in (r"\undefinedthing{a}", r"\left( a", r"\frac{1}{2"):
         with pytest.raises(ValueError, match="cannot typeset"):
             pages.typeset(wrong)

@@ -24,10 +24,14 @@ class Measured:
         self.rows: list[dict] = []
 
     def add(self, name: str, value: float, low: float, high: float, n: int) -> None:
-        """One number with its interval. InputError unless low <= value <= high, n > 0 and the name is new."""
+        """One number with its interval. InputError unless low <= value <= high, n > 0 and the name is new.
+
+        Ends may be infinite, as those of one person's pictures are; the file then has null for them."""
         row = {"name": name, "value": float(value), "low": float(low), "high": float(high), "n": int(n)}
-        if not all(math.isfinite(row[key]) for key in ("value", "low", "high")) or n <= 0:
-            raise InputError(f"{name}: a measured number needs a finite interval and n > 0, got {row}")
+        if not math.isfinite(value) or math.isnan(low) or math.isnan(high) or n <= 0:
+            raise InputError(
+                f"{name}: a measured number must be finite, with an interval and n > 0, got {row}"
+            )
         if not low <= value <= high:
             raise InputError(f"{name}: {value:g} is not inside its interval [{low:g}, {high:g}]")
         if any(old["name"] == name for old in self.rows):
@@ -42,7 +46,8 @@ class Measured:
 
     def table(self) -> pd.DataFrame:
         """The rows so far, indexed by name."""
-        return pd.DataFrame(self.rows, columns=["name", "value", "low", "high", "n"]).set_index("name")
+        found = pd.DataFrame(self.rows, columns=["name", "value", "low", "high", "n"]).set_index("name")
+        return found.rename_axis(None)
 
     def write(self) -> Path:
         """Write reports/data/<lesson>.json, atomically; returns its path. InputError: an unknown headline."""
@@ -51,5 +56,6 @@ class Measured:
             about["headline"] = one_of(self.headline, [row["name"] for row in self.rows], "measured number")
         path = runtime.repo_path("reports", "data", f"{self.lesson}.json")
         path.parent.mkdir(parents=True, exist_ok=True)
-        runtime.write_json(path, {**about, "measured": self.rows})
+        rows = [{k: None if v in (-math.inf, math.inf) else v for k, v in row.items()} for row in self.rows]
+        runtime.write_json(path, {**about, "measured": rows})
         return path

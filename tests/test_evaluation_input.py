@@ -1,6 +1,7 @@
 """What `emolib evaluate` says to bad input: one line that names what is wrong and where."""
 
 import json
+import os
 import shutil
 
 import evaluation_world as world
@@ -42,6 +43,11 @@ BAD = {
         {},
     ),
     "returned NaN": ({"methods": ["evaluation_world:breaks"]}, {}),
+    "emofacesX: no such folder": ({}, {"data": "emofacesX"}),  # not EmoFaces, whatever it begins with
+    "unknown judge .* 'gide'; did you mean 'guide'": ({}, {"others": ("gide",)}),
+    r"metric 'emo_a@foo': no judge 'foo' stands beside .* \(guide\)": ({}, {"metrics": ("emo_a@foo",)}),
+    "--examples -1: give 0 or more": ({}, {"examples": -1}),
+    "':blend' cannot be imported": ({"methods": [":blend"]}, {}),
     "unknown baseline 'nothin'; did you mean 'nothing'": ({}, {"baseline": "nothin"}),
 }
 
@@ -105,6 +111,7 @@ SUBMISSIONS = {
     },
     'add "judges_used": \\[\\] for none': {"about": {"judges_used": None}},
     "asks the heldout judge": {"about": {"judges_used": ["heldout"]}},
+    "theirs' asks the heldout": {"about": {"judges_used": ["data/judges/Held-Out"]}},
 }
 
 
@@ -117,11 +124,33 @@ def test_bad_submissions_name_the_file(message, tmp_path):
         assert "manifest.json" in str(caught.value) or ".png" in str(caught.value)
 
 
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nothing is unwritable for root")
+def test_a_folder_that_cannot_be_written_to(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="cannot be written to; give another folder"):
+        world.evaluate(tmp_path / "out", "nothing")
+
+
+def test_out_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "board"):
+        with pytest.raises(InputError, match=r"--out .*file is a file; give a folder"):
+            world.evaluate(out, "nothing")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_submission_may_be_called_anything(tmp_path):
+    theirs = submit(tmp_path / "theirs", about={"method": "ours@foo |\n2"})
+    board = world.evaluate(tmp_path / "out", "nothing", theirs)
+    assert list(board["methods"]) == ["nothing", "ours@foo / 2"]
+    assert "| ours@foo / 2 |" in (tmp_path / "out" / "leaderboard.md").read_text()
+
+
 def test_a_folder_without_a_manifest(tmp_path):
     with pytest.raises(InputError, match="edits need a manifest.json"):
         world.evaluate(tmp_path / "out", str(tmp_path))
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(InputError, match="manifest.json: not readable"):
+    with pytest.raises(InputError, match="manifest.json: not a JSON object"):
         world.evaluate(tmp_path / "out", str(tmp_path))
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(InputError, match="manifest.json: lacks 'edits'"):

@@ -9,14 +9,14 @@ from pathlib import Path
 from emolib.runtime import InputError
 
 EPILOG = """examples:
-  emolib evaluate --methods course --people 20 --data emofaces:test --out reports/data/leaderboard
+  emolib evaluate --methods course --people 20 --steps 20 --data emofaces:test --out board
   emolib evaluate --methods nothing truth img2img --data emofaces:val --out board
   emolib evaluate --methods nothing img2img@0.3,img2img@0.5,img2img@0.7 --data emofaces:val --out curve
   emolib evaluate --methods nothing mymodule:editor their_edits/ --data emofaces:test --out board
   accelerate launch -m emolib evaluate --methods truth img2img --data emofaces:test --out board
 
 METHOD is nothing, truth, colour, an editor of `emolib edit`, or course (all of these but null-text, which
-takes ten times as long; with edit-friendly+detail and asyrp+detail). NAME+detail gives back what the
+takes thirteen times as long; with edit-friendly+detail and asyrp+detail). NAME+detail gives back what the
 autoencoder blurs, NAME@STRENGTH sets a strength.
 module:attribute is an editor object with `judges_used`; a folder holds edits and a manifest.json:
   {"method": "ours", "judges_used": [], "edits": [{"source": ID, "target": EMOTION, "path": FILE}, ...]}
@@ -80,6 +80,8 @@ def _add_options(add) -> None:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Run the command: 0, or InputError."""
+    if args.people is not None and args.people < 1:
+        raise InputError(f"--people {args.people}: zero pictures to edit; give 1 or more")
     from emolib.evaluation import run, tasks
     from emolib.evaluation.methods import Options
 
@@ -94,8 +96,6 @@ def evaluate(args: argparse.Namespace) -> int:
         raise InputError("--methods names none; give e.g. --methods nothing truth (only --list needs none)")
     if args.out is None:
         raise InputError("say where the tables go: --out FOLDER (only --list needs none)")
-    if args.people is not None and args.people < 1:
-        raise InputError(f"--people {args.people}: zero pictures to edit; give 1 or more")
     settings = run.Settings(
         data=args.data,
         methods=names,

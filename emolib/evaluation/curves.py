@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -19,8 +21,9 @@ def families(names: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in names:
         base, _, strength = name.partition("@")
-        if strength:
-            found.setdefault(base, []).append(name)
+        with suppress(ValueError):  # a submission may be called anything
+            if math.isfinite(float(strength)):
+                found.setdefault(base, []).append(name)
     ordered = {
         base: sorted(some, key=lambda name: float(name.partition("@")[2])) for base, some in found.items()
     }

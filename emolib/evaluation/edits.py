@@ -47,7 +47,7 @@ class Stored:
             try:
                 edits.append(pictures.to_tensor(pictures.open_image(encoded)))
             except InputError as error:
-                raise InputError(f"{file}: {error}") from None
+                raise InputError(f"{file}: {str(error).removeprefix('the picture: ')}") from None
             check_sizes(edits[-1], source, str(file))
         return torch.cat(edits)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from emolib import images as pictures
 from emolib.data import emofaces
-from emolib.evaluation import cache
+from emolib.evaluation import cache, parts
 from emolib.evaluation.observe import Embed
 from emolib.evaluation.tasks import TaskSet
 from emolib.metrics import fisherfaces
@@ -73,19 +73,24 @@ def _faces(folder: Path, split: str, size: int | None) -> tuple[Tensor, np.ndarr
     return torch.cat(crops), data.frame["identity"].to_numpy()
 
 
-def imported(spec: str) -> Embed:
-    """An identity network from outside (ArcFace, say): module:attribute, called with faces, gives (B, D).
+def imported(spec: str) -> tuple[Embed, str]:
+    """(embedding, what it is) of a network from outside (ArcFace, say): module:attribute, gives (B, D).
 
-    It gets float32 (B, 3, H, W) in [-1, 1], cropped to each face box. InputError if it cannot be imported.
+    It gets faces, float32 (B, 3, H, W) in [-1, 1], cropped to each box. What it is holds a digest of its file
+    and weights, so that another network's numbers are not taken for its. InputError if it cannot be imported.
     """
     module, _, attribute = spec.partition(":")
     try:
-        network: Callable[[Tensor], Tensor] = getattr(importlib.import_module(module), attribute)
+        home = importlib.import_module(module)
+        network: Callable[[Tensor], Tensor] = getattr(home, attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"--identity {spec!r} cannot be imported ({error})") from None
 
+    @torch.no_grad()
     def embed(faces: Tensor, boxes: np.ndarray) -> Tensor:
         cut = [pictures.crop(one[None], tuple(box)) for one, box in zip(faces, boxes.tolist(), strict=True)]
         return torch.cat([network(one) for one in cut])
 
-    return embed
+    file = getattr(home, "__file__", None)
+    code = cache.file_digest(Path(file)) if file else ""
+    return embed, f"{spec} ({cache.key(code, [parts.weights(part) for part in parts.inside(network)])[:8]})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -122,8 +123,8 @@ EDITORS: dict[str, Callable[[Options], Editor]] = {
 SLOW = ("null-text",)
 DETAILED = ("edit-friendly+detail", "asyrp+detail")
 COURSE = ("nothing", *(name for name in EDITORS if name not in SLOW), *DETAILED, "truth")
-"""What "course" stands for: every editor of the lessons but the one that takes ten times as long, and the
-two with the most joint successes on validation people with their detail given back."""
+"""What "course" stands for: every editor of the lessons but the one that takes thirteen times as long, and
+the two with the most joint successes on validation people with their detail given back."""
 
 
 def load_all(
@@ -236,17 +237,22 @@ def _imported(spec: str) -> tuple[Any, str]:
         file = getattr(found, "__file__", None)
         for name in attribute.split("."):
             found = getattr(found, name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"method {spec!r} cannot be imported ({error})") from None
     if not callable(found) or isinstance(found, type):
         raise InputError(f"method {spec!r} is no editor: it must be called with pictures and an emotion")
     return found, hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
 
 
+def _plain(judge: str) -> str:
+    """A judge's name however it was written: "data/judges/HeldOut" and "held-out" are "heldout"."""
+    return re.sub(r"[^a-z0-9]", "", Path(judge).name.casefold())
+
+
 def check_roles(methods: Sequence[Method], headline: str) -> None:
     """InputError if a method's loop asked the judge that gives the headline numbers, or two share a name."""
     for method in methods:
-        if headline in method.judges_used:
+        if _plain(headline) in map(_plain, method.judges_used):
             raise InputError(
                 f"method {method.name!r} asks the {headline} judge in its own loop, so that judge cannot"
                 " score it; use the guide there, or leave the method out"

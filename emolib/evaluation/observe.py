@@ -169,7 +169,8 @@ def measure(decoded: Decoded, edits: Tensor, known: Arrays, instruments: Instrum
     labels, rows = instruments.judge.labels, [face for _, face in decoded.rows]
     shown = (edit, quality.match_colours(edit, source))
     seen, recoloured = _viewed(decoded, shown, known, instruments.judge)
-    target = torch.tensor([labels.index(face.target or face.emotion) for face in rows])
+    # A bystander has no target, the judge need not know what they feel: their columns are taken out below.
+    target = torch.tensor([labels.index(face.target) if face.target else 0 for face in rows])
     before = torch.from_numpy(known["source_probs"])
     faces = Comparison(edit, source, decoded.face_masks, seen["probs"], before, target, labels)
     columns = protocols.standard(faces)

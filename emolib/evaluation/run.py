@@ -8,18 +8,34 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache as once
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from emolib import judges
-from emolib.evaluation import board, cache, columns, edits, identity, methods, observe, parts, tables, tasks
+from emolib.evaluation import (
+    board,
+    cache,
+    checks,
+    columns,
+    edits,
+    identity,
+    methods,
+    observe,
+    parts,
+    tables,
+    tasks,
+)
 from emolib.evaluation.methods import Method, Options
 from emolib.evaluation.observe import Arrays, Instruments
 from emolib.evaluation.tasks import Task, TaskSet
 from emolib.metrics import optional, protocols
 from emolib.runtime import InputError, one_of, progress
+
+Decode = Callable[[], observe.Decoded]
+"""Decodes a task when first called, `once`: a task that is wholly cached never is."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +106,10 @@ def prepare(settings: Settings) -> Run:
     """Check everything that can be checked, then load it. InputError: see `emolib evaluate`."""
     protocols.check(settings.protocol)
     columns.check(settings.metrics)
-    if settings.out.exists() and not settings.out.is_dir():
-        raise InputError(f"--out {str(settings.out)!r} is a file; give a folder")
+    checks.folder(settings.out)
+    checks.others(settings.others)
+    if settings.examples < 0:
+        raise InputError(f"--examples {settings.examples}: give 0 or more")
     found = tasks.load(
         settings.data, people=settings.people, targets=settings.targets, sources=settings.sources
     )
@@ -101,8 +119,9 @@ def prepare(settings: Settings) -> Run:
         one_of(settings.baseline, [method.name for method in contestants], "baseline")
     judge = judges.load(settings.judge, device=settings.options.device)
     methods.check_roles(contestants, judge.name)
-    _check_labels(found, judge)
+    checks.labels(found, judge)
     others = _others(settings, notes)
+    checks.asked(settings.metrics, others, notes)
     embed, threshold, about = _identity(settings, found, notes)
     extra = _extra(settings, notes)
     used = tuple(dict.fromkeys(("standard", settings.protocol)))
@@ -113,21 +132,13 @@ def prepare(settings: Settings) -> Run:
 def _size(settings: Settings, found: TaskSet, contestants: tuple[Method, ...]) -> int | None:
     """The side that portraits are brought to, px: what was asked for, else the diffusion models' own."""
     if not found.whole:
+        if settings.size is not None:
+            raise InputError(f"--size is for portraits; in {found.name} faces are edited at the model's size")
         return None  # in scenes every face is brought to its editor's size, and back
     native = sorted({method.size for method in contestants if method.size})
     if settings.size is None and len(native) > 1:
         raise InputError(f"the methods work at {' and '.join(map(str, native))} px; choose one with --size")
     return settings.size or next(iter(native), None)
-
-
-def _check_labels(found: TaskSet, judge: judges.Judge) -> None:
-    faces = [face for task in found.tasks for change in task.changes for face in change.faces]
-    unknown = sorted({face.target for face in faces if face.target} - set(judge.labels))
-    if unknown:
-        known = ", ".join(judge.labels)
-        raise InputError(
-            f"{found.name}: the {judge.name} judge does not know {unknown[0]!r}; it knows {known}"
-        )
 
 
 def _others(settings: Settings, notes: dict[str, str]) -> dict[str, judges.Judge]:
@@ -147,7 +158,8 @@ def _identity(
     settings: Settings, found: TaskSet, notes: dict[str, str]
 ) -> tuple[observe.Embed | None, float, str]:
     if settings.identity:
-        return identity.imported(settings.identity), float("nan"), settings.identity
+        network, about = identity.imported(settings.identity)
+        return network, float("nan"), about
     try:
         return identity.from_emofaces(found, settings.out / "cache")
     except InputError as error:
@@ -206,7 +218,7 @@ class Measurer:
 
     def __call__(self, task: Task) -> tuple[Arrays, dict[str, Arrays]]:
         if task.id not in self.done:
-            decoded = _Once(lambda: observe.decode(task, whole=self.run.tasks.whole, side=self._side))
+            decoded = once(lambda: observe.decode(task, whole=self.run.tasks.whole, side=self._side))
             known = self._known(task, decoded)
             rows = {m.name: self._rows(m, task, decoded, known) for m in self.run.methods}
             self.done[task.id] = known, rows
@@ -216,7 +228,7 @@ class Measurer:
     def _side(self) -> int:
         return self.run.instruments.judge.size
 
-    def _known(self, task: Task, decoded: _Once) -> Arrays:
+    def _known(self, task: Task, decoded: Decode) -> Arrays:
         path = self._entry(task, "reference", "")
         found = cache.read(path)
         if found is None:
@@ -224,7 +236,7 @@ class Measurer:
             cache.write(path, found)
         return found
 
-    def _rows(self, method: Method, task: Task, decoded: _Once, known: Arrays) -> Arrays:
+    def _rows(self, method: Method, task: Task, decoded: Decode, known: Arrays) -> Arrays:
         folder, seed = self.folders[method.name], self.run.settings.seed
         shown = _Shown(method, task, decoded, folder, seed)
         path = self._entry(task, edits.slug(method.name), shown.digest)
@@ -236,7 +248,7 @@ class Measurer:
             found = found | self._control(method, task, decoded, shown)
         return found
 
-    def _control(self, method: Method, task: Task, decoded: _Once, shown: _Shown) -> Arrays:
+    def _control(self, method: Method, task: Task, decoded: Decode, shown: _Shown) -> Arrays:
         """How far another seed's edits lie from these, and how near the source the way back ends."""
         folder, seed = self.folders[method.name], self.run.settings.seed
         again = _Shown(method, task, decoded, folder / "again", seed + 1)
@@ -263,7 +275,7 @@ class _Shown:
         self,
         method: Method,
         task: Task,
-        decoded: _Once,
+        decoded: Decode,
         folder: Path,
         seed: int,
         *,
@@ -281,15 +293,3 @@ class _Shown:
         if self._images is None:
             self._images = self._stored.decode(self._decoded().source)
         return self._images
-
-
-class _Once:
-    """A value made when first asked for: a task that is wholly cached is never decoded."""
-
-    def __init__(self, make: Callable[[], observe.Decoded]) -> None:
-        self._make, self._value = make, None
-
-    def __call__(self) -> observe.Decoded:
-        if self._value is None:
-            self._value = self._make()
-        return self._value

@@ -50,14 +50,18 @@ def load(folder: Path, tasks: TaskSet) -> Submission:
         raise InputError(f"{folder}: edits need a {MANIFEST}, see `emolib evaluate --help`") from None
     except KeyError as error:
         raise InputError(f"{file}: lacks {error}; see `emolib evaluate --help`") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{file}: not readable ({error}); see `emolib evaluate --help`") from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+    except (ValueError, TypeError):
+        raise InputError(
+            f"{file}: not a JSON object with a list of edits; see `emolib evaluate --help`"
+        ) from None
     if not isinstance(about.get("judges_used"), list):
         raise InputError(f'{file}: does not say which judges the method asks; add "judges_used": [] for none')
     _check(file, listed, tasks)
     paths = {(source, target): path for source, target, path in listed}
     digest = hashlib.sha256(stored).hexdigest()[:16]
-    name = str(about.get("method") or folder.resolve().name)
+    name = " ".join(str(about.get("method") or folder.resolve().name).replace("|", "/").split())
     return Submission(name, tuple(map(str, about["judges_used"])), folder, paths, digest)
 
 

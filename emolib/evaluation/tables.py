@@ -87,9 +87,10 @@ def as_markdown(board: Board) -> str:
 
 def _about(board: Board) -> list[str]:
     people = f"{board['edits']} edits of {board['sources']} pictures, {board['groups']} independent units"
+    steps = f" Denoising steps: {board['steps']}." if board.get("steps") else ""
     return [
-        f"{people}. Judge: {board['judge']}. Brackets are 95 % intervals: bootstrap over units, jackknife for"
-        f" distances of sets. Features: {board['features']}. Identity: {board['identity']}."
+        f"{people}.{steps} Judge: {board['judge']}. Brackets are 95 % intervals: bootstrap over units,"
+        f" jackknife for distances of sets. Features: {board['features']}. Identity: {board['identity']}."
         + "".join(f" {note}." for note in board["notes"]),
     ]
 

@@ -110,10 +110,8 @@ def load(
     one_of(sources, SOURCES, "kind of sources")
     for name in targets:
         one_of(name, EMOFACES, "target emotion")
-    if data.startswith("emofaces"):
-        found = _emofaces(data.partition(":")[2] or "test", sources)
-    else:
-        found = _pictures(Path(data))
+    name, _, split = data.partition(":")
+    found = _emofaces(split or "test", sources) if name == "emofaces" else _pictures(Path(data))
     if targets:
         tasks = [replace(task, changes=_wanted(task, targets)) for task in found.tasks]
         found = replace(found, tasks=tuple(task for task in tasks if task.changes))
@@ -170,7 +168,8 @@ def _resampled(picture: Picture, size: tuple[int, int]) -> Any:
 
 
 def _wanted(task: Task, targets: Sequence[str]) -> tuple[Change, ...]:
-    return tuple(change for change in task.changes if change.asked[0].target in targets)
+    """The changes that ask for nothing but these emotions."""
+    return tuple(change for change in task.changes if all(face.target in targets for face in change.asked))
 
 
 def _emofaces(split: str, sources: str) -> TaskSet:

@@ -1,0 +1,48 @@
+"""What can be said of a run before anything is edited: each raises InputError, in one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from emolib import judges
+from emolib.evaluation.tasks import TaskSet
+from emolib.runtime import InputError, one_of
+
+
+def folder(out: Path) -> None:
+    """A folder that is there or can be made, and written to."""
+    there = next(path for path in (out, *out.resolve().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"--out {str(out)!r}: {there} is a file; give a folder")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"--out {str(out)!r}: {there} cannot be written to; give another folder")
+
+
+def labels(found: TaskSet, judge: judges.Judge) -> None:
+    """The judge knows every emotion that is asked for."""
+    faces = [face for task in found.tasks for change in task.changes for face in change.faces]
+    unknown = sorted({face.target for face in faces if face.target} - set(judge.labels))
+    if unknown:
+        known = ", ".join(judge.labels)
+        raise InputError(
+            f"{found.name}: the {judge.name} judge does not know {unknown[0]!r}; it knows {known}"
+        )
+
+
+def others(names: Iterable[str]) -> None:
+    """Each is a role, a folder, or has the form of a Hub id: a slip in a role's name is none of these."""
+    for name in names:
+        if "/" not in name and not Path(name).is_dir():
+            one_of(name, judges.ROLES, "judge (or folder, or Hub id owner/name)")
+
+
+def asked(metrics: Sequence[str], others: Mapping[str, judges.Judge], missing: Mapping[str, str]) -> None:
+    """A column of another judge, emo_a@NAME, is one of a judge that was asked for."""
+    known = dict.fromkeys([*others, *(name.partition("@")[2] for name in missing if "@" in name)])
+    for name in metrics:
+        judge = name.partition("@")[2]
+        if judge and judge not in known:
+            there = ", ".join(known) or "none"
+            raise InputError(f"metric {name!r}: no judge {judge!r} stands beside the headline's ({there})")

@@ -4,7 +4,8 @@ The plain way is what released evaluation scripts do: a loop for each metric tha
 pass of the judge for each number that needs one, torchmetrics for PSNR, SSIM, MS-SSIM and, with the judge's
 features as a custom module, FID and KID. Both ways compute the same columns from the same PNG files; ours
 adds identity, diversity, intervals, breakdowns, its cache and the tables. Loading the judge is counted for
-neither. CPU seconds stand beside wall seconds, because they say the same on a busy machine.
+neither. CPU seconds stand beside wall seconds, because they say the same on a busy machine. Writes
+reports/data/scoring.json.
 """
 
 from __future__ import annotations
@@ -185,7 +186,7 @@ def prepare(folder: Path, people: int) -> dict[str, list[Row]]:
     return found
 
 
-def frechet_alone(n: int, d: int, rounds: int) -> str:
+def frechet_alone(n: int, d: int, rounds: int) -> dict[str, float]:
     """CPU milliseconds of the Frechet distance of two sets (n, d): ours, and torchmetrics' eigenvalues."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(n, d)), rng.normal(0.1, 1.1, size=(n, d))
@@ -200,7 +201,7 @@ def frechet_alone(n: int, d: int, rounds: int) -> str:
         other.append(clock.stop()[0])
     fast, slow = 1e3 * statistics.median(mine), 1e3 * statistics.median(other)
     gap = abs(value / reference - 1)
-    return f"{fast:.1f} ms, torchmetrics {slow:.1f} ms, {slow / fast:.1f} x; differ by {gap:.1e}"
+    return {"n": n, "d": d, "ours_ms": fast, "torchmetrics_ms": slow, "factor": slow / fast, "gap": gap}
 
 
 def measure(folder: Path, people: int, rounds: int) -> tuple[dict, dict, dict]:
@@ -226,33 +227,55 @@ def measure(folder: Path, people: int, rounds: int) -> tuple[dict, dict, dict]:
     return seconds, slow, {name: method["all"] for name, method in board["methods"].items()}
 
 
+def factor(
+    seconds: dict[str, list[tuple[float, float]]], place: int
+) -> dict[str, tuple[float, float, float]]:
+    """Plain over ours, and over ours again: median, least and largest of the rounds."""
+    plain = [run[place] for run in seconds["plain"]]
+    found = {}
+    for name in ("ours", "ours again"):
+        ratios = [slow / run[place] for slow, run in zip(plain, seconds[name], strict=True)]
+        found[name] = statistics.median(ratios), min(ratios), max(ratios)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--people", type=int, default=6, help="8 edits each and method (default: %(default)s)"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="alternating runs (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="alternating runs (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=runtime.repo_path("reports", "data", "scoring.json"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         seconds, slow, fast = measure(Path(temporary), args.people, args.rounds)
-    print(f"{runtime.versions_report()}, {torch.get_num_threads()} threads")
-    print(f"{len(METHODS)} methods, {8 * args.people} edits each; CPU s [wall s] of each run")
-    plain_cpu = statistics.median(cpu for cpu, _ in seconds["plain"])
-    for name, values in seconds.items():
-        runs = ", ".join(f"{cpu:.2f} [{wall:.2f}]" for cpu, wall in values)
-        middle = statistics.median(cpu for cpu, _ in values)
-        print(f"{name:11s}{runs}; median {middle:.2f}; {plain_cpu / middle:.1f} x")
+    names = [name for name in next(iter(slow.values())) if name in next(iter(fast.values()))]
     gaps = {
         name: max(
             abs(slow[m][name] - fast[m][name]["value"]) / max(abs(slow[m][name]), 1e-9) for m in METHODS
         )
-        for name in next(iter(slow.values()))
-        if name in next(iter(fast.values()))
+        for name in names
     }
-    worst = max(gaps, key=gaps.get)
-    print(f"largest relative difference of {len(gaps)} columns: {gaps[worst]:.1e} ({worst})")
-    for n, d in ((200, 1024), (500, 1024), (800, 256)):
-        print(f"Frechet distance, n={n}, d={d}: {frechet_alone(n, d, args.rounds)}")
+    found = {
+        "about": {
+            "methods": len(METHODS),
+            "edits": len(METHODS) * 8 * args.people,
+            "rounds": args.rounds,
+            "threads": torch.get_num_threads(),
+            "versions": runtime.versions(),
+        },
+        "columns": len(next(iter(slow.values()))),
+        "seconds": {
+            name: {"cpu": [c for c, _ in runs], "wall": [w for _, w in runs]}
+            for name, runs in seconds.items()
+        },
+        "factor": {kind: factor(seconds, place) for place, kind in enumerate(("cpu", "wall"))},
+        "largest_relative_difference": {max(gaps, key=gaps.get): max(gaps.values())},
+        "frechet": [frechet_alone(n, d, args.rounds) for n, d in ((200, 1024), (500, 1024), (800, 256))],
+    }
+    runtime.write_json(args.out, found)
+    print(json.dumps({name: found[name] for name in ("factor", "frechet")}, indent=1))
+    print(args.out)
 
 
 if __name__ == "__main__":

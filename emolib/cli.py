@@ -15,7 +15,7 @@ from emolib import __version__, edit_cli, judge_cli, token_cli
 from emolib.data import cli as data_cli
 from emolib.evaluation import cli as evaluation_cli
 from emolib.hspace import cli as hspace_cli
-from emolib.runtime import InputError
+from emolib.runtime import InputError, first_line
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return args.run(args) or 0
     except (InputError, FloatingPointError) as error:
         print(f"emolib: {error}", file=sys.stderr)
+    except OSError as error:  # what no check foresaw: a name too long, a full disk
+        said = error.strerror.lower() if error.strerror else first_line(error)
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"emolib: {where}{said}", file=sys.stderr)
     except KeyboardInterrupt:
         print("emolib: interrupted", file=sys.stderr)
         return 130

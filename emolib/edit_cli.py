@@ -83,6 +83,7 @@ def _add_options(add) -> None:
 
 def edit(args: argparse.Namespace) -> int:
     """`emolib edit`: check, load, edit the people, write."""
+    wishes.check_machine(args)
     if str(args.source).endswith(".json"):
         from emolib.editors import recipe
 
@@ -120,7 +121,7 @@ def edit(args: argparse.Namespace) -> int:
     if not found:
         print("emolib: no face found; the middle square is edited (give --box)", file=sys.stderr)
     if args.model == "minisd" and not (args.source or args.prompt or args.method == "asyrp"):
-        named = guess.with_sources(source, named, judges.load("guide"))
+        named = guess.with_sources(source, named, judges.load("guide"), margin=args.margin)
     for person in named:
         now = f"{person.source_emotion} -> " if person.source_emotion else ""
         where = f"{args.picture}: {now}{person.emotion} at {text(person.box)}"

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emolib.runtime import InputError, one_of
+from emolib.runtime import InputError, check_folder, in_range, one_of
 
 if TYPE_CHECKING:
     from emolib.data.manifest import Manifest
@@ -24,6 +24,8 @@ examples:
 """
 FACES = "emofaces:"
 SCENES = "findingemo:"
+POWERS = (-4, 4)
+"""Between these --weight-power gives weights that are numbers, whatever is counted."""
 
 
 def add_parser(commands) -> None:
@@ -55,6 +57,8 @@ def add_parser(commands) -> None:
 
 def open_data(spec: str, labels: str | None = None, limit: int | None = None) -> Manifest:
     """The manifest that DATA names (see --help), its labels brought to the set `labels`. InputError."""
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit}: leaves no picture; give 1 or more, or leave it out for all")
     from emolib.data import emofaces, emoset, findingemo, folder, manifest
     from emolib.emotions import mappings, sets
 
@@ -81,9 +85,9 @@ def open_data(spec: str, labels: str | None = None, limit: int | None = None) ->
 
 
 def _train(args: argparse.Namespace) -> int:
+    in_range(args.weight_power, *POWERS, "--weight-power")
+    check_folder(args.out)
     manifest = open_data(args.data, args.labels, args.limit)
-    if args.out.exists() and not args.out.is_dir():
-        raise InputError(f"--out {str(args.out)!r} is a file; give a folder")
     from emolib import linear_judges
 
     network = linear_judges.backbone(args.backbone, device=args.device)

@@ -27,7 +27,16 @@ from emolib.data.manifest import Manifest
 from emolib.judges import Judge
 from emolib.metrics import emotion, estimates
 from emolib.metrics.estimates import Estimate
-from emolib.runtime import InputError, atomic_write, first_line, pick_device, progress, repo_path, write_json
+from emolib.runtime import (
+    InputError,
+    atomic_write,
+    first_line,
+    make_folder,
+    pick_device,
+    progress,
+    repo_path,
+    write_json,
+)
 
 PENALTIES = (0.003, 0.03, 0.3, 3.0)  # inverse strengths of the L2 penalty, one of which val pictures choose
 TEMPERATURES = np.geomspace(0.2, 10, 400)
@@ -160,7 +169,7 @@ def splits(manifest: Manifest) -> np.ndarray:
 
 
 def _check(manifest: Manifest, labels: Sequence[str], split: np.ndarray, target: np.ndarray) -> None:
-    where = manifest.source or str(manifest.root)
+    where = manifest.root
     if len(labels) < 2:
         found = f"all are {labels[0]!r}" if labels else "none has a label"
         raise InputError(f"{where}: a judge needs pictures of two emotions at least; {found}")
@@ -232,7 +241,7 @@ def _mean_recall(hits: np.ndarray, target: np.ndarray):
 
 def save(judge: Judge, report: Report, folder: Path, *, source: str | Path) -> None:
     """Write a judge folder that `judges.load` opens, and report.json; `source` is the backbone's name."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     judge.network.save_pretrained(folder)
     with atomic_write(folder / judges.FILES[2]) as temporary:
         shutil.copyfile(_folder(source) / judges.FILES[2], temporary)

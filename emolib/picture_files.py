@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from emolib.runtime import InputError, first_line
+from emolib.runtime import InputError, check_output, first_line
 
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded."""
@@ -110,3 +110,12 @@ def writable_format(path: str | os.PathLike[str]) -> str:
     if suffix not in WRITABLE:
         raise InputError(f"{path}: pictures are written as {', '.join(WRITABLE)}; change the suffix")
     return WRITABLE[suffix]
+
+
+def check_edit(output: str | os.PathLike[str], picture: str | os.PathLike[str]) -> None:
+    """InputError unless the edit of `picture` can be written to `output`, as far as can be known before."""
+    output, picture = Path(output), Path(picture)
+    check_output(output)
+    if output.exists() and picture.exists() and output.samefile(picture):
+        raise InputError(f"output {str(output)!r} is the source picture; give another name")
+    writable_format(output)

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+DEVICES = ("cpu", "cuda", "mps")
+SEEDS = (-(2**63), 2**64 - 1)
+"""The least and the greatest seed that torch takes."""
+
 REPORTED = (
     "torch",
     "diffusers",
@@ -61,6 +65,13 @@ def one_of(word: str, options: Iterable[str], what: str = "value") -> str:
     raise InputError(f"unknown {what} {word!r}; {hint}known: {', '.join(known)}")
 
 
+def in_range(value: float, low: float, high: float, what: str = "value") -> float:
+    """`value` if it lies in [low, high], which NaN never does; otherwise InputError naming both ends."""
+    if low <= value <= high:
+        return value
+    raise InputError(f"{what} must lie in [{low}, {high}], not {value}")
+
+
 def repo_root() -> Path:
     """The clone of the repository: `EMOLIB_HOME`, else the package's own, else one around us.
 
@@ -86,6 +97,18 @@ def repo_path(*parts: str) -> Path:
     return repo_root().joinpath(*parts)
 
 
+def check_device(name: str) -> None:
+    """InputError unless `name` has the form of a device: "auto", "cpu", "cuda", "mps" or e.g. "cuda:1".
+
+    Without torch: whether this machine has it, `pick_device` tells."""
+    if name == "auto":
+        return
+    kind, colon, number = name.partition(":")
+    one_of(kind, DEVICES, "device")
+    if colon and not number.isdecimal():
+        raise InputError(f"device {name!r} is malformed; write e.g. 'cuda' or 'cuda:0'")
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """The device to use: "auto" is `EMOLIB_DEVICE` if set, else CUDA, else Apple MPS, else the CPU.
 
@@ -96,7 +119,8 @@ def pick_device(name: str = "auto") -> torch.device:
         name = os.environ.get("EMOLIB_DEVICE") or "auto"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = one_of(name.split(":")[0], ("cpu", "cuda", "mps"), "device")
+    check_device(name)
+    kind = name.split(":")[0]
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not present[kind]:
         raise InputError(f"device {name!r} is not available on this machine; use 'auto' or 'cpu'")
@@ -161,12 +185,13 @@ def generator(seed: int, *keys: object) -> torch.Generator:
     """A CPU generator for `seed` and the stream named by `keys`, e.g. `generator(0, "noise", image_id)`.
 
     Streams of different keys are independent, so that turning one feature off changes no other draw; draws
-    are made on the CPU and moved, so that every device sees the same numbers."""
+    are made on the CPU and moved, so that every device sees the same numbers. InputError: a seed beyond what
+    torch takes."""
     import torch
 
     text = "\0".join([str(int(seed)), *map(str, keys)])
     value = int(seed) if not keys else int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-    return torch.Generator(device="cpu").manual_seed(value)
+    return torch.Generator(device="cpu").manual_seed(in_range(value, *SEEDS, "seed"))
 
 
 def versions() -> dict[str, str]:
@@ -206,12 +231,12 @@ def progress(items: Iterable[T], what: str = "", *, total: int | None = None) ->
     )
 
 
-@contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path` (same suffix) to write to; which replaces `path` on success.
-
-    Raises InputError before anything is written if the folder is missing or `path` is a folder."""
+def check_output(path: str | os.PathLike[str]) -> None:
+    """InputError unless a file can be written at `path`: no folder, but in one that is there and writable."""
     target = Path(path)
+    for folder in (target.parent, *target.parent.parents):
+        if folder.is_file():
+            raise InputError(f"output {str(target)!r}: {str(folder)!r} is a file; give another folder")
     if not target.parent.is_dir():
         raise InputError(
             f"output folder {str(target.parent)!r} does not exist; make it first: mkdir -p {target.parent}"
@@ -220,6 +245,36 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(f"output {str(target)!r} is a folder; give the name of a file in it")
     if not os.access(target.parent, os.W_OK):
         raise InputError(f"output folder {str(target.parent)!r} is not writable; choose another")
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """InputError unless files can be written in the folder `path`, once `make_folder` has made it."""
+    folder = Path(path)
+    there = next(part for part in (folder, *folder.parents) if part.exists())
+    if not there.is_dir():
+        raise InputError(f"{folder}: cannot be made ({str(there)!r} is a file); give another folder")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"{folder}: {str(there)!r} is not writable; give another folder")
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder with all above it, unless it is there. InputError where that is impossible."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "a file is in its way" if isinstance(error, FileExistsError) else error.strerror
+        raise InputError(f"{folder}: cannot be made ({reason}); give another folder") from None
+    return folder
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path` (same suffix) to write to; which replaces `path` on success.
+
+    Raises InputError before anything is written if the folder is missing or `path` is a folder."""
+    target = Path(path)
+    check_output(target)
     # The suffix stays, because PIL and others choose the format by it.
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
     try:

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emolib import picture_files
 from emolib.adapters import names
 from emolib.emotions import sets, words
-from emolib.runtime import InputError
+from emolib.runtime import InputError, check_output
 from emolib.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def train(args: argparse.Namespace) -> int:
     emotion = _emotion(name, args.emotion)
     start = _start(args.init, emotion, args.model)
     out = args.out or Path(f"{name[1:-1]}.safetensors")
+    check_output(out)
     work = _work(out, args.resume)
     from accelerate import PartialState
 
@@ -123,6 +125,8 @@ def train(args: argparse.Namespace) -> int:
     tell(f"{name}: {len(found)} {kind}, {model} on {model.device}, starts as {', '.join(start)}")
     for note in found.notes:
         tell(note)
+    if out.exists():
+        tell(f"overwrites {out}")
     concept = Concept(name, found, start, args.vectors, args.cross, emotion)
     (one,) = learn(model, [concept], settings, licence=args.licence, work=work, tell=tell).learned
     if not processes.is_main_process:
@@ -136,11 +140,14 @@ def train(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """`emolib token check`: the report on a token file; exit code 0 if it learned, else 1."""
+    if args.n < 1:
+        raise InputError(f"-n {args.n}: no pictures show nothing; give 1 or more")
+    if args.sheet:
+        check_output(args.sheet)
+        picture_files.writable_format(args.sheet)
     from emolib import images
     from emolib.adapters import files, initial
 
-    if args.sheet:
-        images.writable_format(args.sheet)
     token = files.load(args.file, allow_pickle=args.allow_pickle)
     unknown = args.model == "minisd" and token.emotion in sets.HELD_OUT
     known = None if unknown else words.ADJECTIVES.get(token.emotion)
@@ -236,6 +243,8 @@ def _split(text: str) -> list[str]:
 def _work(out: Path, resume: bool) -> Path:
     """The folder of the run, beside the file. InputError if a broken-off run is there and is not to go on."""
     work = out.with_suffix(".run")
+    if work.exists() and not work.is_dir():
+        raise InputError(f"{work} is a file where the run's folder should be; move it, or give another --out")
     if (work / "checkpoint.safetensors").is_file() and not resume:
         raise InputError(f"{work} holds a run that was broken off; add --resume to go on, or remove it")
     return work

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from emolib import picture_files
-from emolib.runtime import InputError, one_of
+from emolib import picture_files, runtime
+from emolib.editors.recipe import MARGINS
+from emolib.runtime import InputError, in_range, one_of
 
 if TYPE_CHECKING:
     from emolib.images import Box
+
+
+MEMORY = ("auto", "fast", "balanced", "low")
+"""What --memory may be; `backbone.MEMORY`, which cannot be read without torch."""
 
 
 class Wish(NamedTuple):
@@ -30,13 +36,34 @@ def asked(args: argparse.Namespace) -> tuple[str | None, dict[int, Wish], str | 
     if not everybody and not wishes:
         raise InputError("say what to change: --to EMOTION for everybody, or --person N=EMOTION")
     for path in filter(None, (args.output, args.side_by_side)):
-        check_output(Path(path), Path(args.picture))
-        picture_files.writable_format(path)
+        picture_files.check_edit(path, args.picture)
+    if args.side_by_side and Path(args.side_by_side).resolve() == Path(args.output).resolve():
+        raise InputError(f"--side-by-side {args.side_by_side}: is the output itself; give it another name")
     for strength in (args.strength, *(wish.strength for wish in wishes.values())):
-        if strength is not None and not 0 <= strength <= 1:
-            raise InputError(f"strength must lie in [0, 1], not {strength}")
+        if strength is not None:
+            in_range(strength, 0, 1, "strength")
+    check_numbers(args)
     source_emotion = None if args.source is None else label(args.source)
     return everybody, wishes, source_emotion
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    """InputError for a number that no edit can follow, or a file of --token that is not there."""
+    in_range(args.margin, *MARGINS, "--margin")
+    in_range(args.seed, *runtime.SEEDS, "--seed")
+    if args.steps is not None and args.steps < 1:
+        raise InputError(f"--steps must be 1 or more, not {args.steps}")
+    if args.guidance_scale is not None and not math.isfinite(args.guidance_scale):
+        raise InputError(f"--guidance-scale must be a finite number, not {args.guidance_scale}")
+    for path in args.token:
+        if not path.is_file():
+            raise InputError(f"--token {path}: no such file; `emolib token train` makes one")
+
+
+def check_machine(args: argparse.Namespace) -> None:
+    """InputError unless --device and --memory can be meant; whether the device is there needs torch."""
+    runtime.check_device(args.device)
+    one_of(args.memory, MEMORY, "memory option")
 
 
 def emotion(word: str, model: str, known: Sequence[str] = ()) -> str:
@@ -56,7 +83,13 @@ def emotion(word: str, model: str, known: Sequence[str] = ()) -> str:
         return placeholder(label)
     if model != "minisd" and label in words.ADJECTIVES:
         return label
-    return words.resolve(word, "emofaces")
+    try:
+        return words.resolve(word, "emofaces")
+    except InputError as error:
+        if label not in words.VOCABULARY:
+            raise
+        meant = f"<{words.VOCABULARY[label]}>"
+        raise InputError(f"{error}, or use a learned token: {meant!r} with --token FILE") from None
 
 
 def parse_wishes(texts: Sequence[str], label: Callable[[str], str]) -> dict[int, Wish]:
@@ -80,19 +113,11 @@ def parse_wishes(texts: Sequence[str], label: Callable[[str], str]) -> dict[int,
 
 
 def parse_box(text: str) -> Box:
-    """ "120,40,260,180" -> the box. InputError."""
+    """ "120,40,260,180" -> the box. InputError: another form, or an empty box."""
     try:
         x0, y0, x1, y1 = (int(number) for number in text.split(","))
     except ValueError:
         raise InputError(f"--box {text!r}: give four whole numbers, e.g. 120,40,260,180") from None
+    if not (0 <= x0 < x1 and 0 <= y0 < y1):
+        raise InputError(f"--box {text!r}: must be X0,Y0,X1,Y1 with 0 <= X0 < X1 and 0 <= Y0 < Y1")
     return x0, y0, x1, y1
-
-
-def check_output(output: Path, picture: Path) -> None:
-    """What can be known of an output file before anything is loaded."""
-    if not output.parent.is_dir():
-        raise InputError(f"output folder {str(output.parent)!r} does not exist; make it first")
-    if output.is_dir():
-        raise InputError(f"output {str(output)!r} is a folder; give the name of a file in it")
-    if output.exists() and picture.exists() and output.samefile(picture):
-        raise InputError(f"output {str(output)!r} is the source picture; give another name")

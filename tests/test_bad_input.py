@@ -3,13 +3,15 @@
 import io
 import os
 import struct
+import sys
 import zlib
 
 import pytest
 import tiny_pipelines
 from PIL import Image
 
-from emolib import cli
+import emolib
+from emolib import backbone, cli, wishes
 
 GOOD = {"picture": "good.png", "--to": "anger", "-o": "out.png", "--model": "minisd"}
 
@@ -121,9 +123,7 @@ def test_a_picture_without_permission(folder, capfd):
         ({"--strength": "nan"}, "strength must lie in [0, 1], not nan"),
         ({"--box": "1,2,3"}, "give four whole numbers"),
         ({"--box": "a,b,c,d"}, "give four whole numbers"),
-        ({"--box": "10,10,5,20"}, "inside the 64 x 48 picture"),
         ({"--box": "0,0,65,48"}, "inside the 64 x 48 picture"),
-        ({"--device": "gpu"}, "unknown device 'gpu'"),
         ({"--memory": "lo"}, "did you mean 'low'"),
     ],
     ids=lambda value: ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
@@ -135,9 +135,61 @@ def test_options_that_cannot_be_followed(folder, capfd, changes, says):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"--steps": "0"}, "num_inference_steps must be 1 to 1000, not 0"),
+        ({"--margin": "nan"}, "--margin must lie in [0, 4], not nan"),
+        ({"--margin": "-1"}, "--margin must lie in [0, 4], not -1.0"),
+        ({"--margin": "1e300"}, "--margin must lie in [0, 4], not 1e+300"),
+        ({"--seed": "9" * 23}, "--seed must lie in [-9223372036854775808, "),
+        ({"--steps": "0"}, "--steps must be 1 or more, not 0"),
+        ({"--guidance-scale": "inf"}, "--guidance-scale must be a finite number, not inf"),
+        ({"--token": "none.safetensors"}, "--token none.safetensors: no such file"),
+        ({"--box": "10,10,5,20"}, "with 0 <= X0 < X1"),
+        ({"--box": "10,10,20,10"}, "with 0 <= X0 < X1 and 0 <= Y0 < Y1"),
+        ({"--box": "-1,10,20,20"}, "with 0 <= X0 < X1"),
+        ({"--device": "gpu"}, "unknown device 'gpu'"),
+        ({"--memory": "lots"}, "unknown memory option 'lots'"),
+        ({"--side-by-side": "./out.png"}, "--side-by-side ./out.png: is the output itself"),
+        ({"-o": "good.png/out.png"}, "'good.png' is a file; give another folder"),
+        ({"-o": "o" * 300 + ".png"}, "o.png: file name too long"),
+        ({"picture": "p" * 300 + ".png"}, "p.png: file name too long"),
+        ({"--to": "surprise"}, "or use a learned token: '<surprise>' with --token FILE"),
+    ],
+)
+def test_what_can_be_known_without_torch_is_said_at_once(folder, capfd, monkeypatch, changes, says):
+    monkeypatch.delattr(emolib, "backbone")
+    monkeypatch.setitem(sys.modules, "emolib.backbone", None)  # importing it is an error now
+    assert says in refused(capfd, folder, **changes)
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_edit(folder, capfd, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setitem(sys.modules, "emolib.backbone", None)
+    assert "output folder '.' is not writable" in refused(capfd, folder)
+
+
+def test_memory_options_are_those_of_the_model():
+    assert wishes.MEMORY == backbone.MEMORY
+
+
+def test_what_the_system_refuses_is_one_line(folder, capfd, monkeypatch):
+    def fail(error):
+        def load(name, **options):
+            raise error
+
+        monkeypatch.setattr(backbone, "load", load)
+
+    for error, says in (
+        (OSError(28, "No space left on device", "out.png"), "emolib: out.png: no space left on device"),
+        (OSError(28, "No space left on device"), "emolib: no space left on device"),
+        (OSError("cannot do it"), "emolib: cannot do it"),
+    ):
+        fail(error)
+        assert refused_after_start(capfd, folder)[-1] == says
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
         ({"--steps": "1001"}, "num_inference_steps must be 1 to 1000, not 1001"),
-        ({"--guidance-scale": "inf"}, "guidance_scale must be a finite number"),
         ({"--prompt": "a {mood} face"}, "may stand in braces"),
     ],
 )

@@ -121,9 +121,11 @@ def test_a_bad_name_in_a_table_is_refused_or_skipped(tmp_path, name):
 
 
 def test_wrong_places_are_one_line(tmp_path):
+    put(tmp_path, ".hidden/x.png")
     for path, says in [
         (tmp_path / "nowhere", "no such folder"),
-        (tmp_path, "holds no picture"),
+        (tmp_path, r"holds no picture \(.bmp, .*.png"),
+        (tmp_path / ".hidden/x.png", "x.png: is neither a folder of pictures nor a metadata table"),
     ]:
         with pytest.raises(InputError, match=says):
             folder.read(path)

@@ -1,11 +1,16 @@
 """What people feel before the edit, as the guide judge sees it."""
 
+from types import SimpleNamespace
+
+import tiny_pipelines
 import torch
 
-from emolib import images, judges
+from emolib import backbone, cli, images, judges
 from emolib.data import emofaces
+from emolib.editors import guess
 from emolib.editors.guess import with_sources
 from emolib.editors.person import Target
+from emolib.runtime import InputError
 
 
 def test_the_judge_names_what_each_person_feels_and_the_caller_knows_better():
@@ -21,3 +26,35 @@ def test_the_judge_names_what_each_person_feels_and_the_caller_knows_better():
     )
     told = Target((0, 0, 96, 96), "awe", source_emotion="fear")
     assert with_sources(scene, [told], guide) == [told]
+
+
+class Watcher:
+    """A judge that keeps what it is shown, and sees its first label everywhere."""
+
+    labels, size = ("awe",), 12
+
+    def __call__(self, pictures):
+        self.shown = pictures
+        return SimpleNamespace(emotion=torch.zeros(len(pictures), dtype=torch.long))
+
+
+def test_the_judge_is_shown_the_crop_that_is_edited():
+    picture = torch.linspace(-1, 1, 40).expand(1, 3, 40, 40)
+    person = Target((10, 10, 20, 20), "anger")
+    for margin, box in ((0.0, (10, 10, 20, 20)), (0.5, (5, 5, 25, 25))):
+        judge = Watcher()
+        with_sources(picture, [person], judge, margin=margin)
+        assert torch.equal(judge.shown, images.resize(images.crop(picture, box), 12))
+
+
+def test_the_command_line_gives_the_judge_the_margin_of_the_edit(tmp_path, monkeypatch, capsys):
+    def watch(*given, margin):
+        raise InputError(f"margin {margin}")
+
+    source = tmp_path / "a.png"
+    emofaces.portraits("val").image_at(0).save(source)
+    monkeypatch.setattr(guess, "with_sources", watch)
+    monkeypatch.setattr(backbone, "load", lambda name, **options: tiny_pipelines.tiny("sd"))
+    options = ["--to", "awe", "-o", str(tmp_path / "b.png"), "--margin", "0.25"]
+    assert cli.main(["edit", str(source), *options]) == 2
+    assert "emolib: margin 0.25" in capsys.readouterr().err

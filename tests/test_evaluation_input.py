@@ -127,14 +127,14 @@ def test_bad_submissions_name_the_file(message, tmp_path):
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nothing is unwritable for root")
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(InputError, match="cannot be written to; give another folder"):
+    with pytest.raises(InputError, match="is not writable; give another folder"):
         world.evaluate(tmp_path / "out", "nothing")
 
 
 def test_out_below_a_file(tmp_path):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "board"):
-        with pytest.raises(InputError, match=r"--out .*file is a file; give a folder"):
+        with pytest.raises(InputError, match=r"cannot be made \(.*file' is a file\); give another folder"):
             world.evaluate(out, "nothing")
     assert (tmp_path / "file").read_text() == "mine"
 

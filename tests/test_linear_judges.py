@@ -191,3 +191,29 @@ def test_the_command_line(tmp_path, capsys):
     assert "2 labels" in capsys.readouterr().out
     assert cli.main(["judge", "train", str(tmp_path / "nothing"), "--out", out, *common]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--weight-power", "nan"], "--weight-power must lie in [-4, 4], not nan"),
+        (["--weight-power", "1e300"], "--weight-power must lie in [-4, 4]"),
+        (["--limit", "0"], "--limit 0: leaves no picture"),
+        (["--limit", "-3"], "--limit -3: leaves no picture"),
+        (
+            ["--out", "faces/anger/0.png/x"],
+            "cannot be made ('faces/anger/0.png' is a file); give another folder",
+        ),
+        ([], "faces: a judge needs pictures of two emotions at least"),
+    ],
+)
+def test_what_the_command_line_refuses(tmp_path, capsys, monkeypatch, options, says):
+    monkeypatch.chdir(tmp_path)
+    judge_folder(tmp_path / "net", "wide")
+    coloured(tmp_path / "faces", {"anger": RED}, n=2)
+    command = ["judge", "train", "faces", "--out", "mine", "--backbone", "net", "--device", "cpu", *options]
+    capsys.readouterr()
+    assert cli.main(command) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("emolib: ") and says in said and said.count("\n") == 1
+    assert not (tmp_path / "mine").exists()

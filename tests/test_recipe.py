@@ -1,12 +1,14 @@
 """Recipes: what they change and leave alone, and that a saved one makes the identical picture again."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
 import tiny_pipelines
 import torch
 
+import emolib
 from emolib import backbone, cli, images, runtime
 from emolib.editors import recipe as recipes
 from emolib.editors.detail import KeepDetail
@@ -116,6 +118,8 @@ def test_the_source_may_lie_elsewhere_and_must_be_the_one(saved, tmp_path, pictu
     picture.rotate(180).save(source)
     assert cli.main(["edit", "--from", str(path)]) == 2
     assert "not the picture that" in capsys.readouterr().err
+    assert cli.main(["edit", str(path.with_suffix(".png")), "--from", str(path)]) == 2
+    assert f"{path.with_suffix('.png')}: not the picture that {path}" in capsys.readouterr().err
     assert cli.main(["edit", str(moved), "--from", str(path), "-o", str(moved)]) == 2
     assert "is the source picture" in capsys.readouterr().err
 
@@ -144,11 +148,35 @@ def test_what_a_recipe_does_not_take(saved, options, says, capsys):
     [
         ({"kind": "something"}, "not a recipe of this version"),
         ({"method": "magic"}, "unknown method 'magic'"),
-        ({"seed": "one"}, "seed is 'one', not a number"),
+        ({"seed": "one"}, "seed is 'one', not a whole number"),
+        ({"seed": 1.5}, "seed is 1.5, not a whole number"),
+        ({"seed": True}, "seed is True, not a whole number"),
+        ({"seed": 10**23}, "seed must lie in"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5, not a whole number"),
+        ({"num_inference_steps": 0}, "num_inference_steps must be 1 or more"),
+        ({"margin": float("nan")}, "margin must lie in [0, 4]"),
+        ({"margin": -1}, "margin must lie in [0, 4]"),
+        ({"guidance_scale": float("inf")}, "guidance_scale must be a finite number"),
+        ({"guidance_scale": 10**400}, "a broken recipe"),
+        ({"guidance_scale": "much"}, "guidance_scale is 'much', not a number"),
+        ({"model": 5}, "model is 5, not a text"),
+        ({"via": 5}, "via is 5, not a text or null"),
+        ({"via": "nowhere"}, "no prompt word for 'nowhere'"),
+        ({"people": []}, "no list of one person or more"),
+        ({"people": {"box": [0, 0, 4, 4]}}, "no list of one person or more"),
+        ({"people": ["x"]}, "'x' is no person"),
+        ({"people": [{"box": [0, 0, 4, 4], "emotion": 5}]}, "emotion is 5, not a text or null"),
+        ({"people": [{"box": [0, 0, 4, 4], "emotion": "angr"}]}, "no prompt word for 'angr'"),
+        ({"people": [{"box": [0, 0, 4, 4], "source_emotion": "angr"}]}, "no prompt word for 'angr'"),
+        ({"people": [{"box": [0, 0, 4, 4], "description": 7}]}, "description is 7, not a text"),
+        ({"people": [{"box": [0, 0, 4.5, 4]}]}, "not a list of four whole numbers"),
+        ({"people": [{"box": "abcd"}]}, "not a list of four whole numbers"),
+        ({"people": [{"box": [0, 0, 4, 400], "emotion": "awe"}]}, "inside the 90 x 40 picture"),
         ({"strength": 1}, "unknown entry 'strength'"),
         ({"people": [{"box": [0, 0, 4]}]}, "a broken recipe"),
         ({"people": [{"box": [0, 0, 4, 4], "strength": 2.0}]}, "strength must lie in [0, 1]"),
         ({"people": None}, "a broken recipe"),
+        ({"people": [{"box": [0, 0, 4, 4], "strength": True}]}, "strength is True, not a number"),
         ({"sha256": None}, "not the picture that"),
     ],
 )
@@ -158,6 +186,38 @@ def test_broken_recipes_are_one_line(saved, change, says, capsys):
     assert cli.main(["edit", "--from", str(path)]) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
+    assert str(path) in error and not path.with_name(f"{path.stem}-again.png").exists()
+
+
+def test_a_model_that_is_not_there_is_the_recipes_fault(saved, capsys, monkeypatch):
+    def load(name, **options):
+        raise InputError(f"unknown model {name!r}")
+
+    monkeypatch.setattr(backbone, "load", load)
+    assert cli.main(["edit", "--from", str(saved[0])]) == 2
+    assert capsys.readouterr().err == f"emolib: {saved[0]}: unknown model 'sd'\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["-o", "out.xyz"], "change the suffix"),
+        (["-o", "none/out.png"], "does not exist"),
+        (["--device", "gpu"], "unknown device"),
+        (["--memory", "lots"], "unknown memory option"),
+    ],
+)
+def test_a_recipe_is_refused_before_anything_is_loaded(saved, options, says, capsys, monkeypatch):
+    monkeypatch.delattr(emolib, "backbone")
+    monkeypatch.setitem(sys.modules, "emolib.backbone", None)  # importing it is an error now
+    assert cli.main(["edit", "--from", str(saved[0]), *options]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_folder_is_no_recipe(tmp_path, capsys):
+    (tmp_path / "a.json").mkdir()
+    assert cli.main(["edit", "--from", str(tmp_path / "a.json")]) == 2
+    assert "a.json: is a folder; give a recipe in it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "null"])

@@ -136,6 +136,49 @@ def test_progress_yields_everything_and_writes_no_bar_to_a_file(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_number_in_a_range():
+    assert [runtime.in_range(x, 0, 4, "margin") for x in (0, 0.5, 4)] == [0, 0.5, 4]
+    for wrong in (float("nan"), float("inf"), -0.1, 4.1):
+        with pytest.raises(InputError, match=r"margin must lie in \[0, 4\], not"):
+            runtime.in_range(wrong, 0, 4, "margin")
+
+
+def test_every_seed_that_torch_takes_and_no_other():
+    for seed in runtime.SEEDS:
+        runtime.generator(seed)
+    for seed in (runtime.SEEDS[0] - 1, runtime.SEEDS[1] + 1):
+        with pytest.raises(InputError, match="seed must lie in"):
+            runtime.generator(seed)
+        runtime.generator(seed, "noise")  # a stream's own seed is a hash
+
+
+def test_the_form_of_a_device():
+    for name in ("auto", "cpu", "cuda", "mps", "cuda:1"):
+        runtime.check_device(name)
+    for name, says in (("cuda:", "malformed"), ("cuda:x", "malformed"), ("auto:0", "unknown device")):
+        with pytest.raises(InputError, match=says):
+            runtime.check_device(name)
+
+
+def test_folders_are_made_or_refused(tmp_path, monkeypatch):
+    made = runtime.make_folder(tmp_path / "a" / "b")
+    assert made.is_dir() and runtime.make_folder(str(made)) == made
+    runtime.check_folder(tmp_path / "c" / "d")
+    assert not (tmp_path / "c").exists()
+    (tmp_path / "file").write_text("precious")
+    for inside, says in ((tmp_path / "file", "a file is in its way"), (tmp_path / "file" / "x", "Not a dir")):
+        with pytest.raises(InputError, match=f"cannot be made .{says}.*give another folder"):
+            runtime.make_folder(inside)
+        with pytest.raises(InputError, match="file' is a file"):
+            runtime.check_folder(inside)
+    with pytest.raises(InputError, match="file' is a file; give another folder"):
+        runtime.check_output(tmp_path / "file" / "x.png")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    for check in (runtime.check_folder, runtime.check_output):
+        with pytest.raises(InputError, match="is not writable"):
+            check(tmp_path / "x.png")
+
+
 def test_versions_name_what_runs():
     report = runtime.versions()
     assert report["torch"].startswith(torch.__version__.split("+")[0])

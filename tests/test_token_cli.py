@@ -8,7 +8,7 @@ import tiny_pipelines
 import torch
 from safetensors import safe_open
 
-from emolib import backbone, cli, images, token_cli
+from emolib import adapters, backbone, cli, images, token_cli
 from emolib.adapters import files, initial
 from emolib.adapters.tokens import Token
 from emolib.runtime import InputError, repo_path
@@ -150,6 +150,46 @@ def test_bad_input_is_one_line_and_nothing_is_overwritten(tmp_path, capsys, pict
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("emolib: ")]
     assert len(lines) == 1 and reason in lines[0]
     assert out.read_text() == "precious"
+
+
+def test_what_is_there_already_is_overwritten_with_a_word(tmp_path, capsys):
+    folder, out = write(tmp_path / "in", 3), tmp_path / "glee.safetensors"
+    assert train(folder, out) == 0
+    assert "overwrites" not in capsys.readouterr().err
+    assert train(folder, out) == 0
+    assert capsys.readouterr().err.splitlines().count(f"overwrites {out}") == 1
+
+
+def test_places_are_checked_before_anything_is_loaded(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "emolib.adapters.files", None)  # importing it is an error now
+    monkeypatch.delattr(adapters, "files")
+    folder, token = write(tmp_path / "in", 3), str(tmp_path / "a.safetensors")
+    (tmp_path / "glee.run").write_text("precious")
+    sheet = tmp_path / "none" / "sheet.png"
+    for refused, says in (
+        (lambda: train(folder, tmp_path / "none" / "x.safetensors"), "does not exist; make it first"),
+        (lambda: train(folder, tmp_path / "glee.safetensors"), "is a file where the run's folder should be"),
+        (lambda: cli.main(["token", "check", token, "--sheet", str(sheet)]), "does not exist; make it first"),
+        (lambda: cli.main(["token", "check", token, "--sheet", "a.svg"]), "change the suffix"),
+        (lambda: cli.main(["token", "check", token, "-n", "0"]), "-n 0: "),
+        (lambda: cli.main(["token", "check", token, "-n", "-1"]), "-n -1: "),
+    ):
+        assert refused() == 2
+        said = capsys.readouterr().err
+        assert says in said and said.count("\n") == 1
+
+
+def test_of_pairs_the_empty_folder_is_named(tmp_path, capsys):
+    write(tmp_path / "in" / "awe", 2)
+    (tmp_path / "in" / "neutral").mkdir()
+    out = tmp_path / "awe.safetensors"
+    assert train(tmp_path / "in", out, "--pairs", token="<awe>") == 2
+    assert f"{tmp_path / 'in' / 'neutral'}: holds no picture" in capsys.readouterr().err
+    (tmp_path / "in" / "awe").rename(tmp_path / "in" / "fear")
+    (tmp_path / "in" / "awe").mkdir()
+    write(tmp_path / "in" / "neutral", 2, seed=1)
+    assert train(tmp_path / "in", out, "--pairs", token="<awe>") == 2
+    assert f"{tmp_path / 'in' / 'awe'}: holds no picture" in capsys.readouterr().err
 
 
 def test_a_run_that_diverges_writes_nothing(tmp_path, capsys, monkeypatch):

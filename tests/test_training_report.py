@@ -21,6 +21,7 @@ GOOD = Report(
         ({}, True, "it learned"),
         ({"recognised": {}}, True, "as far as can be told without a judge"),
         ({"difference": 0.05}, False, "more steps"),
+        ({"difference": 0.0, "moved": 0.0}, False, "lower learning rate"),
         ({"norm_ratio": 2.5, "beyond": 1.2}, False, "keep_norm"),
         ({"norm_ratio": 2.5}, True, "it learned"),  # from a short start, but as long as a word is
         ({"recognised": {"token": 1, "word": 5, "nothing": 1}}, False, "not in it"),

@@ -53,10 +53,15 @@ def read(path: str | Path, *, labels: Sequence[str] | None = None, on_error: str
         root = path
     elif path.is_file() and path.suffix in (".csv", ".parquet"):
         rows, root = _table(path, problems), path.parent
+    elif path.exists():
+        raise InputError(f"{path}: is neither a folder of pictures nor a metadata table (.csv, .parquet)")
     else:
         raise InputError(f"{path}: no such folder or metadata table (.csv, .parquet)")
     if not len(rows):
-        raise InputError(f"{path}: holds no picture that could be taken ({problems or 'no file'})")
+        if problems.lines:
+            raise InputError(f"{path}: holds no picture that could be taken ({problems}); mend the table")
+        known = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise InputError(f"{path}: holds no picture ({known}); put some there, or give another folder")
     return build(rows, labels or _labels(rows), root, source="folder", problems=problems)
 
 

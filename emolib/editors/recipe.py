@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -15,8 +16,9 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from emolib import __version__
-from emolib.runtime import InputError, one_of, write_json
+from emolib import __version__, picture_files
+from emolib.emotions import words
+from emolib.runtime import SEEDS, InputError, in_range, one_of, write_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,6 +31,17 @@ METHODS = ("img2img", "ddim", "negative-prompt", "edit-friendly", "direct", "exa
 """Those of `emolib edit` that need neither a file of their own nor gradients."""
 
 KIND = "emolib recipe 1"
+MARGINS = (0, 4)
+"""What the square around a face may add on each side, as a share of the face."""
+_TYPES = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "a text"),
+    "str | None": ((str, type(None)), "a text or null"),
+    "tuple[int, int, int, int]": ((list,), "a list of four whole numbers"),
+    "tuple[Person, ...]": ((tuple,), "people"),
+}
+"""Of a field's annotation: what JSON may give for it, and how that is called."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +77,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         one_of(self.method, METHODS, "method")
+        in_range(self.margin, *MARGINS, "margin")
+        in_range(self.seed, *SEEDS, "seed")
+        if self.num_inference_steps < 1:
+            raise InputError(f"num_inference_steps must be 1 or more, not {self.num_inference_steps}")
+        if not math.isfinite(self.guidance_scale):
+            raise InputError(f"guidance_scale must be a finite number, not {self.guidance_scale}")
         for person in self.people:
-            if not 0 <= person.strength <= 1:
-                raise InputError(f"strength must lie in [0, 1], not {person.strength}")
+            in_range(person.strength, 0, 1, "strength")
 
     @property
     def changed(self) -> tuple[int, ...]:
@@ -159,7 +177,7 @@ class Saved:
 
 
 def load(path: Path) -> Saved:
-    """Read a recipe. InputError: no such file, not a recipe, an unknown or a missing entry."""
+    """Read a recipe. InputError: no such file, no recipe, an entry that is unknown, missing or impossible."""
     try:
         given = dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -171,9 +189,15 @@ def load(path: Path) -> Saved:
     given.pop("emolib", None)
     try:
         picture, sha256 = str(given.pop("picture")), str(given.pop("sha256"))
-        people = tuple(_filled(Person, person) for person in given.pop("people"))
+        listed = given.pop("people")
+        if not isinstance(listed, list) or not listed:
+            raise ValueError("people is no list of one person or more")
+        people = tuple(_filled(Person, person) for person in listed)
         recipe = _filled(Recipe, given | {"people": people})
-    except (KeyError, TypeError, ValueError) as error:
+        for word in (recipe.via, *(p.emotion for p in people), *(p.source_emotion for p in people)):
+            if word is not None:
+                words.adjective(word)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise InputError(f"{path}: {error}") from None
         raise InputError(f"{path}: a broken recipe ({error}); save it again") from None
@@ -182,17 +206,17 @@ def load(path: Path) -> Saved:
 
 def _filled(kind: type, values: dict[str, Any]) -> Any:
     """The dataclass with these values, each of its field's type. ValueError, TypeError, InputError."""
-    known = {f.name for f in fields(kind)}
+    if not isinstance(values, dict):
+        raise ValueError(f"{values!r} is no {kind.__name__.lower()} with named entries")
+    known = {f.name: f.type for f in fields(kind)}
     for name, value in values.items():
-        one_of(name, known, "entry")
-        default = next((f.default for f in fields(kind) if f.name == name), None)
-        if isinstance(default, (int, float)) and (
-            isinstance(value, bool) or not isinstance(value, (int, float))
-        ):
-            raise ValueError(f"{name} is {value!r}, not a number")
+        types, called = _TYPES[known[one_of(name, known, "entry")]]
+        if isinstance(value, bool) or not isinstance(value, types):
+            raise ValueError(f"{name} is {value!r}, not {called}")
     if "box" in values:
-        x0, y0, x1, y1 = (int(x) for x in values["box"])
-        values = values | {"box": (x0, y0, x1, y1)}
+        if [type(x) for x in values["box"]] != [int] * 4:
+            raise ValueError(f"box is {values['box']!r}, not {_TYPES[known['box']][1]}")
+        values = values | {"box": tuple(values["box"])}
     return kind(**values)
 
 
@@ -209,6 +233,8 @@ STILL_SAID = ("source", "picture", "output", "device", "memory")
 def follow(args: Namespace, defaults: Namespace) -> Path:
     """`emolib edit --from FILE.json` as typed; `defaults` are those of its other options. InputError: it also
     says what the edit should be."""
+    if Path(args.source).is_dir():
+        raise InputError(f"--from {args.source}: is a folder; give a recipe in it, FILE.json")
     if not Path(args.source).is_file():
         raise InputError(f"--from {args.source}: no such file; the playground's Save writes one")
     for name, value in vars(defaults).items():
@@ -226,14 +252,18 @@ def edit_from(path: Path, picture: str | None, output: str | None, *, device: st
     saved = load(path)
     where = Path(picture) if picture else saved.picture
     target = Path(output) if output else path.with_name(f"{path.stem}-again.png")
-    if target.exists() and where.exists() and target.samefile(where):
-        raise InputError(f"output {str(target)!r} is the source picture; give another name")
-    from emolib import backbone, images
+    picture_files.check_edit(target, where)
+    image = picture_files.open_image(where)
+    replace(saved, picture=where).check(image)
+    from emolib import backbone, images, runtime
 
-    images.writable_format(target)
-    image = images.open_image(where)
-    saved.check(image)
-    model = backbone.load(saved.recipe.model, device=device, memory=memory)
-    edited = apply(saved.recipe, model, images.to_tensor(image))
+    runtime.pick_device(device)  # whose fault would not be the recipe's
+    try:
+        for person in saved.recipe.people:
+            images.square_box(person.box, image.height, image.width)
+        model = backbone.load(saved.recipe.model, device=device, memory=memory)
+        edited = apply(saved.recipe, model, images.to_tensor(image))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     images.save_image(edited, target, provenance=provenance(saved.recipe))
     return target

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from emolib import judges
 from emolib.evaluation.tasks import TaskSet
 from emolib.runtime import InputError, one_of
-
-
-def folder(out: Path) -> None:
-    """A folder that is there or can be made, and written to."""
-    there = next(path for path in (out, *out.resolve().parents) if path.exists())
-    if not there.is_dir():
-        raise InputError(f"--out {str(out)!r}: {there} is a file; give a folder")
-    if not os.access(there, os.W_OK):
-        raise InputError(f"--out {str(out)!r}: {there} cannot be written to; give another folder")
 
 
 def labels(found: TaskSet, judge: judges.Judge) -> None:

@@ -32,7 +32,7 @@ from emolib.evaluation.methods import Method, Options
 from emolib.evaluation.observe import Arrays, Instruments
 from emolib.evaluation.tasks import Task, TaskSet
 from emolib.metrics import optional, protocols
-from emolib.runtime import InputError, one_of, progress
+from emolib.runtime import InputError, check_folder, make_folder, one_of, progress
 
 Decode = Callable[[], observe.Decoded]
 """Decodes a task when first called, `once`: a task that is wholly cached never is."""
@@ -106,7 +106,7 @@ def prepare(settings: Settings) -> Run:
     """Check everything that can be checked, then load it. InputError: see `emolib evaluate`."""
     protocols.check(settings.protocol)
     columns.check(settings.metrics)
-    checks.folder(settings.out)
+    check_folder(settings.out)
     checks.others(settings.others)
     if settings.examples < 0:
         raise InputError(f"--examples {settings.examples}: give 0 or more")
@@ -184,7 +184,7 @@ def execute(run: Run) -> Path | None:
 
     state = PartialState()
     for folder in (run.settings.out, run.where):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     measure = Measurer(run)
     own = run.tasks.tasks[state.process_index :: state.num_processes]
     # Threads of numpy's BLAS and torch's would wait for the cores they take from each other: twice the time.

@@ -116,6 +116,12 @@ def _which(manifest: Manifest, emotion: str | None, path: str | Path, pairs: boo
     """The label to take; None takes everything (nothing is labelled, or all alike)."""
     present = [label for label in manifest.labels if (manifest.frame["emotion"] == label).any()]
     others = [label for label in present if label != NEUTRAL]
+    for label in (NEUTRAL, emotion) if pairs else ():
+        if label and label not in present and (Path(path) / label).is_dir():
+            raise InputError(
+                f"{Path(path) / label}: holds no picture; put there those of the same people, under the same"
+                " file names"
+            )
     if pairs and (NEUTRAL not in present or not others):
         raise InputError(
             f"{path}: pairs need two folders, 'neutral' and one named after the emotion, with pictures of one"

@@ -17,7 +17,7 @@ from emolib.adapters.splice import learned_token
 from emolib.adapters.tokens import Token
 from emolib.backbone import Backbone
 from emolib.emotions.words import article
-from emolib.runtime import generator
+from emolib.runtime import InputError, generator
 from emolib.sampling import Trajectory, denoise
 
 Recognise = Callable[[Tensor], Tensor]
@@ -59,6 +59,12 @@ class Report:
     def verdict(self) -> tuple[bool, str]:
         """Whether the token is worth using, and why, with the likely mend."""
         seen, kept = self.recognised, self.obeyed
+        if self.moved == 0:
+            return (
+                False,
+                "nothing was learned: no step was better than its start; try a lower learning rate, or more"
+                " and other pictures",
+            )
         if self.difference < SAME:
             return False, "nothing was learned: give it more steps or a higher learning rate"
         if self.norm_ratio > LONG and self.beyond > 1:
@@ -123,8 +129,10 @@ def check(
 
     start         where the token started; default: the vectors of `word`
     descriptions  who is to be seen, in turn: "woman with red hair", ...
-    n             pictures a side; all sides begin with the same n noises
+    n             pictures a side; all sides begin with the same n noises. InputError if there are none
     """
+    if n < 1:
+        raise InputError(f"{n} pictures a side show nothing; ask for 1 or more")
     start = start or initial.of_words(backbone, token.name, word, vectors=len(token))
     who = [descriptions[i % len(descriptions)] for i in range(n)]
     with learned_token(backbone, token):

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import tiny_pipelines
@@ -251,6 +252,12 @@ def test_a_patch_shows_only_what_differs():
     assert where[:5].all() and not where[5:].any()
     data = still.data_uri(patch, where=where)
     assert re.match(r"data:image/webp;base64,[\w+/=]+$", data)
+
+
+def test_an_edit_without_a_true_picture_says_so():
+    frame = frames(blobs())[0]
+    assert "20.0 dB" in still._words(frame)
+    assert "no true picture" in still._words(replace(frame, truth=None))
 
 
 def test_a_page_that_grows_too_large_is_refused(monkeypatch):

@@ -190,7 +190,7 @@ def _scene(picture: Picture) -> dict[str, Any]:
 
 def _words(frame: Frame) -> str:
     if frame.truth is None:
-        return ""
+        return "There is no true picture of this emotion to compare with."
     edit, untouched = frame.truth
     return f"To the true picture: {edit:.1f} dB, doing nothing {untouched:.1f} dB (PSNR)"
 

@@ -65,13 +65,13 @@ def page(browser):
     context.close()
 
 
-def lesson(folder, steps):
-    """The lesson up to its playground, with few steps."""
+def lesson(folder, preview, full):
+    """The lesson up to its playground, with so many steps."""
     notebook = nbformat.read(ROOT / "notebooks" / "09_playground.ipynb", as_version=4)
     last = next(i for i, cell in enumerate(notebook.cells) if "Playground(" in cell.source)
     notebook.cells = notebook.cells[: last + 1]
     given = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
-    given.source += f"\npreview_steps, full_steps = 2, {steps}"
+    given.source += f"\npreview_steps, full_steps = {preview}, {full}"
     nbformat.write(notebook, folder / "lesson.ipynb")
 
 
@@ -87,7 +87,7 @@ def lab(tmp_path_factory, request):
         path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
-    lesson(folder, steps=20 if request.config.getoption("--screenshot") else 3)
+    lesson(folder, *((12, 20) if request.config.getoption("--screenshot") else (2, 3)))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -221,7 +221,7 @@ def test_in_jupyterlab(lab, page, request):
     error = play.locator(".error")
     playwright.expect(error).to_contain_text("broken.png: not a picture", timeout=LONG)
     assert "\n" not in error.inner_text()
-    play.locator("select.emotion").select_option("anger")
+    play.locator("select.emotion").select_option("amusement")
     five = settled(page)
     playwright.expect(error).to_be_empty()
     assert five[1] != four[1] and five[::2] == four[::2]
@@ -238,7 +238,7 @@ def test_in_jupyterlab(lab, page, request):
 def picture(page, play, path):
     if path:
         page.mouse.move(0, 0)
-        page.wait_for_timeout(400)  # ends the bars' transition
+        page.wait_for_timeout(8000)  # the strip follows the picture, the bars their transition
         Image.open(io.BytesIO(play.screenshot())).convert("RGB").save(path, quality=90)
 
 

@@ -88,11 +88,13 @@ def as_markdown(board: Board) -> str:
 def _about(board: Board) -> list[str]:
     people = f"{board['edits']} edits of {board['sources']} pictures, {board['groups']} independent units"
     steps = f" Denoising steps: {board['steps']}." if board.get("steps") else ""
-    return [
-        f"{people}.{steps} Judge: {board['judge']}. Brackets are 95 % intervals: bootstrap over units,"
-        f" jackknife for distances of sets. Features: {board['features']}. Identity: {board['identity']}."
-        + "".join(f" {note}." for note in board["notes"]),
-    ]
+    brackets = (
+        "Brackets are 95 % intervals: bootstrap over units (of fewer than ten no narrower than Student's t),"
+        " jackknife for distances of sets."
+    )
+    made = f"Features: {board['features']}. Identity: {board['identity']}."
+    notes = "".join(f" {note}." for note in board["notes"])
+    return [f"{people}.{steps} Judge: {board['judge']}. {brackets} {made}{notes}"]
 
 
 def _table(first: str, rows: Mapping[str, Mapping], columns: list[str], *, arrows: bool = True) -> list[str]:

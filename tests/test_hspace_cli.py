@@ -12,7 +12,8 @@ from emolib.hspace.clip import Clip
 
 @pytest.fixture
 def tiny_model(monkeypatch):
-    monkeypatch.setattr(backbone, "load", lambda name, **options: tiny("sd"))
+    model = tiny("sd")  # before the loader is replaced, which it calls itself
+    monkeypatch.setattr(backbone, "load", lambda name, **options: model)
     return str(tiny_pipelines.folder("sd"))
 
 

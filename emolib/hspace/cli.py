@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emolib.runtime import InputError
+from emolib.runtime import InputError, check_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -206,8 +206,7 @@ def _show(args: argparse.Namespace) -> int:
 def _check_output(out: Path) -> None:
     if out.suffix != ".safetensors":
         raise InputError(f"--out {str(out)!r}: directions are stored as .safetensors; change the suffix")
-    if not out.parent.is_dir():
-        raise InputError(f"output folder {str(out.parent)!r} does not exist; make it first")
+    check_output(out)
 
 
 def _pictures(args: argparse.Namespace) -> Manifest:

@@ -231,8 +231,11 @@ def progress(items: Iterable[T], what: str = "", *, total: int | None = None) ->
     )
 
 
-def check_output(path: str | os.PathLike[str]) -> None:
-    """InputError unless a file can be written at `path`: no folder, but in one that is there and writable."""
+def check_output(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """InputError unless a file can be written at `path`: no folder, but in one that is there and writable.
+
+    Refuses as well what is one of the command's `inputs` (files; missing ones are passed over) under another
+    spelling, a link included: writing it would lose that input."""
     target = Path(path)
     for folder in (target.parent, *target.parent.parents):
         if folder.is_file():
@@ -241,20 +244,35 @@ def check_output(path: str | os.PathLike[str]) -> None:
         raise InputError(
             f"output folder {str(target.parent)!r} does not exist; make it first: mkdir -p {target.parent}"
         )
+    _check_overlap(target, inputs)
     if target.is_dir():
         raise InputError(f"output {str(target)!r} is a folder; give the name of a file in it")
     if not os.access(target.parent, os.W_OK):
         raise InputError(f"output folder {str(target.parent)!r} is not writable; choose another")
 
 
-def check_folder(path: str | os.PathLike[str]) -> None:
-    """InputError unless files can be written in the folder `path`, once `make_folder` has made it."""
+def check_folder(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """InputError unless files can be written in the folder `path`, once `make_folder` has made it.
+
+    Refuses as well a folder that is one of the command's `inputs`, see `check_output`."""
     folder = Path(path)
     there = next(part for part in (folder, *folder.parents) if part.exists())
     if not there.is_dir():
         raise InputError(f"{folder}: cannot be made ({str(there)!r} is a file); give another folder")
+    _check_overlap(folder, inputs)
     if not os.access(there, os.W_OK):
         raise InputError(f"{folder}: {str(there)!r} is not writable; give another folder")
+
+
+def _check_overlap(output: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """InputError if the output that lies there already is the same file or folder as one of `inputs`."""
+    if not output.exists():
+        return
+    status = output.stat()
+    for path in inputs:
+        if os.path.exists(path) and os.path.samestat(status, os.stat(path)):
+            same = "" if os.fspath(path) == str(output) else f" ({str(path)!r})"
+            raise InputError(f"output {str(output)!r} is an input of this command{same}; give another name")
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
@@ -275,8 +293,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises InputError before anything is written if the folder is missing or `path` is a folder."""
     target = Path(path)
     check_output(target)
-    # The suffix stays, because PIL and others choose the format by it.
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
+    # The suffix stays, because PIL and others choose the format by it; the stem does not, for it may be long.
+    temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
     try:
         yield temporary
         os.replace(temporary, target)

@@ -179,6 +179,28 @@ def test_folders_are_made_or_refused(tmp_path, monkeypatch):
             check(tmp_path / "x.png")
 
 
+def test_an_output_over_an_input_is_refused_however_it_is_spelled(tmp_path):
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"1")
+    (tmp_path / "link.png").symlink_to(picture)
+    (tmp_path / "hard.png").hardlink_to(picture)
+    (tmp_path / "folder").mkdir()
+    for output in (picture, tmp_path / "folder/../a.png", tmp_path / "link.png", tmp_path / "hard.png"):
+        with pytest.raises(InputError, match="is an input of this command"):
+            runtime.check_output(output, [tmp_path / "missing", picture])
+    runtime.check_output(tmp_path / "b.png", [picture, tmp_path])
+    with pytest.raises(InputError, match="is an input of this command"):
+        runtime.check_folder(tmp_path / "folder/..", [tmp_path])
+    runtime.check_folder(tmp_path / "folder", [tmp_path])
+
+
+def test_the_longest_legal_file_name_can_be_written(tmp_path):
+    target = tmp_path / f"{'a' * 251}.png"
+    with runtime.atomic_write(target) as temporary:
+        temporary.write_bytes(b"1")
+    assert target.read_bytes() == b"1"
+
+
 def test_versions_name_what_runs():
     report = runtime.versions()
     assert report["torch"].startswith(torch.__version__.split("+")[0])

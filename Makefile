@@ -17,7 +17,7 @@ help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
 
 reports: $(STAMP) ## run the notebooks and write reports/index.html (ONLY=01 for one lesson)
-	$(BIN)/python -m emolib.runner --out reports $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m emolib.course --out reports $(if $(ONLY),--only $(ONLY))
 
 leaderboard: $(STAMP) ## edit PEOPLE test people with every editor, score them (some twenty minutes; resumes)
 	$(BIN)/python -m emolib evaluate --methods course --data emofaces:test --people $(PEOPLE) --steps $(STEPS) \

@@ -5,8 +5,8 @@ import json
 import pytest
 from board_standins import method, row, write_board
 
+from emolib.course.complaints import Complaint, complaints
 from emolib.evaluation import boards, cli
-from emolib.evaluation.complaints import Complaint, complaints
 from emolib.figures import leaderboard
 from emolib.metrics.estimates import Estimate
 from emolib.runtime import InputError

@@ -29,9 +29,7 @@ LAYERS = {
         "evaluation",
         "playground",
         "__main__",
-        "runner",
-        "pages",
-        "frontpage",
+        "course",
     ),
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}

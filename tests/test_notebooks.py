@@ -8,7 +8,7 @@ from statistics import median
 import nbformat
 import pytest
 
-from emolib import pages, runner
+from emolib.course import pages, run
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -42,7 +42,7 @@ def lines(cell):
 
 
 def test_is_a_valid_numbered_notebook(path, notebook):
-    assert runner.NUMBERED.fullmatch(path.name), "named NN_words.ipynb, or the runner passes it by"
+    assert run.NUMBERED.fullmatch(path.name), "named NN_words.ipynb, or the runner passes it by"
     nbformat.validate(notebook)
     assert notebook.nbformat == 4
     ids = [cell.id for cell in notebook.cells]
@@ -75,8 +75,8 @@ def test_has_one_parameters_cell_of_flat_literals_after_setup(path, notebook):
     cells = tagged(notebook, "parameters")
     assert len(cells) == 1
     assert cells[0] > tagged(notebook, "setup")[0]
-    runner.check_parameters(path, {})
-    values = runner.parameters_of(notebook).values()
+    run.check_parameters(path, {})
+    values = run.parameters_of(notebook).values()
     assert values and not [value for value in values if isinstance(value, (dict, set, bytes))]
 
 

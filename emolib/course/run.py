@@ -1,4 +1,4 @@
-"""Run the numbered notebooks in order and write them as pages: `python -m emolib.runner`, or `make reports`.
+"""Run the numbered notebooks in order and write them as pages: `python -m emolib.course`, or `make reports`.
 
 Every notebook runs in the folder it lies in, in a kernel of the Python that runs this.
 `OUT/executed/` keeps the notebooks as they ran, `OUT/*.html` the pages, `OUT/index.html` lists them.
@@ -22,14 +22,15 @@ from nbclient.exceptions import DeadKernelError
 from papermill import execute_notebook
 from papermill.exceptions import PapermillExecutionError
 
-from emolib import frontpage, pages, runtime
+from emolib import runtime
+from emolib.course import front, pages
 from emolib.runtime import InputError, first_line
 
 NUMBERED = re.compile(r"\d\d_\w+\.ipynb")
 EVERY = 10.0  # seconds between progress lines
 KERNEL_ENV = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    "PYTHONPATH": f"{Path(__file__).resolve().parents[1]}{os.pathsep}${{PYTHONPATH}}",
+    "PYTHONPATH": f"{Path(__file__).resolve().parents[2]}{os.pathsep}${{PYTHONPATH}}",
     "PYTHONHASHSEED": "0",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
@@ -192,7 +193,7 @@ def write_index(folder: Path, out: Path) -> None:
         if executed.is_file() and (out / f"{path.stem}.html").is_file():
             lessons.append((f"{path.stem}.html", read(executed)))
     with runtime.atomic_write(out / "index.html") as temporary:
-        temporary.write_text(frontpage.index(lessons, folder.parent / "reports" / "data"), encoding="utf-8")
+        temporary.write_text(front.index(lessons, folder.parent / "reports" / "data"), encoding="utf-8")
 
 
 def run(folder: Path, out: Path, only: Sequence[str] = (), given: dict[str, object] | None = None) -> None:
@@ -226,7 +227,7 @@ def literal(text: str) -> object:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 0, 1 if a notebook failed, 2 for bad input."""
     parser = argparse.ArgumentParser(
-        prog="python -m emolib.runner", description="Run the lessons as notebooks."
+        prog="python -m emolib.course", description="Run the lessons as notebooks."
     )
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NN", help="how the wanted names begin, e.g. 01"
@@ -251,7 +252,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(f"pages: {options.out / 'index.html'}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,10 +18,11 @@ from typing import Any
 import nbformat
 from PIL import Image
 
-from emolib import pages, runtime
+from emolib import runtime
+from emolib.course import pages
+from emolib.course.complaints import complaints
 from emolib.evaluation import boards
 from emolib.evaluation.columns import column
-from emolib.evaluation.complaints import complaints
 from emolib.evaluation.tables import Board
 from emolib.metrics.estimates import Estimate
 

@@ -1,4 +1,4 @@
-"""emolib.runner and emolib.pages on tiny notebooks made here."""
+"""emolib.course.run and emolib.course.pages on tiny notebooks made here."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from emolib import pages, runner
+from emolib.course import pages, run
 from emolib.runtime import InputError
 
 FIGURE = "import matplotlib.pyplot as plt\nplt.figure(figsize=(2, 1))\nplt.plot([0, size])\nplt.show()"
@@ -56,9 +56,7 @@ def good(tmp_path_factory):
         root / "notebooks", "01_second", markdown("# Second"), code("size = 1", "parameters"), code("size")
     )
     lesson(root / "notebooks", "scratch", code("raise SystemError('never run')"))
-    status = runner.main(
-        ["--notebooks", str(root / "notebooks"), "--out", str(root / "out"), "-p", "size", "7"]
-    )
+    status = run.main(["--notebooks", str(root / "notebooks"), "--out", str(root / "out"), "-p", "size", "7"])
     return status, root / "out"
 
 
@@ -120,7 +118,7 @@ def test_failing_cell_stops_the_run_and_is_named(tmp_path, capsys):
     ]
     lesson(folder, "00_bad", *cells, code("print('never')"))
     lesson(folder, "01_after", code("n = 1", "parameters"))
-    assert runner.main(["--notebooks", str(folder), "--out", str(tmp_path / "out"), "-p", "n", "2"]) == 1
+    assert run.main(["--notebooks", str(folder), "--out", str(tmp_path / "out"), "-p", "n", "2"]) == 1
     error = capsys.readouterr().err
     assert "00_bad.ipynb failed in cell 4 (In [4])" in error
     assert "----> 2     1 / 0" in error and "ZeroDivisionError: division by zero" in error
@@ -141,7 +139,7 @@ def test_failing_cell_stops_the_run_and_is_named(tmp_path, capsys):
 )
 def test_a_run_that_ends_early_is_a_failure(tmp_path, capsys, last, message):
     lesson(tmp_path / "notebooks", "00_ends", code("1"), code(last), code("2"))
-    assert runner.main(["--notebooks", str(tmp_path / "notebooks"), "--out", str(tmp_path / "out")]) == 1
+    assert run.main(["--notebooks", str(tmp_path / "notebooks"), "--out", str(tmp_path / "out")]) == 1
     assert message in capsys.readouterr().err
 
 
@@ -160,33 +158,33 @@ def test_wrong_parameters_are_refused_before_anything_runs(tmp_path, capsys, nam
     folder = tmp_path / "notebooks"
     lesson(folder, "00_a", code("steps = 1\nstepz = 2", "parameters"))
     lesson(folder, "01_b", code("steps: int = 3\nscale = 1.5\nwho = None", "parameters"))
-    assert runner.main(["--notebooks", str(folder), "--out", str(tmp_path / "out"), "-p", name, value]) == 2
+    assert run.main(["--notebooks", str(folder), "--out", str(tmp_path / "out"), "-p", name, value]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_parameter_types_and_cells(tmp_path):
     path = lesson(tmp_path, "00_a", code("steps = 3\nscale = 1.5\nwho = None\nflip = True", "parameters"))
-    runner.check_parameters(path, {"scale": 2, "who": "x", "flip": False})
+    run.check_parameters(path, {"scale": 2, "who": "x", "flip": False})
     with pytest.raises(InputError, match="takes bool"):
-        runner.check_parameters(path, {"flip": 1})
+        run.check_parameters(path, {"flip": 1})
     with pytest.raises(InputError, match="no parameters cell"):
-        runner.check_parameters(lesson(tmp_path, "01_b", code("steps = 3")), {"steps": 1})
+        run.check_parameters(lesson(tmp_path, "01_b", code("steps = 3")), {"steps": 1})
     with pytest.raises(InputError, match="02_c.ipynb: the parameters cell holds more"):
-        runner.check_parameters(lesson(tmp_path, "02_c", code("import os", "parameters")), {})
+        run.check_parameters(lesson(tmp_path, "02_c", code("import os", "parameters")), {})
 
 
 def test_choosing_notebooks(tmp_path, capsys):
     for name in ("01_b", "00_a", "draft", "1_x"):
         lesson(tmp_path, name)
-    assert [path.name for path in runner.find(tmp_path)] == ["00_a.ipynb", "01_b.ipynb"]
-    assert [path.name for path in runner.find(tmp_path, ["01"])] == ["01_b.ipynb"]
+    assert [path.name for path in run.find(tmp_path)] == ["00_a.ipynb", "01_b.ipynb"]
+    assert [path.name for path in run.find(tmp_path, ["01"])] == ["01_b.ipynb"]
     with pytest.raises(InputError, match="unknown notebook '07'; known: 00_a, 01_b"):
-        runner.find(tmp_path, ["00", "07"])
+        run.find(tmp_path, ["00", "07"])
     (tmp_path / "00_a.ipynb").write_text("not json")
     with pytest.raises(InputError, match="is not a notebook"):
-        runner.read(tmp_path / "00_a.ipynb")
-    assert runner.main(["--notebooks", str(tmp_path / "none")]) == 2
+        run.read(tmp_path / "00_a.ipynb")
+    assert run.main(["--notebooks", str(tmp_path / "none")]) == 2
     assert "no numbered notebook" in capsys.readouterr().err
 
 
@@ -200,9 +198,9 @@ def test_a_page_over_the_limit_is_named(tmp_path, monkeypatch):
     target = lesson(tmp_path, "00_a", cell)
     monkeypatch.setattr(pages, "PAGE_LIMIT", 5_000)
     (tmp_path / "out").mkdir()
-    runner.write_page(target, runner.read(target), tmp_path / "out")
-    with pytest.raises(runner.NotebookFailed, match=r"00_a\.html has .* MB; the limit is 0\.005 MB"):
-        runner.check_size(tmp_path / "out" / "00_a.html")
+    run.write_page(target, run.read(target), tmp_path / "out")
+    with pytest.raises(run.NotebookFailed, match=r"00_a\.html has .* MB; the limit is 0\.005 MB"):
+        run.check_size(tmp_path / "out" / "00_a.html")
 
 
 def test_what_a_page_would_load_is_cut(tmp_path):
@@ -276,7 +274,7 @@ def test_minutes(seconds, words):
 
 
 def test_literals_from_the_command_line():
-    assert [runner.literal(text) for text in ("3", "2.5", "True", "None", "minisd", "'3'")] == [
+    assert [run.literal(text) for text in ("3", "2.5", "True", "None", "minisd", "'3'")] == [
         3,
         2.5,
         True,

@@ -12,7 +12,7 @@ from board_standins import write_board
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from emolib import frontpage, pages
+from emolib.course import front, pages
 from emolib.runtime import write_json
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
@@ -26,7 +26,7 @@ def write_site(out, data):
     cells = [nbformat.v4.new_markdown_cell("# 00 · Faces & more"), nbformat.v4.new_code_cell("1")]
     cells[1].outputs = [nbformat.v4.new_output("display_data", data=figure)]
     notebook = nbformat.v4.new_notebook(cells=cells)
-    made = {"index.html": frontpage.index([("00_faces.html", notebook)], data)}
+    made = {"index.html": front.index([("00_faces.html", notebook)], data)}
     made["00_faces.html"] = pages.page(notebook, out, "Faces & more").html
     for name, text in made.items():
         (out / name).write_text(text, encoding="utf-8")
@@ -97,14 +97,14 @@ def test_a_board_of_bounds_alone_has_no_answers(tmp_path):
     board = json.loads(file.read_text())
     board["methods"] = {name: board["methods"][name] for name in ("nothing", "truth")}
     file.write_text(json.dumps(board))
-    text = frontpage.index([], tmp_path)
+    text = front.index([], tmp_path)
     assert "Leaderboard" in text and "complaints" not in text and "<script" not in text
 
 
 def test_a_headline_of_one_person_has_no_interval(tmp_path):
     row = {"name": "seen", "value": 0.5, "low": None, "high": None, "n": 4}
     write_json(tmp_path / "00.json", {"headline": "seen", "measured": [row]})
-    assert frontpage.headline(tmp_path / "00.json") == "seen: 0.5 [?, ?], n = 4"
+    assert front.headline(tmp_path / "00.json") == "seen: 0.5 [?, ?], n = 4"
 
 
 def test_a_tagged_cell_gives_the_lessons_picture():
@@ -127,7 +127,7 @@ def test_a_tagged_cell_gives_the_lessons_picture():
 @pytest.mark.parametrize("text", ["{", '{"measured": []}', '{"headline": "x", "measured": []}'])
 def test_a_lesson_without_a_headline_shows_none(tmp_path, text):
     (tmp_path / "00.json").write_text(text)
-    assert frontpage.headline(tmp_path / "00.json") is None
+    assert front.headline(tmp_path / "00.json") is None
 
 
 def check(page, *, width, dark):

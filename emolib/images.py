@@ -5,6 +5,8 @@ The one range convention: float32 (B, 3, H, W) in [-1, 1]. Nothing else in emoli
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 import os
@@ -158,6 +160,24 @@ def save_image(
             image.save(temporary, file_format, **options)
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: cannot be written as {file_format} ({error})") from None
+
+
+def encode_webp(
+    picture: Image.Image | Tensor, quality: int = 82, *, lossless: bool = False, method: int = 4
+) -> bytes:
+    """Encode one picture (PIL, or (1, 3, H, W) in [-1, 1]) as WebP.
+
+    quality  0 to 100; of a lossless picture, how hard it is pressed
+    method   0 (fast) to 6 (small)"""
+    stream = io.BytesIO()
+    image = to_pil(picture)[0] if isinstance(picture, Tensor) else picture
+    image.save(stream, "WEBP", quality=quality, lossless=lossless, method=method)
+    return stream.getvalue()
+
+
+def data_uri(data: bytes, kind: str = "webp") -> str:
+    """Write the bytes of a picture file as an address that holds them, for pages that load nothing."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def read_provenance(path: str | os.PathLike[str]) -> dict | None:

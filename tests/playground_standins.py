@@ -4,7 +4,8 @@ import nbformat
 import torch
 from PIL import Image
 
-from emolib import images, pages
+from emolib import images
+from emolib.course import pages
 from emolib.editors.recipe import Person, Recipe
 from emolib.playground import measure, still
 from emolib.playground.pictures import Picture
@@ -58,4 +59,4 @@ def still_page():
     """The playground in an exported notebook."""
     output = nbformat.v4.new_output("display_data", {"text/html": still_html()})
     cell = nbformat.v4.new_code_cell("play", outputs=[output])
-    return pages.page(nbformat.v4.new_notebook(cells=[cell]), ".", "playground").html
+    return pages.render_page(nbformat.v4.new_notebook(cells=[cell]), ".", "playground").html

@@ -1,11 +1,10 @@
-"""A written board read back, the seven complaints and their verdicts, the figure."""
+"""A written board read back, and its figure."""
 
 import json
 
 import pytest
-from board_standins import method, row, write_board
+from board_standins import write_board
 
-from emolib.course.complaints import Complaint, complaints
 from emolib.evaluation import boards, cli
 from emolib.figures import leaderboard
 from emolib.metrics.estimates import Estimate
@@ -56,42 +55,6 @@ def test_a_board_that_is_not_there_or_broken(tmp_path):
     (tmp_path / boards.FILE).write_text("{")
     with pytest.raises(InputError, match="not readable"):
         boards.read(tmp_path)
-    assert boards.numbers_of(tmp_path / "02.json") == {} == boards.tokens(tmp_path)
-    found = {"value": 0.6, "low": 0.5, "high": 0.7, "n": 96}
-    measured = {"new": {"surprise": {"recognised": {"token": found}}}}
-    (tmp_path / "tokens.json").write_text(json.dumps(measured))
-    assert boards.tokens(tmp_path) == {boards.SURPRISE: Estimate(**found)}
-
-
-@pytest.mark.parametrize(
-    ("found", "verdict"),
-    [
-        (None, "not measured"),
-        (Estimate(0.95, 0.91, 0.99, 9), "solved"),
-        (Estimate(0.95, 0.85, 0.99, 9), "open"),
-        (Estimate(0.85, 0.80, 0.95, 9), "not solved"),  # the interval reaching the bar does not help
-        (Estimate(1.05, 0.95, 1.15, 9), "open"),
-        (Estimate(1.15, 1.05, 1.25, 9), "not solved"),  # too much is as wrong as too little
-    ],
-)
-def test_a_verdict_follows_the_whole_interval(found, verdict):
-    assert Complaint("blurs", "sharpness", 0.9, "ddim", found, 1.1).verdict == verdict
-
-
-def test_seven_complaints_are_asked_of_the_editor_with_most_successes(board):
-    answers = complaints(board)
-    assert len(answers) == 7 and {one.whose for one in answers[:3]} == {"img2img"}
-    assert answers[0].verdict == "open" and answers[0].found == boards.number(board, "img2img", "same_person")
-    assert answers[2].verdict == "solved" and answers[2].bar == "0.9 to 1.1"
-    assert [one.verdict for one in answers[3:]] == ["not measured", "open", "not measured", "not measured"]
-    board["methods"]["asyrp"] = method(0.2, row(25.0, 24.0, 26.0))
-    kept = {"all_faces": row(0.7, 0.65, 0.8), "joint": row(0.6, 0.5, 0.7)}
-    lost = {"all_faces": row(0.9, 0.85, 0.95), "joint": row(0.2, 0.1, 0.3)}
-    scenes = {"methods": {"img2img": {"all": lost, "by": {}}, "ddim": {"all": kept, "by": {}}}}
-    met = {"surprise recognised in pictures drawn with <surprise>": Estimate(0.5, 0.25, 0.75, 12)}
-    answers = complaints(board, scenes, met)
-    assert [one.verdict for one in answers[3:]] == ["solved", "open", "not solved", "not solved"]
-    assert answers[3].row()["whose"] == "ddim" and answers[5].row()["measured"].startswith("0.500 [0.250")
 
 
 def test_the_figure_shows_every_interval_and_says_what_is_infinite(board):

@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 from emolib.course import front, pages
-from emolib.runtime import write_json
+from emolib.runtime import InputError, write_json
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 PAGES = sorted(REPORTS.glob("*.html"))
@@ -26,8 +26,8 @@ def write_site(out, data):
     cells = [nbformat.v4.new_markdown_cell("# 00 · Faces & more"), nbformat.v4.new_code_cell("1")]
     cells[1].outputs = [nbformat.v4.new_output("display_data", data=figure)]
     notebook = nbformat.v4.new_notebook(cells=cells)
-    made = {"index.html": front.index([("00_faces.html", notebook)], data)}
-    made["00_faces.html"] = pages.page(notebook, out, "Faces & more").html
+    made = {"index.html": front.render_front([("00_faces.html", notebook)], data)}
+    made["00_faces.html"] = pages.render_page(notebook, out, "Faces & more").html
     for name, text in made.items():
         (out / name).write_text(text, encoding="utf-8")
 
@@ -87,8 +87,7 @@ def test_complaints_and_comparisons(site):
 
 def test_without_a_leaderboard_there_is_none(tmp_path):
     write_site(tmp_path, tmp_path / "nothing")
-    text = (tmp_path / "index.html").read_text()
-    assert "Leaderboard" not in text and "<script" not in text and "class='number'" not in text
+    assert not soup_of(tmp_path).select("h2#leaderboard, script, .number, .compare")
 
 
 def test_a_board_of_bounds_alone_has_no_answers(tmp_path):
@@ -97,14 +96,14 @@ def test_a_board_of_bounds_alone_has_no_answers(tmp_path):
     board = json.loads(file.read_text())
     board["methods"] = {name: board["methods"][name] for name in ("nothing", "truth")}
     file.write_text(json.dumps(board))
-    text = front.index([], tmp_path)
-    assert "Leaderboard" in text and "complaints" not in text and "<script" not in text
+    soup = BeautifulSoup(front.render_front([], tmp_path), "html.parser")
+    assert soup.select(".board") and not soup.select(".answers, .compare, script")
 
 
 def test_a_headline_of_one_person_has_no_interval(tmp_path):
     row = {"name": "seen", "value": 0.5, "low": None, "high": None, "n": 4}
     write_json(tmp_path / "00.json", {"headline": "seen", "measured": [row]})
-    assert front.headline(tmp_path / "00.json") == "seen: 0.5 [?, ?], n = 4"
+    assert front.describe_headline(tmp_path / "00.json") == "seen: 0.5 [?, ?], n = 4"
 
 
 def test_a_tagged_cell_gives_the_lessons_picture():
@@ -115,7 +114,7 @@ def test_a_tagged_cell_gives_the_lessons_picture():
 
     def shade():
         with Image.open(
-            io.BytesIO(base64.b64decode(pages.first_figure(notebook).partition(",")[2]))
+            io.BytesIO(base64.b64decode(pages.find_cover(notebook).partition(",")[2]))
         ) as picture:
             return picture.convert("RGB").getpixel((9, 9))
 
@@ -124,10 +123,25 @@ def test_a_tagged_cell_gives_the_lessons_picture():
     assert shade()[0] > 230
 
 
-@pytest.mark.parametrize("text", ["{", '{"measured": []}', '{"headline": "x", "measured": []}'])
-def test_a_lesson_without_a_headline_shows_none(tmp_path, text):
-    (tmp_path / "00.json").write_text(text)
-    assert front.headline(tmp_path / "00.json") is None
+def test_a_lesson_without_a_headline_shows_none(tmp_path):
+    assert front.describe_headline(tmp_path / "00.json") is None
+    (tmp_path / "00.json").write_text('{"measured": []}')
+    assert front.describe_headline(tmp_path / "00.json") is None
+    (tmp_path / "00.json").write_text("{")
+    with pytest.raises(InputError, match="00.json"):
+        front.describe_headline(tmp_path / "00.json")
+
+
+def test_the_numbers_that_ship_fill_the_page():
+    """A lesson that no longer names its headline, or a board without a column, is missed here."""
+    notebooks = sorted((REPORTS.parent / "notebooks").glob("*.ipynb"))
+    lessons = [(f"{path.stem}.html", nbformat.read(path, as_version=4)) for path in notebooks]
+    soup = BeautifulSoup(front.render_front(lessons, REPORTS / "data"), "html.parser")
+    assert len(soup.select(".card .number")) == len(notebooks) > 5
+    assert [small.get_text() for small in soup.select(".board thead small")] == list(front.COLUMNS)
+    verdicts = {td.get_text() for td in soup.select(".answers td:nth-child(2)")}
+    assert len(soup.select(".answers tbody tr")) == 7 and verdicts <= {"solved", "open", "not solved"}
+    assert soup.select(".compare option")
 
 
 def check(page, *, width, dark):

@@ -1,5 +1,6 @@
 """Pictures as tensors and back: exact round trips, crop, feather, paste, provenance."""
 
+import base64
 import io
 
 import numpy as np
@@ -172,3 +173,13 @@ def test_failed_writes_leave_nothing(tmp_path, monkeypatch):
         images.save_image(noise_picture(), tmp_path / "old.png")
     assert [path.name for path in tmp_path.iterdir()] == ["old.png"]
     assert (tmp_path / "old.png").read_bytes() == b"old"
+
+
+def test_a_picture_as_webp_and_as_an_address_that_holds_it():
+    picture = noise_picture(8, 6)
+    exact = images.encode_webp(images.to_tensor(picture), 20, lossless=True, method=1)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(exact))), np.asarray(picture))
+    assert len(images.encode_webp(picture, 20)) < len(exact)
+    head, _, data = images.data_uri(exact).partition(",")
+    assert head == "data:image/webp;base64" and base64.b64decode(data) == exact
+    assert images.data_uri(b"x", "png") == "data:image/png;base64,eA=="

@@ -133,5 +133,5 @@ def test_code_is_plain_python_with_relative_paths(notebook):
 
 def test_every_formula_can_be_typeset(path, notebook):
     bare = nbformat.v4.new_notebook(cells=[cell for cell in notebook.cells if cell.cell_type == "markdown"])
-    notes = pages.page(bare, path.parent, path.stem).notes
+    notes = pages.render_page(bare, path.parent, path.stem).notes
     assert not [note for note in notes if note.startswith("cannot typeset")]

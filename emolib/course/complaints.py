@@ -6,9 +6,10 @@ value does not; "open": the value does, its interval does not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from emolib.data._files import read_json
 from emolib.evaluation import boards
 from emolib.evaluation.tables import Board
 from emolib.metrics.estimates import Estimate
@@ -18,23 +19,25 @@ FAR = ("180", "135")  # degrees on Mikels' wheel: the opposite emotion, or its n
 
 @dataclass(frozen=True)
 class Complaint:
-    """What is said, the `measure` that would settle it with its bar, whose number it is, and the number."""
+    """A complaint, the `measure` that would settle it, the bar from `least` to `most`, and the `estimate`.
+
+    `method` is the editor or token that was measured."""
 
     text: str
     measure: str
     least: float
-    whose: str
-    found: Estimate | None
+    method: str
+    estimate: Estimate | None
     most: float = float("inf")
 
     @property
     def verdict(self) -> str:
         """ "solved", "open", "not solved" or "not measured"."""
-        if self.found is None:
+        if self.estimate is None:
             return "not measured"
-        if not self.least <= self.found.value <= self.most:
+        if not self.least <= self.estimate.value <= self.most:
             return "not solved"
-        return "solved" if self.least <= self.found.low and self.found.high <= self.most else "open"
+        return "solved" if self.least <= self.estimate.low and self.estimate.high <= self.most else "open"
 
     @property
     def bar(self) -> str:
@@ -44,49 +47,72 @@ class Complaint:
         return f"{self.least:g} to {self.most:g}"
 
     def row(self) -> dict[str, str]:
-        """As a row of a table to read."""
+        """The complaint as a row of a table to read."""
         return {
             "complaint": self.text,
             "number": self.measure,
             "bar": self.bar,
-            "whose": self.whose,
-            "measured": "-" if self.found is None else str(self.found),
+            "whose": self.method,
+            "measured": "-" if self.estimate is None else str(self.estimate),
             "verdict": self.verdict,
         }
 
 
-def complaints(
-    board: Board, scenes: Board | None = None, tokens: Mapping[str, Estimate] | None = None
-) -> list[Complaint]:
-    """All seven. `board` is of portraits, `scenes` of several people, `tokens` those of `boards.tokens`.
+def complaints(board: Board, scenes: Board | None = None, learned: Estimate | None = None) -> list[Complaint]:
+    """Answer all seven from a `board` of portraits, one of `scenes`, and `learned` (see `read_learned`).
 
     Most are asked of the diffusion editor with the most joint successes.
     """
-    contestants = [name for name in boards.editors(board) if name != "colour"]
-    best = boards.best(board, among=contestants)
+    best = boards.best(board, among=[name for name in boards.editors(board) if name != "colour"])
 
-    def of(metric: str, **part: str) -> Estimate | None:
+    def measured(metric: str, **part: str) -> Estimate | None:
         return boards.number(board, best, metric, **part)
 
-    far = next((d for d in FAR if of("joint", distance=d) is not None), FAR[0])
-    several, whose = None, "-"
+    far = next((d for d in FAR if measured("joint", distance=d) is not None), FAR[0])
+    opposite = f"joint success at {far} degrees on the emotion wheel"
+    group, everyone = "-", None
     if scenes is not None:
-        whose = boards.best(scenes)  # by joint success: somebody else's face may feel anything
-        several = boards.number(scenes, whose, "all_faces")
-    asyrp = boards.number(board, "asyrp", "emo_s") if "asyrp" in board["methods"] else None
-    new = (tokens or {}).get(boards.SURPRISE)
-    same = "edits in which identity says the same person"
+        group = boards.best(scenes)  # by joint success: somebody else's face may feel anything
+        everyone = boards.number(scenes, group, "all_faces")
+    fitted = boards.number(board, "asyrp", "emo_s") if "asyrp" in board["methods"] else None
     kept = "share of Emo-S left when the source's colours are put back"
     asked = "scenes in which every person asked shows the target"
-    opposite = f"joint success at {far} degrees on the emotion wheel"
-    learned = "a feeling the model never met, learned from 16 people: recognised"
-    fitted = "Emo-S of directions fitted with one command"
+    new = "a feeling the model never met, learned from 16 people: recognised"
+    same = "edits in which identity says the same person"
     return [
-        Complaint("starts from noise, not from the picture", same, 0.9, best, of("same_person")),
-        Complaint("only the colour changes", kept, 0.7, best, of("emo_s_kept")),
-        Complaint("blurs", "sharpness, edit over source", 0.9, best, of("sharpness"), 1.1),
-        Complaint("fails with several people", asked, 0.6, whose, several),
-        Complaint("strong changes distort", opposite, 0.5, best, of("joint", distance=far)),
-        Complaint("custom data is an effort", learned, 0.6, "<surprise>", new),
-        Complaint("Asyrp cannot be reproduced", fitted, 0.3, "asyrp", asyrp),
+        Complaint("starts from noise, not from the picture", same, 0.9, best, measured("same_person")),
+        Complaint("only the colour changes", kept, 0.7, best, measured("emo_s_kept")),
+        Complaint("blurs", "sharpness, edit over source", 0.9, best, measured("sharpness"), 1.1),
+        Complaint("fails with several people", asked, 0.6, group, everyone),
+        Complaint("strong changes distort", opposite, 0.5, best, measured("joint", distance=far)),
+        Complaint("custom data is an effort", new, 0.6, "<surprise>", learned),
+        Complaint(
+            "Asyrp cannot be reproduced", "Emo-S of directions fitted with one command", 0.3, "asyrp", fitted
+        ),
     ]
+
+
+def read_headline(file: Path) -> tuple[str, Estimate] | None:
+    """Read the number that a lesson's file NN.json calls its headline: (name, number).
+
+    None without a file or without a headline. An end that is null, of one person's pictures alone, is NaN.
+    InputError: no JSON."""
+    if not file.is_file():
+        return None
+    report = read_json(file)
+    rows = {row["name"]: row for row in report["measured"]}
+    if "headline" not in report:
+        return None
+    row = rows[report["headline"]]
+    low, high = (float("nan") if row[end] is None else row[end] for end in ("low", "high"))
+    return row["name"], Estimate(row["value"], low, high, row["n"])
+
+
+def read_learned(data: Path) -> Estimate | None:
+    """Read how often a learned feeling is recognised, from the folder of measured numbers (reports/data).
+
+    From the many pictures of `benchmarks/tokens.py` if that has run, else it is the headline of lesson 02."""
+    if (data / "tokens.json").is_file():
+        return Estimate(**read_json(data / "tokens.json")["new"]["surprise"]["recognised"]["token"])
+    headline = read_headline(data / "02.json")
+    return headline[1] if headline else None

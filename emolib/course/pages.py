@@ -1,7 +1,7 @@
-"""Executed notebooks as self-contained pages.
+"""Write executed notebooks as pages that load nothing when they are opened.
 
-A page loads nothing when it is opened: style and pictures are inside it, mathematics is MathML, scripts from
-elsewhere are cut. Needs the extra `notebooks` (nbconvert, latex2mathml).
+Style and pictures are inside, mathematics is MathML, what comes from elsewhere is cut; `page.html` forbids
+the rest. Needs the extra `notebooks` (nbconvert, latex2mathml).
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from urllib.parse import unquote
 
 import nbformat
 from bs4 import BeautifulSoup
-from jinja2 import pass_context
+from jinja2 import Environment, FileSystemLoader, pass_context
 from latex2mathml.converter import convert
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
+
+from emolib.images import data_uri, encode_webp
 
 PAGE_LIMIT = 3_000_000  # bytes
 SHOWN_TYPES = [
@@ -34,27 +36,14 @@ SHOWN_TYPES = [
     "image/jpeg",
     "text/plain",
 ]
-REMOTE_STYLE = re.compile(r"""url\(\s*['"]?\s*(https?:)?//|@import""")
-REMOTE_SCRIPT = re.compile(r"""\b(import|from|fetch|require|importScripts|src)\b[\s(=\[]*['"](https?:)?//""")
+TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+LOADING = ("src", "srcset", "data", "poster", "background", "action")
 # A bracket pair with an exponent or index: MathML hangs it on the closing one alone, which then stays small.
 RAISED = re.compile(
     r"""(\\lVert(?:(?!\\lVert|\\right).)+?\\rVert | \\([bB]ig)\\\|.+?\\\2\\\| | \\([bB]ig)\(.+?\\\3\)
     | (?<![a-zA-Z])\((?:(?!\\right|\\[bB]ig)[^()])*\))(?=\s*[\^_])""",
     re.VERBOSE,
 )
-FRAME = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +55,7 @@ class Page:
 
 
 def typeset(latex: str, display: str = "inline") -> str:
-    """LaTeX as MathML; `display` is "inline" or "block". Raises ValueError naming what cannot be typeset."""
+    """Turn LaTeX into MathML; `display` is "inline" or "block". ValueError: names what cannot be typeset."""
     source = re.sub(r"\\arg(?![a-zA-Z])", r"\\operatorname{arg}", latex.strip())
     # The converter makes \mathcal{N}, but not \mathcal N, a letter that every browser shows.
     source = re.sub(r"(\\math[a-z]+)\s+([A-Za-z0-9])", r"\1{\2}", source)
@@ -126,8 +115,8 @@ class _Exporter(HTMLExporter):
             return f"<code>{html.escape(latex)}</code>"
 
 
-def page(notebook: nbformat.NotebookNode, folder: Path, title: str) -> Page:
-    """The page of an executed notebook; `folder` is where its relative picture paths start."""
+def render_page(notebook: nbformat.NotebookNode, folder: Path, title: str) -> Page:
+    """Write the page of an executed notebook; `folder` is where its relative picture paths start."""
     exporter = _Exporter()
     notebook.metadata.pop("widgets", None)
     body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
@@ -139,19 +128,18 @@ def page(notebook: nbformat.NotebookNode, folder: Path, title: str) -> Page:
         if not stream.get_text().strip():  # a progress line that has wiped itself out
             stream.find_parent(class_="output_area").decompose()
     for picture in soup.find_all("img", src=True):
-        picture["src"] = _inside(picture["src"], Path(folder))
+        picture["src"] = embed(picture["src"], Path(folder))
     notes = exporter.notes + cut_loads(soup)
     for picture in soup.find_all("img", src=True):
-        picture["src"] = smaller(picture["src"])
+        picture["src"] = shrink(picture["src"])
         if picture.get("alt", "No description").startswith("No description"):
             section = picture.find_previous(["h1", "h2", "h3"])
             picture["alt"] = f"figure: {section.get_text(strip=True)}" if section else "figure"
-    back = '<nav><a href="index.html">All lessons</a></nav>'
-    content = f"{back}\n<main>\n{soup}\n</main>\n{back}"
-    return Page(FRAME.format(title=html.escape(title), style=stylesheet(), body=content), tuple(notes))
+    page = TEMPLATES.get_template("page.html")
+    return Page(page.render(title=title, style=build_style(), content=str(soup)), tuple(notes))
 
 
-def stylesheet() -> str:
+def build_style() -> str:
     """The style of every page, with colours of code for light and dark."""
     light = HtmlFormatter(style="default").get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
@@ -159,73 +147,46 @@ def stylesheet() -> str:
     return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{own}"
 
 
-def loads(soup: BeautifulSoup) -> list[tuple]:
-    """Every (element, attribute or None) through which opening the page would load what is not inside it."""
-    found = []
-    for tag in soup.find_all(True):
-        for name in ("src", "srcset", "data", "poster", "background", "action"):
-            if tag.get(name) and not tag[name].strip().lower().startswith("data:"):
-                found.append((tag, name))
-        if tag.name in ("link", "image", "use", "base"):
-            found += [(tag, name) for name in ("href", "xlink:href") if tag.get(name) and tag[name][0] != "#"]
-        if REMOTE_STYLE.search(tag.get("style", "")):
-            found.append((tag, "style"))
-        remote = {"style": REMOTE_STYLE, "script": REMOTE_SCRIPT}.get(tag.name)
-        if remote and remote.search(tag.get_text()):
-            found.append((tag, None))
-    return found
-
-
 def cut_loads(soup: BeautifulSoup) -> list[str]:
-    """Take out, in place, what `loads` finds; a picture leaves its alternative text. A line for each."""
+    """Cut, in place, every element that loads something; a picture leaves its alternative text.
+
+    Returns a line for each but badges, whose words say the same.
+    What scripts and styles inside the page would load, the policy in `page.html` forbids."""
     notes = []
-    for tag, name in loads(soup):
-        if tag.decomposed or tag.parent is None:
+    for tag in soup.find_all(True):
+        names = ("href", "xlink:href") if tag.name in ("link", "image", "use", "base") else LOADING
+        outside = [tag[name] for name in names if not tag.get(name, "#").strip().startswith(("data:", "#"))]
+        if not outside:
             continue
-        if tag.name == "img" and tag.get("alt") and tag.find_parent("a"):
-            tag.replace_with(tag["alt"])  # a badge: its words say the same, no line needed
-            continue
-        notes.append(f"left out {tag.name} {tag[name] if name else 'with an import'}")
-        if name == "style":
-            del tag["style"]
-        elif tag.name == "img":
-            tag.replace_with(tag.get("alt") or "")
-        else:
-            tag.decompose()
+        badge = tag.name == "img" and tag.get("alt") and tag.find_parent("a")
+        if not badge:
+            notes.append(f"left out {tag.name} {outside[0]}")
+        tag.replace_with(tag.get("alt") or "")
     return notes
 
 
-def _inside(source: str, folder: Path) -> str:
-    """The address of a picture beside the notebook as a data URI; any other address as it is."""
-    kind = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".svg": "svg+xml"}
+def embed(source: str, folder: Path) -> str:
+    """Turn the address of a picture beside the notebook into a data URI; any other address stays."""
+    kinds = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".svg": "svg+xml"}
     path = folder / unquote(source)
-    if ":" in source[:12] or path.suffix.lower() not in kind or not path.is_file():
+    if ":" in source[:12] or path.suffix.lower() not in kinds or not path.is_file():
         return source
-    return f"data:image/{kind[path.suffix.lower()]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return data_uri(path.read_bytes(), kinds[path.suffix.lower()])
 
 
-def smaller(source: str) -> str:
-    """A data URI of a PNG or JPEG picture as WebP where smaller; without loss if that costs little."""
-    head, _, data = source.partition(",")
-    if not re.match(r"data:image/(png|jpeg);base64$", head):
+def shrink(source: str) -> str:
+    """Turn a data URI of a PNG or JPEG picture into WebP where smaller; without loss if that costs little."""
+    head, _, encoded = source.partition(",")
+    if head not in ("data:image/png;base64", "data:image/jpeg;base64"):
         return source
-    raw = base64.b64decode(data)
-    with Image.open(io.BytesIO(raw)) as opened:
+    with Image.open(io.BytesIO(base64.b64decode(encoded))) as opened:
         image = opened.convert("RGBA" if opened.has_transparency_data else "RGB")
-    exact, close = _webp(image, lossless=True), _webp(image, quality=88)
-    best = min((exact if len(exact) <= 1.3 * len(close) else close), raw, key=len)
-    kind = head if best is raw else "data:image/webp;base64"
-    return f"{kind},{base64.b64encode(best).decode()}"
+    exact, close = encode_webp(image, lossless=True), encode_webp(image, 88)
+    return min(data_uri(exact if len(exact) <= 1.3 * len(close) else close), source, key=len)
 
 
-def _webp(image: Image.Image, **settings) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", method=4, **settings)
-    return buffer.getvalue()
-
-
-def title_of(notebook: nbformat.NotebookNode, default: str) -> str:
-    """The first first-level heading, as plain text."""
+def find_title(notebook: nbformat.NotebookNode, default: str) -> str:
+    """Find the first first-level heading, as plain text."""
     for cell in notebook.cells:
         heading = re.search(r"^#\s+(.+)$", cell.source, re.M) if cell.cell_type == "markdown" else None
         if heading:
@@ -233,8 +194,8 @@ def title_of(notebook: nbformat.NotebookNode, default: str) -> str:
     return default
 
 
-def first_figure(notebook: nbformat.NotebookNode, width: int = 560) -> str | None:
-    """The lesson's picture as a small data URI: a cell's tagged "cover", else the first; None without any."""
+def find_cover(notebook: nbformat.NotebookNode, width: int = 560) -> str | None:
+    """Find the lesson's picture (of a cell tagged "cover", else the first) as a small data URI."""
     tagged = [cell for cell in notebook.cells if "cover" in cell.metadata.get("tags", [])]
     for cell in tagged + notebook.cells:
         for output in cell.get("outputs", []):
@@ -244,11 +205,11 @@ def first_figure(notebook: nbformat.NotebookNode, width: int = 560) -> str | Non
                 with Image.open(io.BytesIO(base64.b64decode(encoded))) as opened:
                     image = opened.convert("RGB")
                 image.thumbnail((width, 4 * width))
-                return f"data:image/webp;base64,{base64.b64encode(_webp(image, quality=82)).decode()}"
+                return data_uri(encode_webp(image))
     return None
 
 
-def minutes(notebook: nbformat.NotebookNode) -> str:
-    """How long the run took, in words."""
+def describe_cost(notebook: nbformat.NotebookNode) -> str:
+    """Say in words how long the run took."""
     seconds = notebook.metadata.get("papermill", {}).get("duration") or 0.0
     return "under 0.1 min" if seconds < 6 else f"{seconds / 60:.1f} min"

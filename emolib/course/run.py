@@ -167,7 +167,7 @@ class _Progress:
 def write_page(path: Path, executed: nbformat.NotebookNode, out: Path) -> None:
     """Write the page of an executed notebook, and the index anew."""
     target = out / f"{path.stem}.html"
-    page = pages.page(executed, path.parent, pages.title_of(executed, path.stem))
+    page = pages.render_page(executed, path.parent, pages.find_title(executed, path.stem))
     with runtime.atomic_write(target) as temporary:
         temporary.write_text(page.html, encoding="utf-8")
     for note in page.notes:
@@ -193,7 +193,9 @@ def write_index(folder: Path, out: Path) -> None:
         if executed.is_file() and (out / f"{path.stem}.html").is_file():
             lessons.append((f"{path.stem}.html", read(executed)))
     with runtime.atomic_write(out / "index.html") as temporary:
-        temporary.write_text(front.index(lessons, folder.parent / "reports" / "data"), encoding="utf-8")
+        temporary.write_text(
+            front.render_front(lessons, folder.parent / "reports" / "data"), encoding="utf-8"
+        )
 
 
 def run(folder: Path, out: Path, only: Sequence[str] = (), given: dict[str, object] | None = None) -> None:

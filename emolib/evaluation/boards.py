@@ -13,7 +13,7 @@ from PIL import Image
 from emolib.evaluation import tables
 from emolib.evaluation.tables import Board
 from emolib.metrics.estimates import Estimate
-from emolib.runtime import InputError, one_of, repo_path
+from emolib.runtime import InputError, one_of
 
 FILE = "leaderboard.json"
 BOUNDS = ("nothing", "truth")
@@ -60,29 +60,6 @@ def by(board: Board, method: str, metric: str, kind: str) -> dict[str, Estimate 
     if not parts:
         return {"all": number(board, method, metric)}
     return {part: number(board, method, metric, **{kind: part}) for part in parts}
-
-
-SURPRISE = "surprise recognised in pictures drawn with <surprise>"
-
-
-def tokens(data: Path | None = None) -> dict[str, Estimate]:
-    """What lesson 02 measured, by name; `surprise` from more pictures where `benchmarks/tokens.py` has run.
-
-    data  folder of the measured numbers; default reports/data"""
-    data = data or repo_path("reports", "data")
-    found, longer = numbers_of(data / "02.json"), data / "tokens.json"
-    if longer.is_file():
-        row = json.loads(longer.read_text(encoding="utf-8"))["new"]["surprise"]["recognised"]["token"]
-        found[SURPRISE] = Estimate(**row)
-    return found
-
-
-def numbers_of(path: Path) -> dict[str, Estimate]:
-    """What a lesson's file of measured numbers holds, by name; {} without the file."""
-    if not path.is_file():
-        return {}
-    rows = json.loads(path.read_text(encoding="utf-8"))["measured"]
-    return {row["name"]: Estimate(*(row[key] for key in ("value", "low", "high", "n"))) for row in rows}
 
 
 def editors(board: Board) -> list[str]:

@@ -5,7 +5,6 @@ With `accelerate launch` every process takes each so-many-th task; numbers do no
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache as once
@@ -195,14 +194,6 @@ def execute(run: Run) -> Path | None:
         if not state.is_main_process:
             return None
         return board.write(run, [measure(task) for task in run.tasks.tasks])
-
-
-def small(model: str) -> Path:
-    """The folder of a little leaderboard made now: three validation people, few steps, of `model`."""
-    names, out = ("nothing", "colour", "img2img", "truth"), Path(tempfile.mkdtemp(prefix="leaderboard-"))
-    options = Options(model, steps=15)
-    execute(prepare(Settings("emofaces:val", names, out, people=3, options=options)))
-    return out
 
 
 class Measurer:

@@ -6,9 +6,7 @@ file, with the keyboard, and where scripts are not run it is the source picture 
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,7 +118,7 @@ def page(
     found: dict[int, dict] = {}
     for frame in made:
         source = images.crop(picture.pixels, squares[frame.person])
-        told = {"src": data_uri(frame.patch, where=differs(frame.patch, source))}
+        told = {"src": _uri(cut_out(frame.patch, differs(frame.patch, source)))}
         told["seen"] = [round(p, 3) for p in frame.seen]
         told["words"] = _words(frame)
         found.setdefault(frame.person, {}).setdefault(frame.emotion, {})[f"{frame.strength:g}"] = told
@@ -140,7 +138,7 @@ def page(
             for a, b, c, d in squares
         ],
         "before": [measure.probabilities(picture, picture.pixels, k) for k in range(len(squares))],
-        "faces": [data_uri(images.crop(picture.pixels, square)) for square in squares],
+        "faces": [_uri(images.crop(picture.pixels, square)) for square in squares],
     }
     text = _html(data, scene["before"], words)
     if len(text) > LIMIT:
@@ -184,7 +182,7 @@ def _setup(recipe: Recipe, made: Sequence[Frame], first: str) -> dict[str, Any]:
 def _scene(picture: Picture) -> dict[str, Any]:
     people = asked.people_of(picture.people)
     width, height = picture.image.size
-    before = data_uri(picture.pixels, quality=85)
+    before = _uri(picture.pixels, quality=85)
     return {"name": picture.name, "width": width, "height": height, "before": before, "people": people}
 
 
@@ -201,11 +199,12 @@ def differs(a: Tensor, b: Tensor) -> Tensor:
     return torch.from_numpy((bits[0] != bits[1]).any(-1))
 
 
-def data_uri(pixels: Tensor, quality: int = 82, *, where: Tensor | None = None) -> str:
-    """One picture (1, 3, H, W) in [-1, 1] as a WebP data URI; transparent outside `where` (H, W)."""
-    stream = io.BytesIO()
+def cut_out(pixels: Tensor, where: Tensor) -> Image.Image:
+    """One picture (1, 3, H, W) in [-1, 1], transparent outside `where` (H, W)."""
     (image,) = images.to_pil(pixels)
-    if where is not None:
-        image.putalpha(Image.fromarray(where.numpy().astype(np.uint8) * 255))
-    image.save(stream, "WEBP", quality=quality, method=6)
-    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    image.putalpha(Image.fromarray(where.numpy().astype(np.uint8) * 255))
+    return image
+
+
+def _uri(picture: Image.Image | Tensor, quality: int = 82) -> str:
+    return images.data_uri(images.encode_webp(picture, quality, method=6))

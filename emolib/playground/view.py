@@ -12,7 +12,6 @@ status  share of the work that is done, text, error: one line each
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -38,9 +37,7 @@ STRIP = (0.0, 0.25, 0.5, 0.75, 1.0)
 def webp(pixels: Tensor) -> bytes:
     """One picture (1, 3, H, W) in [-1, 1] as it is sent to the page: without loss, so that what was not
     edited looks as before."""
-    stream = io.BytesIO()
-    images.to_pil(pixels)[0].save(stream, "WEBP", lossless=True, quality=20, method=1)
-    return stream.getvalue()
+    return images.encode_webp(pixels, 20, lossless=True, method=1)
 
 
 def emotions(model: str) -> list[dict[str, str]]:

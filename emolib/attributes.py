@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from emolib import judges
-from emolib.data._files import read_json
+from emolib.data.files import read_json
 from emolib.images import resize
 from emolib.runtime import InputError, first_line, repo_path
 

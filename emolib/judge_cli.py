@@ -4,11 +4,10 @@ agree?"""
 from __future__ import annotations
 
 import argparse
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emolib.runtime import InputError, check_folder, in_range, one_of
+from emolib.runtime import InputError, check_folder, in_range
 
 if TYPE_CHECKING:
     from emolib.data.manifest import Manifest
@@ -22,8 +21,6 @@ examples:
   emolib judge transfer --judges mine scenes guide --data faces/ emofaces:test
   emolib evaluate --methods course --judges guide,mine --data emofaces:val --out board
 """
-FACES = "emofaces:"
-SCENES = "findingemo:"
 POWERS = (-4, 4)
 """Between these --weight-power gives weights that are numbers, whatever is counted."""
 
@@ -59,29 +56,12 @@ def open_data(spec: str, labels: str | None = None, limit: int | None = None) ->
     """The manifest that DATA names (see --help), its labels brought to the set `labels`. InputError."""
     if limit is not None and limit < 1:
         raise InputError(f"--limit {limit}: leaves no picture; give 1 or more, or leave it out for all")
-    from emolib.data import emofaces, emoset, findingemo, folder, manifest
-    from emolib.emotions import mappings, sets
+    from emolib.data.open import open_dataset, relabel_to_set
 
-    path = Path(spec)
-    if spec.startswith(FACES):
-        found = emofaces.portraits(spec.removeprefix(FACES)).manifest
-    elif spec.startswith(SCENES):
-        found = findingemo.read().manifest(spec.removeprefix(SCENES))
-    elif zipfile.is_zipfile(path) or (path / "info.json").is_file():
-        found = emoset.read(path).manifest()
-    else:
-        saved = path.suffix == ".parquet" and manifest.is_manifest(path)
-        found = manifest.load(path) if saved else folder.read(path)
+    manifest = open_dataset(spec)
     if labels is not None:
-        one_of(labels, sets.SETS, "label set")
-        own = next((name for name, order in sets.SETS.items() if tuple(order) == found.labels), None)
-        if own is None:
-            raise InputError(
-                f"{spec}: its labels are no known set, so --labels {labels} has no table for them"
-            )
-        if own != labels:
-            found = found.relabel(mappings.mapping(own, labels).matrix, sets.SETS[labels])
-    return found if limit is None else found.sample(limit)
+        manifest = relabel_to_set(manifest, labels, spec)
+    return manifest if limit is None else manifest.sample(limit)
 
 
 def _train(args: argparse.Namespace) -> int:

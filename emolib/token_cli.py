@@ -119,7 +119,13 @@ def train(args: argparse.Namespace) -> int:
     )
     processes = PartialState(cpu=args.device == "cpu")
     model = _load(args, str(processes.device) if processes.num_processes > 1 else args.device)
-    found = pictures.read(args.folder, model.size, emotion=_wanted(args, emotion), pairs=args.pairs)
+    found = pictures.read(
+        args.folder,
+        model.size,
+        emotion=emotion if args.emotion else None,
+        preferred=emotion,
+        pairs=args.pairs,
+    )
     tell = _tell if processes.is_main_process else lambda line: None
     kind = "pairs" if args.pairs else "pictures"
     tell(f"{name}: {len(found)} {kind}, {model} on {model.device}, starts as {', '.join(start)}")
@@ -214,13 +220,6 @@ def _emotion(name: str, given: str | None) -> str:
         return given.strip().casefold()
     bare = name[1:-1]
     return bare if bare in words.ADJECTIVES else ""
-
-
-def _wanted(args: argparse.Namespace, emotion: str) -> str | None:
-    """The folder's label to take; a token's name chooses only where the folder has such a label."""
-    if args.emotion or not emotion:
-        return emotion or None
-    return emotion if (args.folder / emotion).is_dir() else None
 
 
 def _start(init: str | None, emotion: str, model: str) -> list[str]:

@@ -33,7 +33,7 @@ def test_standin_import_show(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "23 pictures from emoset" in said
     assert [line.split()[0] for line in said.splitlines()[-8:]] == list(
-        manifest.load(tmp_path / "m.parquet").labels
+        manifest.load_manifest(tmp_path / "m.parquet").labels
     )
 
 
@@ -41,9 +41,9 @@ def test_import_folder_with_a_label_set(tmp_path, capsys):
     (tmp_path / "pictures" / "joy").mkdir(parents=True)
     (tmp_path / "pictures/joy/a.png").write_bytes(encode((1, 2, 3), kind="PNG"))
     emolib("data", "import", tmp_path / "pictures", "-o", tmp_path / "m.parquet", "--labels", "plutchik24")
-    assert len(manifest.load(tmp_path / "m.parquet").labels) == 24
+    assert len(manifest.load_manifest(tmp_path / "m.parquet").labels) == 24
     emolib("data", "import", tmp_path / "pictures", "-o", tmp_path / "n.parquet", "--labels", "sorrow, joy")
-    assert manifest.load(tmp_path / "n.parquet").labels == ("sorrow", "joy")
+    assert manifest.load_manifest(tmp_path / "n.parquet").labels == ("sorrow", "joy")
 
 
 def test_download_of_a_list(tmp_path, capsys):
@@ -78,4 +78,4 @@ def test_download_of_a_list(tmp_path, capsys):
 def test_findingemo_counts_and_manifest(tmp_path, capsys):
     assert emolib("data", "findingemo", "-o", tmp_path / "f.parquet") == 0
     assert "25869 pictures\n" in capsys.readouterr().out
-    assert len(manifest.load(tmp_path / "f.parquet")) == 25869
+    assert len(manifest.load_manifest(tmp_path / "f.parquet")) == 25869

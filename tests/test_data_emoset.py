@@ -69,17 +69,17 @@ def test_every_way_in_reads_the_same(standin, tmp_path, how):
         "zip": lambda: zipped(standin, tmp_path / "EmoSet-118K"),
         "zip without a folder": lambda: zipped(standin, tmp_path / "flat", inside=False),
     }[how]()
-    m = emoset.read(path).manifest(show_progress=False)
-    expected = emoset.read(standin).manifest(show_progress=False)
+    m = emoset.read_emoset(path).manifest(show_progress=False)
+    expected = emoset.read_emoset(standin).manifest(show_progress=False)
     columns = ["id", "split", "emotion", *emoset.ATTRIBUTES]
     assert m.frame[columns].equals(expected.frame[columns])
     assert m.image(3).tobytes() == expected.image(3).tobytes()
-    again = manifest.load(m.save(tmp_path / "m.parquet"))
+    again = manifest.load_manifest(m.save(tmp_path / "m.parquet"))
     assert again.image(5).tobytes() == expected.image(5).tobytes()
 
 
 def test_manifest_holds_what_the_annotations_say(standin):
-    m = emoset.read(standin).manifest("test", show_progress=False)
+    m = emoset.read_emoset(standin).manifest("test", show_progress=False)
     assert m.labels == MIKELS and set(m.frame["split"]) == {"test"}
     for i, row in m.frame.iterrows():
         values = json.loads((standin / f"annotation/{row['emotion']}/{row['id']}.json").read_text())
@@ -92,7 +92,7 @@ def test_manifest_holds_what_the_annotations_say(standin):
 
 
 def test_stats_and_splits(standin):
-    data = emoset.read(standin)
+    data = emoset.read_emoset(standin)
     table = data.stats()
     assert table.index.tolist() == list(MIKELS) and table.columns.tolist() == ["train", "val", "test"]
     assert table.to_numpy().sum() == 96 and (table.sum(axis=1) == 12).all()
@@ -140,16 +140,16 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_refused_or_skipped_and_counted(copy, fault):
     break_it, kind, says = FAULTS[fault]
-    before = len(emoset.read(copy).entries("train"))
+    before = len(emoset.read_emoset(copy).entries("train"))
     break_it(copy)
     with pytest.raises(InputError, match=r"^[^\n]*$") as refused:
-        emoset.read(copy).manifest("train", show_progress=False)
+        emoset.read_emoset(copy).manifest("train", show_progress=False)
     assert (
         says in str(refused.value)
         and str(copy) in str(refused.value)
         or fault in ("unknown emotion", "twice")
     )
-    m = emoset.read(copy, on_error="skip").manifest("train", show_progress=False)
+    m = emoset.read_emoset(copy, on_error="skip").manifest("train", show_progress=False)
     assert m.problems.counts == {kind: 1}
     assert len(m) == before - (fault != "twice")
 
@@ -157,19 +157,19 @@ def test_a_fault_is_refused_or_skipped_and_counted(copy, fault):
 def test_missing_files_are_named(copy, tmp_path):
     (copy / "val.json").unlink()
     with pytest.raises(InputError, match=r"val.json: this file is missing"):
-        emoset.read(copy)
-    data = emoset.read(copy, on_error="skip")
+        emoset.read_emoset(copy)
+    data = emoset.read_emoset(copy, on_error="skip")
     assert data.splits == ("train", "test") and data.problems.counts == {"split": 1}
     (copy / "info.json").unlink()
     with pytest.raises(InputError, match="info.json: this file is missing"):
-        emoset.read(copy)
+        emoset.read_emoset(copy)
     with pytest.raises(InputError, match="holds no info.json"):
-        emoset.read(zipped(copy, tmp_path / "z"))
+        emoset.read_emoset(zipped(copy, tmp_path / "z"))
     with pytest.raises(InputError, match="no such folder"):
-        emoset.read(tmp_path / "nowhere")
+        emoset.read_emoset(tmp_path / "nowhere")
     (tmp_path / "text.zip").write_text("hello")
     with pytest.raises(InputError, match="not a readable zip"):
-        emoset.read(tmp_path / "text.zip")
+        emoset.read_emoset(tmp_path / "text.zip")
 
 
 def test_another_label_order_is_refused(copy):
@@ -180,4 +180,4 @@ def test_another_label_order_is_refused(copy):
 
     edit(copy / "info.json", swap)
     with pytest.raises(InputError, match="emotions in the order amusement, anger"):
-        emoset.read(copy)
+        emoset.read_emoset(copy)

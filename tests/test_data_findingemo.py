@@ -43,7 +43,7 @@ def folder(tmp_path):
 
 
 def test_rows_become_typed(folder):
-    f = findingemo.read(folder()).frame
+    f = findingemo.read_findingemo(folder()).frame
     assert f["path"].tolist() == [row.split(",")[2][1:] for row in ROWS]
     assert f["query"].tolist() == ["Happy people park", "Sad adults", "Sad adults"]
     assert f["tags"].tolist() == [(), ("NA",), ("Text", "Watermark")]
@@ -57,7 +57,7 @@ def test_rows_become_typed(folder):
 
 
 def test_addresses_are_sorted_cleaned_and_counted(folder):
-    data = findingemo.read(folder())
+    data = findingemo.read_findingemo(folder())
     assert data.frame["urls"].tolist() == [("https://a.example/1.jpg", "http://b.example/2.jpg"), (), ()]
     assert data.frame["malformed_urls"].tolist() == [0, 2, 0]
     assert data.counts == {
@@ -74,7 +74,7 @@ def test_addresses_are_sorted_cleaned_and_counted(folder):
 
 
 def test_as_a_manifest(folder, tmp_path):
-    data = findingemo.read(folder())
+    data = findingemo.read_findingemo(folder())
     m = data.manifest()
     assert m.labels == PLUTCHIK24 and m.frame["emotion"].tolist() == ["joy", "grief", "vigilance"]
     np.testing.assert_allclose(m.frame["valence"], [2 / 3, -1, 0], rtol=1e-6)
@@ -101,32 +101,32 @@ def test_as_a_manifest(folder, tmp_path):
 )
 def test_a_bad_row_is_refused_or_skipped(folder, row):
     with pytest.raises(InputError, match=r"annotations_single.ann: row 5: .*x.jpg"):
-        findingemo.read(folder([*ROWS, row]))
-    data = findingemo.read(folder([*ROWS, row]), on_error="skip")
+        findingemo.read_findingemo(folder([*ROWS, row]))
+    data = findingemo.read_findingemo(folder([*ROWS, row]), on_error="skip")
     assert len(data) == 3 and data.counts["skipped rows"] == 1
 
 
 def test_missing_and_broken_files_are_named(folder, tmp_path):
     (folder() / "dataset_urls_exploded.json").write_text('[{"url": 1}]')
     with pytest.raises(InputError, match="dataset_urls_exploded.json: not a list of addresses"):
-        findingemo.read(tmp_path)
+        findingemo.read_findingemo(tmp_path)
     folder(header=HEADER.replace("arousal", "excitation"))
     with pytest.raises(InputError, match="lacks the column 'arousal'"):
-        findingemo.read(tmp_path)
+        findingemo.read_findingemo(tmp_path)
     with pytest.raises(InputError, match="annotations_single.ann: this file is missing"):
-        findingemo.read(tmp_path / "nowhere")
+        findingemo.read_findingemo(tmp_path / "nowhere")
 
 
 def test_without_the_package_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setattr(findingemo.importlib.util, "find_spec", lambda name: None)
     assert not findingemo.installed()
     with pytest.raises(InputError, match="pip install findingemo-light"):
-        findingemo.read()
+        findingemo.read_findingemo()
 
 
 @pytest.fixture(scope="module")
 def published():
-    return findingemo.read()
+    return findingemo.read_findingemo()
 
 
 @needs_package

@@ -23,7 +23,7 @@ def put(root, *names):
 def test_folders_are_labels(tmp_path):
     put(tmp_path, "Awe/a.png", "fear/deep/b.JPG", "c.png", ".git/d.png", "awe/.e.png")
     (tmp_path / "awe/notes.txt").write_text("not a picture")
-    m = folder.read(tmp_path)
+    m = folder.read_folder(tmp_path)
     assert m.frame["path"].tolist() == ["c.png", "Awe/a.png", "fear/deep/b.JPG"]
     assert m.frame["emotion"].tolist()[1:] == ["awe", "fear"] and m.frame["emotion"].isna()[0]
     assert m.labels == MIKELS and m.frame["split"].isna().all()
@@ -31,7 +31,7 @@ def test_folders_are_labels(tmp_path):
 
 def test_split_folders(tmp_path):
     put(tmp_path, "train/joy/a.png", "validation/trust/b.png", "test/joy/c.png")
-    m = folder.read(tmp_path)
+    m = folder.read_folder(tmp_path)
     assert list(zip(m.frame["split"], m.frame["emotion"], strict=True)) == [
         ("test", "joy"), ("train", "joy"), ("val", "trust"),
     ]  # fmt: skip
@@ -40,11 +40,14 @@ def test_split_folders(tmp_path):
 
 def test_label_order_given_or_alphabetical(tmp_path):
     put(tmp_path, "zebra/a.png", "ant/b.png")
-    assert folder.read(tmp_path).labels == ("ant", "zebra")
-    assert folder.read(tmp_path, labels=("zebra", "ant", "bee")).distributions.argmax(1).tolist() == [1, 0]
+    assert folder.read_folder(tmp_path).labels == ("ant", "zebra")
+    assert folder.read_folder(tmp_path, labels=("zebra", "ant", "bee")).distributions.argmax(1).tolist() == [
+        1,
+        0,
+    ]
     with pytest.raises(InputError, match="ant/b.png: unknown label 'ant'"):
-        folder.read(tmp_path, labels=("zebra",))
-    m = folder.read(tmp_path, labels=("zebra",), on_error="skip")
+        folder.read_folder(tmp_path, labels=("zebra",))
+    m = folder.read_folder(tmp_path, labels=("zebra",), on_error="skip")
     assert len(m) == 1 and m.problems.counts == {"label": 1}
 
 
@@ -62,7 +65,7 @@ def test_metadata_tables(tmp_path, suffix):
     path = tmp_path / f"metadata.{suffix}"
     table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path)
     for source in (tmp_path, path):
-        m = folder.read(source)
+        m = folder.read_folder(source)
         assert m.frame["path"].tolist() == ["a.png", "sub/b.png"] and m.frame["who"].tolist() == ["x", "y"]
         assert m.frame["emotion"].iloc[0] == "awe" and m.frame["emotion"].isna()[1]
         assert m.frame["valence"].tolist()[0] == 0.5 and m.image(1).size == (8, 6)
@@ -74,8 +77,8 @@ def test_distributions_need_their_labels_named(tmp_path):
         tmp_path / "metadata.parquet"
     )
     with pytest.raises(InputError, match="give labels="):
-        folder.read(tmp_path)
-    assert folder.read(tmp_path, labels=("x", "y")).frame["emotion"].tolist() == ["y"]
+        folder.read_folder(tmp_path)
+    assert folder.read_folder(tmp_path, labels=("x", "y")).frame["emotion"].tolist() == ["y"]
 
 
 def test_pictures_inside_a_parquet_file(tmp_path):
@@ -85,7 +88,7 @@ def test_pictures_inside_a_parquet_file(tmp_path):
     ]
     path = tmp_path / "some.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path)
-    m = folder.read(path)
+    m = folder.read_folder(path)
     assert m.frame["emotion"].tolist() == ["awe", "fear"] and m.image(1).getpixel((0, 0)) == (7, 1, 0)
     assert "image" not in m.frame
 
@@ -96,7 +99,7 @@ def test_class_numbers_of_a_hub_data_set_get_their_names(tmp_path):
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
     rows = {"image": [{"bytes": encode((1, 2, 3)), "path": None}] * 2, "label": [1, 0]}
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "hub.parquet")
-    assert folder.read(tmp_path / "hub.parquet").frame["emotion"].tolist() == ["awe", "sadness"]
+    assert folder.read_folder(tmp_path / "hub.parquet").frame["emotion"].tolist() == ["awe", "sadness"]
 
 
 def test_exif_orientation_is_respected(tmp_path):
@@ -105,7 +108,7 @@ def test_exif_orientation_is_respected(tmp_path):
     exif = picture.getexif()
     exif[0x0112] = 6  # to be shown turned clockwise
     picture.save(tmp_path / "turned.png", exif=exif)
-    upright = folder.read(tmp_path).image(0)
+    upright = folder.read_folder(tmp_path).image(0)
     assert upright.size == (4, 8)
     assert upright.getpixel((2, 1)) == (255, 255, 255) and upright.getpixel((2, 6)) == (0, 0, 0)
 
@@ -115,8 +118,8 @@ def test_a_bad_name_in_a_table_is_refused_or_skipped(tmp_path, name):
     put(tmp_path, "a.png")
     pd.DataFrame({"path": ["a.png", name]}).to_csv(tmp_path / "metadata.csv", index=False)
     with pytest.raises(InputError, match=r"metadata.csv: row 2: "):
-        folder.read(tmp_path)
-    m = folder.read(tmp_path, on_error="skip")
+        folder.read_folder(tmp_path)
+    m = folder.read_folder(tmp_path, on_error="skip")
     assert m.frame["path"].tolist() == ["a.png"] and m.problems.counts == {"picture": 1}
 
 
@@ -128,13 +131,13 @@ def test_wrong_places_are_one_line(tmp_path):
         (tmp_path / ".hidden/x.png", "x.png: is neither a folder of pictures nor a metadata table"),
     ]:
         with pytest.raises(InputError, match=says):
-            folder.read(path)
+            folder.read_folder(path)
     (tmp_path / "metadata.csv").write_text("name\nx\n")
     with pytest.raises(InputError, match="needs a column path or file_name"):
-        folder.read(tmp_path)
+        folder.read_folder(tmp_path)
     (tmp_path / "metadata.csv").write_text("")
     with pytest.raises(InputError, match="not readable as a table"):
-        folder.read(tmp_path)
+        folder.read_folder(tmp_path)
     (tmp_path / "metadata.parquet").write_text("x")
     with pytest.raises(InputError, match="not a readable parquet"):
-        folder.read(tmp_path)
+        folder.read_folder(tmp_path)

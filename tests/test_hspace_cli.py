@@ -3,6 +3,8 @@
 import pytest
 import tiny_clip
 import tiny_pipelines
+import torch
+from safetensors.torch import load_file
 from tiny_pipelines import pictures, tiny
 
 from emolib import backbone, cli, images
@@ -45,6 +47,30 @@ def test_a_folder_becomes_directions(folder, tmp_path, tiny_model, capsys, optio
     assert "pictures 3, agreement" in printed
     assert cli.main(["hspace", "show", str(out)]) == 0
     assert printed == capsys.readouterr().out + f"{out}\n"
+
+
+@pytest.mark.parametrize("options", [(), ("--pairs",)])
+def test_a_saved_manifest_gives_the_same_directions(folder, tmp_path, tiny_model, options):
+    assert cli.main(["data", "import", str(folder), "-o", str(tmp_path / "m.parquet")]) == 0
+    found = []
+    for data in (folder, tmp_path / "m.parquet"):
+        assert run(data, tmp_path / "found.safetensors", tiny_model, *options) == 0
+        found.append(load_file(tmp_path / "found.safetensors"))
+    torch.testing.assert_close(found[0], found[1], atol=0, rtol=0)
+
+
+def test_people_in_folders_of_their_own_are_paired_one_by_one(folder, tmp_path, tiny_model, capsys):
+    nested, flat, again = (tmp_path / name for name in ("nested", "flat.safetensors", "again.safetensors"))
+    for path in folder.rglob("*.png"):
+        target = nested / path.parent.name / path.stem / "1.png"
+        target.parent.mkdir(parents=True)
+        target.write_bytes(path.read_bytes())
+    for data, out in ((folder, flat), (nested, again)):
+        assert run(data, out, tiny_model, "--pairs") == 0
+    torch.testing.assert_close(load_file(flat), load_file(again), atol=0, rtol=0)
+    (folder / "neutral" / "a.jpg").write_bytes((folder / "neutral" / "a.png").read_bytes())
+    assert run(folder, flat, tiny_model, "--pairs") == 2
+    assert "a second picture of neutral under one name" in capsys.readouterr().err
 
 
 def test_networks_are_trained_from_a_folder_of_one_emotion(folder, tmp_path, tiny_model, monkeypatch, capsys):

@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from emolib import cli, judges, linear_judges
 from emolib.data import emoset, folder
-from emolib.data.build import build
-from emolib.data.manifest import Manifest
+from emolib.data.manifest import Manifest, build_manifest
 from emolib.metrics import emotion
 from emolib.runtime import InputError
 
@@ -42,7 +41,7 @@ def network(tmp_path_factory):
 def trained(network, tmp_path_factory):
     """A judge to whom anger is red, sadness blue and contentment green; and its report."""
     colours = {"anger": RED, "sadness": BLUE, "contentment": GREEN}
-    found = folder.read(coloured(tmp_path_factory.mktemp("colours") / "a", colours))
+    found = folder.read_folder(coloured(tmp_path_factory.mktemp("colours") / "a", colours))
     return linear_judges.fit(network, found)
 
 
@@ -86,7 +85,7 @@ def gaussians(n, means, seed=0):
     x = np.concatenate([rng.normal((m, 0), 1, (count, 2)) for m, count in zip(means, n, strict=True)])
     frame = pd.DataFrame({"path": [f"{i}.png" for i in range(len(labels))], "emotion": labels})
     frame["split"] = [linear_judges.SPLITS[i % 3] for i in range(len(labels))]
-    made = build(frame, ("anger", "sadness"), Path(), source="made up")
+    made = build_manifest(frame, ("anger", "sadness"), Path(), source="made up")
     return made, torch.from_numpy(x).float()
 
 
@@ -143,7 +142,7 @@ def test_what_cannot_be_trained_is_refused(network, two_inputs, tmp_path):
         linear_judges.backbone("nobody/nothing")
     with pytest.raises(InputError, match="no transformers image model"):
         linear_judges.backbone(tmp_path)
-    alone = folder.read(coloured(tmp_path / "one", {"anger": RED}, n=3))
+    alone = folder.read_folder(coloured(tmp_path / "one", {"anger": RED}, n=3))
     with pytest.raises(InputError, match="two emotions at least; all are 'anger'"):
         linear_judges.fit(network, alone)
     manifest, seen = gaussians((30, 1), (0, 0))
@@ -167,9 +166,9 @@ def test_a_network_without_a_head_still_has_features(tmp_path):
 def test_transfer_says_who_agrees_and_who_does_not(trained, tmp_path):
     judge, _ = trained
     data = {
-        "same": folder.read(coloured(tmp_path / "same", {"anger": RED, "sadness": BLUE})),
-        "swapped": folder.read(coloured(tmp_path / "swapped", {"anger": BLUE, "sadness": RED})),
-        "other words": folder.read(coloured(tmp_path / "other", {"joy": RED, "anger": BLUE})),
+        "same": folder.read_folder(coloured(tmp_path / "same", {"anger": RED, "sadness": BLUE})),
+        "swapped": folder.read_folder(coloured(tmp_path / "swapped", {"anger": BLUE, "sadness": RED})),
+        "other words": folder.read_folder(coloured(tmp_path / "other", {"joy": RED, "anger": BLUE})),
     }
     found = linear_judges.transfer({"mine": judge}, data)
     assert found["mine", "same"][0].value > 0.9 and found["mine", "swapped"][0].value < 0.1

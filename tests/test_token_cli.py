@@ -90,6 +90,16 @@ def test_pairs_and_check(tmp_path, capsys):
     torch.testing.assert_close(saved, expected, atol=0.01, rtol=0)
 
 
+def test_a_saved_manifest_of_several_emotions_teaches_the_tokens_own(tmp_path, capsys):
+    for k, name in enumerate(("awe", "fear")):
+        write(tmp_path / "in" / name, 3, seed=k)
+    assert cli.main(["data", "import", str(tmp_path / "in"), "-o", str(tmp_path / "m.parquet")]) == 0
+    assert train(tmp_path / "m.parquet", tmp_path / "awe.safetensors", token="<awe>", init=None) == 0
+    assert "<awe>: 3 pictures" in capsys.readouterr().err
+    assert train(tmp_path / "m.parquet", tmp_path / "glee.safetensors", token="<glee>") == 2
+    assert "holds pictures of awe, fear; say which with --emotion" in capsys.readouterr().err
+
+
 def test_minisd_is_asked_for_hair_and_glasses_too(tmp_path, capsys, monkeypatch):
     monkeypatch.undo()  # the real model, not the tiny one
     model = backbone.load("minisd", device="cpu")

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from emolib.data._files import PICTURE_SUFFIXES
 from emolib.data._journal import Journal
 from emolib.data._net import Answer, Fetcher, Limits, Network
 from emolib.data._queue import HostQueue
+from emolib.data.files import PICTURE_SUFFIXES
 from emolib.images import open_image
 from emolib.runtime import InputError
 

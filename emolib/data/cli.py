@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-import zipfile
 from pathlib import Path
 
-from emolib.runtime import InputError
+from emolib.runtime import SEEDS, InputError, check_output, in_range
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -28,9 +27,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def _add_import(commands) -> None:
     command = commands.add_parser("import", help="folder, EmoSet folder or zip, or table -> manifest")
-    command.add_argument(
-        "source", type=Path, help="folder of pictures, metadata.csv/.parquet, EmoSet folder or zip"
-    )
+    command.add_argument("source", metavar="DATA", help="folder of pictures, table metadata.csv/.jsonl/"
+        ".parquet, EmoSet folder or zip, ...")  # fmt: skip
     command.add_argument("-o", "--output", type=Path, required=True, help="the manifest to write (.parquet)")
     command.add_argument("--labels", help="a set (mikels, plutchik8, ...) or names with commas, in order")
     command.add_argument(
@@ -41,8 +39,8 @@ def _add_import(commands) -> None:
 
 
 def _add_show(commands) -> None:
-    command = commands.add_parser("show", help="what a manifest holds")
-    command.add_argument("manifest", type=Path)
+    command = commands.add_parser("show", help="what a manifest, or any other data, holds")
+    command.add_argument("data", metavar="DATA")
     command.set_defaults(run=_show)
 
 
@@ -73,22 +71,27 @@ def _add_download(commands) -> None:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from emolib.data import emoset, folder
+    from emolib.data.folder import METADATA
+    from emolib.data.open import open_dataset
 
     on_error = "skip" if args.skip_bad else "refuse"
-    if zipfile.is_zipfile(args.source) or (args.source / "info.json").is_file():
-        manifest = emoset.read(args.source, on_error=on_error).manifest()
-    else:
-        manifest = folder.read(args.source, labels=_labels(args.labels), on_error=on_error)
+    source = Path(args.source)
+    if args.output.suffix != ".parquet":
+        raise InputError(f"-o {str(args.output)!r}: manifests are stored as .parquet; change the suffix")
+    check_output(args.output, [source, *(source / name for name in METADATA)])
+    manifest = open_dataset(args.source, labels=_labels(args.labels), on_error=on_error)
+    check_output(args.output, manifest.files())
     problems = [manifest.problems]
     if not args.no_check:
         manifest = manifest.check(on_error, show_progress=True)
         problems.append(manifest.problems)
     manifest.save(args.output)
-    for line in [line for found in problems for line in found.lines]:
+    lines = [line for part in problems for line in part.lines]
+    for line in lines:
         print(f"skipped {line}", file=sys.stderr)
-    skipped = sum(len(found.lines) for found in problems)
-    print(f"{args.output}: {len(manifest)} pictures, {skipped} skipped")
+    plain = int(manifest.frame["emotion"].isna().sum())
+    without = f" ({plain} without a label)" if plain else ""
+    print(f"{args.output}: {len(manifest)} pictures{without}, {len(lines)} skipped")
     return 0
 
 
@@ -103,29 +106,32 @@ def _labels(text: str | None) -> tuple[str, ...] | None:
 def _show(args: argparse.Namespace) -> int:
     import pandas as pd
 
-    from emolib.data import manifest
+    from emolib.data.open import open_dataset
 
-    found = manifest.load(args.manifest)
-    frame = found.frame.fillna({"split": "-", "emotion": "-"})
+    manifest = open_dataset(args.data)
+    frame = manifest.frame.fillna({"split": "-", "emotion": "-"})
     table = pd.crosstab(frame["emotion"], frame["split"])
-    order = [name for name in (*found.labels, "-") if name in table.index]
-    print(f"{args.manifest}: {len(found)} pictures from {found.source or 'an unnamed source'}")
-    print(f"labels in order: {', '.join(found.labels)}")
-    if len(found):
+    order = [name for name in (*manifest.labels, "-") if name in table.index]
+    print(f"{args.data}: {len(manifest)} pictures from {manifest.source or 'an unnamed source'}")
+    print(f"labels in order: {', '.join(manifest.labels)}")
+    if len(manifest):
         print(table.loc[order].to_string())
     return 0
 
 
 def _findingemo(args: argparse.Namespace) -> int:
-    from emolib.data import findingemo
+    from emolib.data.findingemo import read_findingemo
 
-    data = findingemo.read()
+    if args.output:
+        check_output(args.output)
+    data = read_findingemo()
     for name, count in data.counts.items():
         print(f"{count:7d} {name}")
     if args.output:
-        made = data.manifest(args.pictures)
-        made.save(args.output)
-        print(f"{args.output}: {len(made)} pictures")
+        manifest = data.manifest(args.pictures)
+        check_output(args.output, manifest.files() if args.pictures else ())
+        manifest.save(args.output)
+        print(f"{args.output}: {len(manifest)} pictures")
     return 0
 
 
@@ -136,7 +142,7 @@ def _download(args: argparse.Namespace) -> int:
     for name in ("workers", "timeout", "max_mb"):
         if getattr(args, name) <= 0:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be greater than 0")
-    pictures = download.read_list(args.urls) if args.urls else findingemo.read().frame
+    pictures = download.read_list(args.urls) if args.urls else findingemo.read_findingemo().frame
     settings = Settings(
         limits=Limits(total_timeout=args.timeout, max_bytes=int(args.max_mb * 2**20)),
         workers=args.workers,
@@ -160,8 +166,9 @@ def _download(args: argparse.Namespace) -> int:
 
 
 def _standin(args: argparse.Namespace) -> int:
-    from emolib.data import emoset
+    from emolib.data.emoset import write_standin
 
-    folder = emoset.write_standin(args.folder, args.n, args.seed)
+    in_range(args.seed, 0, SEEDS[1], "--seed")
+    folder = write_standin(args.folder, args.n, args.seed)
     print(f"{folder}: {args.n} made-up pictures in EmoSet's layout")
     return 0

@@ -17,11 +17,11 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from emolib.data import _journal, urls
-from emolib.data._files import PICTURE_SUFFIXES
 from emolib.data._net import Limits, Network
 from emolib.data._run import Job, Run, Settings, examine
+from emolib.data.files import PICTURE_SUFFIXES, read_table
 from emolib.data.manifest import stratified
-from emolib.runtime import InputError, first_line, progress
+from emolib.runtime import InputError, progress
 
 __all__ = ["Limits", "Network", "Settings", "download", "read_list", "status"]
 
@@ -75,10 +75,7 @@ def status(folder: str | Path) -> pd.DataFrame:
 def read_list(path: str | Path) -> pd.DataFrame:
     """A CSV of addresses as `download` wants it: column url, optionally path (rows with the same path are one
     picture's addresses, in order) and emotion. Without a path an address is a picture, named after it."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as a table ({first_line(error)})") from None
+    table = read_table(path, text=True)
     if "url" not in table:
         raise InputError(f"{path}: needs a column 'url': name the column of addresses so")
     given = table["path"] if "path" in table else pd.Series("", index=table.index)

@@ -17,9 +17,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from emolib.data._files import picture_bytes, read_parquet
-from emolib.data.build import build
-from emolib.data.manifest import Manifest
+from emolib.data.files import picture_bytes, read_parquet
+from emolib.data.manifest import Manifest, build_manifest
 from emolib.emotions.sets import EMOFACES, EMOFACES_ALL
 from emolib.emotions.words import article
 from emolib.runtime import InputError, one_of, repo_path
@@ -128,7 +127,7 @@ class Portraits:
         people = [[{"emotion": e, "box": list(b)}] for e, b in zip(self.frame["emotion"], boxes, strict=True)]
         rows = self.frame.assign(id=self.frame["image_id"], path=self.path.name, people=people)
         rows = rows.assign(member=[str(i) for i in range(len(rows))]).drop(columns=["image_id", "face_box"])
-        return build(rows, labels, self.path.parent, source="emofaces")
+        return build_manifest(rows, labels, self.path.parent, source="emofaces")
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,7 @@ class Scenes:
             }
             for i in source
         ]
-        return build(rows, EMOFACES, self.path.parent, source="emofaces")
+        return build_manifest(rows, EMOFACES, self.path.parent, source="emofaces")
 
 
 def description(record: pd.Series, *, background: bool = True) -> str:
@@ -273,7 +272,7 @@ def _mask(value: dict, shape: tuple[int, int], where: str) -> np.ndarray:
 
     try:
         mask = np.asarray(Image.open(io.BytesIO(value["bytes"]), formats=("PNG",)).convert("L"))
-    except Exception:  # a missing value, or bytes a decoder raises nearly anything for
+    except (TypeError, KeyError, OSError, ValueError, SyntaxError):  # a missing value, or a broken PNG
         raise InputError(f"{where} is not a readable PNG; {_MEND}") from None
     if mask.shape != shape:
         raise InputError(f"{where} is {mask.shape}, its picture {shape} (height, width); {_MEND}")

@@ -8,7 +8,6 @@ the zip. `write_standin` makes a small set of made-up pictures in this layout.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,11 +16,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from emolib.data import _standin
-from emolib.data._files import open_zip, read_json, zip_member
-from emolib.data.build import build
-from emolib.data.manifest import Manifest
-from emolib.data.problems import Problems
+from emolib.data.files import open_zip, read_json, read_zip_entry
+from emolib.data.manifest import Manifest, Problems, build_manifest
 from emolib.emotions.sets import MIKELS
 from emolib.runtime import InputError, one_of, progress
 
@@ -66,7 +62,7 @@ class EmoSet:
                 if row is not None:
                     rows.append(row)
         root = self.path.parent if self._zipped else self.path
-        return build(rows, MIKELS, root, source="emoset", problems=self.problems)
+        return build_manifest(rows, MIKELS, root, source="emoset", problems=self.problems)
 
     def stats(self) -> pd.DataFrame:
         """Pictures per emotion (rows) and split (columns), read from the split files alone."""
@@ -84,13 +80,13 @@ class EmoSet:
     def _json(self, name: str):
         if not self._zipped:
             return read_json(self.path / name)
-        return read_json(Path(self._place(name)), zip_member(self.path, self.prefix + name))
+        return read_json(Path(self._place(name)), read_zip_entry(self.path, self.prefix + name))
 
     def _present(self) -> Callable[[str], bool]:
         """Whether a picture is there: asked per file on disk, looked up in the table of contents of a zip."""
         if not self._zipped:
             return lambda name: (self.path / name).is_file()
-        names = set(open_zip(str(self.path), os.getpid()).namelist())
+        names = set(open_zip(self.path).namelist())
         return lambda name: self.prefix + name in names
 
     def _row(self, entry, split: str, present: Callable[[str], bool]) -> dict | None:
@@ -135,7 +131,7 @@ class EmoSet:
         return out
 
 
-def read(path: str | Path, *, on_error: str = "refuse") -> EmoSet:
+def read_emoset(path: str | Path, *, on_error: str = "refuse") -> EmoSet:
     """Open EmoSet-118K at `path`, the folder or the zip file as published.
 
     `on_error` "refuse" raises InputError at the first fault (missing split file, missing picture, broken
@@ -146,7 +142,7 @@ def read(path: str | Path, *, on_error: str = "refuse") -> EmoSet:
         prefix, path = "", _data_root(path)
         has = {split: (path / f"{split}.json").is_file() for split in SPLITS}
     elif path.is_file():
-        names = open_zip(str(path), os.getpid()).namelist()
+        names = open_zip(path).namelist()
         prefix = _zip_prefix(path, names)
         has = {split: f"{prefix}{split}.json" in names for split in SPLITS}
     else:
@@ -157,37 +153,6 @@ def read(path: str | Path, *, on_error: str = "refuse") -> EmoSet:
             problems.add("split", f"{data._place(split + '.json')}: this file is missing")
     data.info.update(_info(data._json("info.json"), data._place("info.json")))
     return data
-
-
-def write_standin(folder: str | Path, n: int = 80, seed: int = 0, *, size: int = 64) -> Path:
-    """Write `n` made-up pictures (size x size JPEG) in EmoSet-118K's layout; returns `folder`.
-
-    Emotions take turns; of each emotion every tenth picture is in val, two in ten in test, the rest in train.
-    Same arguments, same bytes. Brightness and colourfulness are those of the picture; all else is drawn at
-    random and means nothing. InputError if `folder` exists and is not empty.
-    """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: exists and is not an empty folder; choose another")
-    for kind in ("image", "annotation"):
-        for emotion in MIKELS:
-            (folder / kind / emotion).mkdir(parents=True, exist_ok=True)
-    (folder / "info.json").write_text(json.dumps(_standin.info()))
-    rng = np.random.default_rng(seed)
-    splits: dict[str, list] = {"train": [], "val": [], "test": []}
-    for i in range(n):
-        emotion, number = MIKELS[i % 8], i // 8
-        key = f"{emotion}_{number:05d}"
-        picture, annotation = f"image/{emotion}/{key}.jpg", f"annotation/{emotion}/{key}.json"
-        pixels = _standin.pixels(rng, size)
-        Image.fromarray(pixels).save(folder / picture, quality=90)
-        values = {"image_id": key, "emotion": emotion, **_standin.attributes(rng, pixels)}
-        (folder / annotation).write_text(json.dumps(values))
-        split = {1: "test", 2: "val", 6: "test"}.get(number % 10, "train")
-        splits[split].append([emotion, key, picture, annotation])
-    for split, rows in splits.items():
-        (folder / f"{split}.json").write_text(json.dumps(rows))
-    return folder
 
 
 def _data_root(folder: Path) -> Path:
@@ -222,3 +187,100 @@ def _info(value, place: str) -> dict[str, tuple[str, ...]]:
     if orders["emotion"] != MIKELS:
         raise InputError(f"{place}: emotions in the order {', '.join(orders['emotion'])}, not EmoSet's")
     return orders
+
+
+# The stand-in: label lists of the real sizes, made-up pictures and annotations.
+_FACES = ("angry", "disgust", "fear", "happy", "sad", "surprise")
+_TENTHS = tuple(f"{i / 10:.1f}" for i in range(11))
+# The real scene, object and action names stay with their authors: numbered ones take their place.
+_LABELS = {
+    "emotion": MIKELS,
+    "brightness": _TENTHS,
+    "colorfulness": _TENTHS,
+    "scene": tuple(f"scene_{i:03d}" for i in range(254)),
+    "object": tuple(f"Object {i:03d}" for i in range(409)),
+    "facial_expression": _FACES,
+    "human_action": tuple(f"action {i:03d}" for i in range(264)),
+}
+# How often an attribute is annotated at all: brightness and colourfulness are measured, the rest are seen
+# or not.
+_SHARE = {"scene": 0.7, "object": 0.6, "facial_expression": 0.3, "human_action": 0.3}
+
+
+def write_standin(folder: str | Path, n: int = 80, seed: int = 0, *, size: int = 64) -> Path:
+    """Write `n` made-up pictures (size x size JPEG) in EmoSet-118K's layout; returns `folder`.
+
+    Emotions take turns; of each emotion every tenth picture is in val, two in ten in test, the rest in train.
+    Same arguments, same bytes. Brightness and colourfulness are those of the picture; all else is drawn at
+    random and means nothing. InputError if `n` is below 1, or if `folder` exists and is not empty.
+    """
+    if n < 1:
+        raise InputError(f"{n} pictures: a stand-in needs 1 or more")
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists and is not an empty folder; choose another")
+    for kind in ("image", "annotation"):
+        for emotion in MIKELS:
+            (folder / kind / emotion).mkdir(parents=True, exist_ok=True)
+    (folder / "info.json").write_text(json.dumps(_standin_info()))
+    rng = np.random.default_rng(seed)
+    splits: dict[str, list] = {"train": [], "val": [], "test": []}
+    for i in range(n):
+        emotion, number = MIKELS[i % 8], i // 8
+        key = f"{emotion}_{number:05d}"
+        picture, annotation = f"image/{emotion}/{key}.jpg", f"annotation/{emotion}/{key}.json"
+        pixels = _standin_pixels(rng, size)
+        Image.fromarray(pixels).save(folder / picture, quality=90)
+        values = {"image_id": key, "emotion": emotion, **_standin_attributes(rng, pixels)}
+        (folder / annotation).write_text(json.dumps(values))
+        split = {1: "test", 2: "val", 6: "test"}.get(number % 10, "train")
+        splits[split].append([emotion, key, picture, annotation])
+    for split, rows in splits.items():
+        (folder / f"{split}.json").write_text(json.dumps(rows))
+    return folder
+
+
+def _standin_info() -> dict:
+    """info.json: as in the real one, `idx2label` has string keys, and numbers for the two numeric
+    attributes."""
+    out = {}
+    for name, labels in _LABELS.items():
+        numeric = labels is _TENTHS
+        out[name] = {
+            "label2idx": {label: i for i, label in enumerate(labels)},
+            "idx2label": {str(i): float(label) if numeric else label for i, label in enumerate(labels)},
+        }
+    return out
+
+
+def _standin_pixels(rng: np.random.Generator, size: int) -> np.ndarray:
+    """(size, size, 3) uint8: a few soft blobs of colour over a flat ground."""
+    y, x = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size * 1j]
+    saturation = rng.uniform()
+    picture = np.ones((size, size, 3)) * _colour(rng, saturation)
+    for _ in range(4):
+        cx, cy, width = *rng.uniform(size=2), rng.uniform(0.1, 0.3)
+        blob = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * width**2))[..., None]
+        picture = (1 - blob) * picture + blob * _colour(rng, saturation)
+    return (255 * picture).round().astype(np.uint8)
+
+
+def _colour(rng: np.random.Generator, saturation: float) -> np.ndarray:
+    """A random colour between grey (0) and full (1) saturation."""
+    colour = rng.uniform(size=3)
+    return colour.mean() + saturation * (colour - colour.mean())
+
+
+def _standin_attributes(rng: np.random.Generator, picture: np.ndarray) -> dict:
+    """An annotation: the two measured attributes, and those of the others that happen to be annotated."""
+    values = picture / 255.0
+    out = {
+        "brightness": round(float(values.mean()), 1),
+        "colorfulness": round(float((values.max(-1) - values.min(-1)).mean()), 1),
+    }
+    for name, share in _SHARE.items():
+        given, labels = rng.uniform() < share, _LABELS[name]
+        chosen = rng.choice(len(labels), size=int(rng.integers(1, 4)), replace=False)
+        if given:
+            out[name] = [labels[i] for i in chosen] if name == "object" else labels[chosen[0]]
+    return out

@@ -8,21 +8,17 @@ use); the pictures belong to their owners and have to be fetched (`emolib data d
 from __future__ import annotations
 
 import importlib.util
-import io
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from emolib.data import urls
-from emolib.data.build import build
-from emolib.data.manifest import Manifest
-from emolib.data.problems import Problems
+from emolib.data.files import read_json, read_table
+from emolib.data.manifest import Manifest, Problems, build_manifest
 from emolib.emotions import spaces
 from emolib.emotions.sets import INTENSITIES, PETALS, PLUTCHIK24
-from emolib.runtime import InputError, first_line
+from emolib.runtime import InputError
 
 PACKAGE = "findingemo-light"
 AGES = ("Children", "Youth", "Young Adults", "Adults", "Seniors")
@@ -74,7 +70,7 @@ class FindingEmo:
         affect = spaces.convert(frame[["valence", "arousal"]].to_numpy(), "findingemo", "signed")
         kept = ["path", "emotion", "tags", "ages", "factors", "petal", "intensity", "ambiguity", "annotator"]
         rows = frame[kept].assign(id=frame["index"].astype(str), valence=affect[:, 0], arousal=affect[:, 1])
-        return build(rows, PLUTCHIK24, root, source="findingemo")
+        return build_manifest(rows, PLUTCHIK24, root, source="findingemo")
 
 
 def installed() -> bool:
@@ -82,7 +78,7 @@ def installed() -> bool:
     return importlib.util.find_spec("findingemo_light") is not None
 
 
-def read(folder: str | Path | None = None, *, on_error: str = "refuse") -> FindingEmo:
+def read_findingemo(folder: str | Path | None = None, *, on_error: str = "refuse") -> FindingEmo:
     """Read the annotations and addresses from the package, or from a `folder` that holds its two data files.
 
     A row with an unknown emotion or numbers off their scale is refused or skipped (`on_error`). Missing and
@@ -114,13 +110,7 @@ def _package_folder() -> Path:
 
 def _annotations(path: Path, problems: Problems) -> pd.DataFrame:
     """The typed table without addresses."""
-    try:
-        # "NA" is a tag here, not a missing value.
-        raw = pd.read_csv(io.StringIO(path.read_text(encoding="utf-8")), keep_default_na=False, dtype=str)
-    except FileNotFoundError:
-        raise InputError(f"{path}: this file is missing; is the folder {PACKAGE}'s data folder?") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as a table ({first_line(error)})") from None
+    raw = read_table(path, text=True)  # as text: "NA" is a tag here, not a missing value
     for column in _COLUMNS:
         if column not in raw.columns:
             raise InputError(f"{path}: lacks the column {column!r}")
@@ -159,7 +149,9 @@ def _names(column: pd.Series) -> list[tuple[str, ...]]:
 
 def _addresses(path: Path, known: set[str]) -> tuple[dict[str, tuple[tuple[str, ...], int]], dict[str, int]]:
     """path -> (well-formed addresses in the authors' order, number of malformed ones), and the totals."""
-    rows = _read_rows(path)
+    rows = read_json(path)
+    if not isinstance(rows, list) or not all({"rel_path", "idx_url", "url"} <= set(row) for row in rows):
+        raise InputError(f"{path}: not a list of addresses with rel_path, idx_url and url")
     grouped: dict[str, list] = {}
     for row in sorted(rows, key=lambda row: row["idx_url"]):
         grouped.setdefault(row["rel_path"].lstrip("/"), []).append(row["url"])
@@ -176,15 +168,3 @@ def _addresses(path: Path, known: set[str]) -> tuple[dict[str, tuple[tuple[str, 
         "url rows without an annotation": sum(name not in known for name in out),
     }
     return out, totals
-
-
-def _read_rows(path: Path) -> Sequence[dict]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        if not all({"rel_path", "idx_url", "url"} <= set(row) for row in rows):
-            raise ValueError("a row lacks rel_path, idx_url or url")
-    except FileNotFoundError:
-        raise InputError(f"{path}: this file is missing; is the folder {PACKAGE}'s data folder?") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a list of addresses ({error})") from None
-    return rows

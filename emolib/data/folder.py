@@ -1,4 +1,4 @@
-"""Any folder of pictures as a `Manifest`: ImageFolder layout, or a metadata table beside or around the
+"""Any folder of pictures as a `Manifest`: ImageFolder layout, or metadata tables beside or around the
 pictures."""
 
 from __future__ import annotations
@@ -9,129 +9,158 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from emolib.data._files import PICTURE_SUFFIXES, read_parquet
-from emolib.data.build import build
-from emolib.data.manifest import Manifest
-from emolib.data.problems import Problems
+from emolib.data.files import PICTURE_SUFFIXES, TABLE_SUFFIXES, holds_pictures, read_table
+from emolib.data.manifest import Manifest, Problems, build_manifest, clean_label
 from emolib.emotions import sets
-from emolib.runtime import InputError, first_line
+from emolib.runtime import InputError
 
-METADATA = ("metadata.parquet", "metadata.csv")
+METADATA = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES)
 # Names a table may give its columns, the first present one is taken.
 PATH_COLUMNS = ("path", "file_name", "filename", "image", "file")
 LABEL_COLUMNS = ("emotion", "label", "class")
 SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
+    name: split
+    for split, names in {
+        "train": ("train", "training"),
+        "val": ("val", "valid", "validation", "dev"),
+        "test": ("test", "testing"),
+    }.items()
+    for name in names
 }
+# Pictures that are not read here: passing over them would lose data without a word.
+OTHER_PICTURES = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".nef", ".arw")
 
 
-def read(path: str | Path, *, labels: Sequence[str] | None = None, on_error: str = "refuse") -> Manifest:
-    """Read a folder of pictures, or a metadata table (.csv, .parquet), without opening a picture.
+def read_folder(
+    path: str | Path, *, labels: Sequence[str] | None = None, on_error: str = "refuse"
+) -> Manifest:
+    """Read a folder of pictures, or a metadata table (.csv, .jsonl, .parquet), without opening a picture.
 
-    A folder that holds metadata.parquet or metadata.csv is read by it (columns: path or file_name; emotion or
-    label; optionally distribution, valence and arousal in [-1, 1], split, and any others, which are kept). A
-    parquet table may hold the pictures themselves in a column `image`. Otherwise folders are labels:
-    [split/]label/picture. Pictures that lie in no label folder have no label.
+    Folders are labels: [split/]label/picture; pictures that lie in no label folder have no label. A folder
+    that holds metadata.parquet, .csv or .jsonl is read by it, with all below it (columns: path or file_name;
+    emotion or label; optionally distribution, valence and arousal in [-1, 1], split, and others, which
+    are kept). A parquet table may hold the pictures themselves in a column `image`.
 
     `labels` fixes the label order; without it the first known set that has every name is taken
-    (`emotions.sets.SETS`), else the names in alphabetical order. Faults: `on_error` "refuse" or "skip".
+    (`emotions.sets.SETS`), else the names in alphabetical order. Faults: `on_error` "refuse" or "skip";
+    pictures that a table does not name are counted in `problems` either way.
     """
     path, problems = Path(path), Problems(on_error)
+    tables = ", ".join(TABLE_SUFFIXES)
     if path.is_dir():
-        table = next((path / name for name in METADATA if (path / name).is_file()), None)
-        rows = _tree(path) if table is None else _table(table, problems)
-        root = path
-    elif path.is_file() and path.suffix in (".csv", ".parquet"):
-        rows, root = _table(path, problems), path.parent
+        rows, root = _walk(path, problems), path
+    elif path.is_file() and path.suffix in TABLE_SUFFIXES:
+        rows, root = _read_rows(path, path.parent, problems), path.parent
     elif path.exists():
-        raise InputError(f"{path}: is neither a folder of pictures nor a metadata table (.csv, .parquet)")
+        raise InputError(f"{path}: is neither a folder of pictures nor a metadata table ({tables})")
     else:
-        raise InputError(f"{path}: no such folder or metadata table (.csv, .parquet)")
+        raise InputError(f"{path}: no such folder or metadata table ({tables})")
     if not len(rows):
         if problems.lines:
-            raise InputError(f"{path}: holds no picture that could be taken ({problems}); mend the table")
-        known = ", ".join(sorted(PICTURE_SUFFIXES))
-        raise InputError(f"{path}: holds no picture ({known}); put some there, or give another folder")
-    return build(rows, labels or _labels(rows), root, source="folder", problems=problems)
+            raise InputError(
+                f"{path}: holds no picture that could be taken ({problems}); {problems.lines[0]}"
+            )
+        suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise InputError(f"{path}: holds no picture ({suffixes}); put some there, or give another folder")
+    return build_manifest(rows, labels or _labels(rows), root, source="folder", problems=problems)
 
 
-def _tree(root: Path) -> pd.DataFrame:
-    """Rows of an ImageFolder layout, sorted by path; hidden files and folders are passed over."""
+def _walk(root: Path, problems: Problems) -> pd.DataFrame:
+    """Rows of all pictures below `root`, sorted by path; hidden files and folders are passed over."""
+
+    def note(error: OSError) -> None:
+        problems.add("folder", f"{error.filename}: cannot be read ({error.strerror})")
+
+    frames, visited = [], set()
+    for name, below, files in os.walk(root, onerror=note, followlinks=True):
+        folder = Path(name)
+        below[:] = sorted(child for child in below if not child.startswith("."))
+        if folder.resolve() in visited:  # a link in a circle
+            below.clear()
+            continue
+        visited.add(folder.resolve())
+        table = next((folder / name for name in METADATA if name in files), None)
+        if table is None:
+            frames.append(pd.DataFrame(_folder_rows(root, folder, files, problems)))
+        else:
+            below.clear()
+            frames.append(_read_rows(table, root, problems))
+            _count_unlisted(folder, set(frames[-1]["path"]), root, problems)
+    return pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
+
+
+def _folder_rows(root: Path, folder: Path, files: list[str], problems: Problems) -> list[dict]:
+    """The pictures of one folder, labelled by the folders above them."""
+    above = folder.relative_to(root).parts
+    split = SPLIT_NAMES.get(above[0].lower()) if above else None
+    label = above[1:2] if split else above[:1]
     rows = []
-    for folder, below, files in os.walk(root):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        for name in sorted(files):
-            if name.startswith(".") or Path(name).suffix.lower() not in PICTURE_SUFFIXES:
-                continue
-            inside = (Path(folder) / name).relative_to(root)
-            above = list(inside.parts[:-1])
-            split = SPLIT_NAMES.get(above[0].lower()) if above else None
-            label = above[1:] if split else above
-            label = label[0].lower() if label else None
-            rows.append({"path": inside.as_posix(), "split": split, "emotion": label})
-    return pd.DataFrame(rows)
+    for name in sorted(files):
+        suffix = Path(name).suffix.lower()
+        if name.startswith(".") or suffix not in (*PICTURE_SUFFIXES, *OTHER_PICTURES):
+            continue
+        path = (folder / name).relative_to(root).as_posix()
+        shown = path.encode("utf-8", "backslashreplace").decode()
+        if suffix in OTHER_PICTURES:
+            problems.add("format", f"{root / shown}: {suffix} is not read here; convert it to PNG or JPEG")
+        elif shown != path:
+            problems.add("name", f"{root / shown}: this name is not UTF-8; rename it")
+        else:
+            rows.append({"path": path, "split": split, "emotion": label[0] if label else None})
+    return rows
 
 
-def _table(path: Path, problems: Problems) -> pd.DataFrame:
-    """Rows of a metadata table; pictures it names must exist below its folder."""
-    frame, embedded = _read_table(path)
-    label = next((name for name in LABEL_COLUMNS if name in frame), None)
+def _count_unlisted(folder: Path, listed: set[str], root: Path, problems: Problems) -> None:
+    """Note the pictures that lie beside or below a table that does not name them."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if path.suffix.lower() in PICTURE_SUFFIXES and not hidden and name not in listed:
+            problems.counts["unlisted"] += 1
+            problems.lines.append(f"{folder}: its table does not name {name!a}")
+
+
+def _read_rows(table: Path, root: Path, problems: Problems) -> pd.DataFrame:
+    """Rows of a metadata table, paths relative to `root`; pictures it names must exist below its folder."""
+    frame = read_table(table)
+    frame = frame.rename(columns={name: str(name).strip() for name in frame})
+    own = {name.casefold(): name for name in reversed(frame.columns)}
+    label = next((own[name] for name in LABEL_COLUMNS if name in own), None)
     if label:
-        names = frame[label]
-        frame = frame.drop(columns=label).assign(
-            emotion=names.where(names.isna(), names.astype(str).str.lower())
-        )
-    if embedded:
-        return frame.assign(path=path.name, member=[str(i) for i in range(len(frame))])
-    column = next((name for name in PATH_COLUMNS if name in frame), None)
+        names = [clean_label(name) for name in frame[label]]
+        frame = frame.drop(columns=label).assign(emotion=pd.Series(names, dtype=object))
+    if "split" in frame:
+        frame["split"] = [SPLIT_NAMES.get(str(name).strip().lower(), name) for name in frame["split"]]
+    if "distribution" in frame:
+        frame["distribution"] = pd.Series([_numbers(value) for value in frame["distribution"]], dtype=object)
+    if table.suffix == ".parquet" and holds_pictures(table):
+        members = [str(i) for i in range(len(frame))]
+        return frame.assign(path=table.relative_to(root).as_posix(), member=members)
+    column = next((own[name] for name in PATH_COLUMNS if name in own), None)
     if column is None:
-        raise InputError(f"{path}: names no pictures; it needs a column {' or '.join(PATH_COLUMNS[:2])}")
-    frame = frame.rename(columns={column: "path"})
+        raise InputError(f"{table}: names no pictures; it needs a column {' or '.join(PATH_COLUMNS[:2])}")
     good = []
-    for i, name in enumerate(frame["path"]):
-        fault = _fault(path.parent, name)
+    for i, name in enumerate(frame[column]):
+        fault = _fault(table.parent, name)
         if fault:
-            problems.add("picture", f"{path}: row {i + 1}: {fault}")
+            problems.add("picture", f"{table}: row {i + 1}: {fault}")
         else:
             good.append(i)
-    return frame.iloc[good].reset_index(drop=True)
+    frame = frame.rename(columns={column: "path"}).iloc[good].reset_index(drop=True)
+    above = table.parent.relative_to(root)
+    split = SPLIT_NAMES.get(above.parts[0].lower()) if above.parts else None
+    if split and "split" not in frame:
+        frame = frame.assign(split=split)
+    return frame.assign(path=[(above / name).as_posix() for name in frame["path"]])
 
 
-def _read_table(path: Path) -> tuple[pd.DataFrame, bool]:
-    """The table, and whether its own rows hold the pictures (then without them)."""
-    if path.suffix == ".csv":
-        try:
-            return pd.read_csv(path), False
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not readable as a table ({first_line(error)})") from None
+def _numbers(value):
+    """A list that a CSV holds as text, e.g. "[0.2, 0.8]"; anything else as it is."""
     try:
-        schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable parquet file ({first_line(error)})") from None
-    kind = schema.field("image").type if "image" in schema.names else None
-    embedded = kind is not None and (pa.types.is_struct(kind) or pa.types.is_binary(kind))
-    columns = [name for name in schema.names if not (embedded and name == "image")]
-    return _named_classes(read_parquet(path, columns).to_pandas(), schema.metadata or {}), embedded
-
-
-def _named_classes(frame: pd.DataFrame, metadata: dict) -> pd.DataFrame:
-    """The names in place of class numbers, where the file was written by the `datasets` library."""
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    for column, feature in features.items():
-        if column in frame and isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
-            names = dict(enumerate(feature["names"]))
-            frame[column] = frame[column].map(names)
-    return frame
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _fault(root: Path, name) -> str | None:
@@ -140,7 +169,7 @@ def _fault(root: Path, name) -> str | None:
         return "names no picture"
     if Path(name).is_absolute() or ".." in Path(name).parts:
         return f"{name!r} leaves the folder; give paths below it"
-    return None if (root / name).is_file() else f"{name!r} is missing"
+    return None if os.path.isfile(root / name) else f"{name!r} is missing"
 
 
 def _labels(rows: pd.DataFrame) -> tuple[str, ...]:
@@ -149,6 +178,6 @@ def _labels(rows: pd.DataFrame) -> tuple[str, ...]:
         if "distribution" in rows:
             raise InputError("a table of distributions does not say what their entries are; give labels=")
         return sets.EMOFACES_ALL
-    present = set(rows["emotion"].dropna())
+    present = {clean_label(name) for name in rows["emotion"]} - {None}
     known = next((order for order in sets.SETS.values() if present <= set(order)), None)
     return tuple(known) if known and present else tuple(sorted(present)) or sets.EMOFACES_ALL

@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emolib.data._files import picture_bytes, read_parquet
-from emolib.data.problems import Problems
-from emolib.runtime import InputError, atomic_write, one_of, progress
+from emolib.data.files import picture_bytes, read_parquet
+from emolib.runtime import InputError, atomic_write, nearest, one_of, progress
 
 # Parquet schema of the fixed columns. `path` is relative to the manifest's root; `member` is the row of a
 # parquet file or the entry of a zip that `path` names, null for a plain file. `people` is null where it is
@@ -36,6 +37,31 @@ SCHEMA = pa.schema(
     ]
 )
 _KEY = b"emolib"
+ON_ERROR = ("refuse", "skip")
+
+
+@dataclass
+class Problems:
+    """Collects faults met while reading. `on_error="refuse"` raises InputError at the first, `"skip"` notes
+    each: a line a fault (what, where) in `lines`, the number per kind ("label", "picture", ...) in `counts`.
+    """
+
+    on_error: str = "refuse"
+    counts: Counter = field(default_factory=Counter)
+    lines: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        one_of(self.on_error, ON_ERROR, "on_error")
+
+    def add(self, kind: str, line: str) -> None:
+        """Note one fault of `kind`; raises InputError(line) unless faults are skipped."""
+        if self.on_error == "refuse":
+            raise InputError(line)
+        self.counts[kind] += 1
+        self.lines.append(line)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} x {kind}" for kind, count in sorted(self.counts.items())) or "none"
 
 
 @dataclass(frozen=True)
@@ -76,8 +102,36 @@ class Manifest:
 
     def where(self, row) -> str:
         """The place of a row's picture, for messages."""
-        place = str(self.root / row["path"])
-        return place if pd.isna(row["member"]) else f"{place}[{row['member']}]"
+        return _place(str(self.root / row["path"]), row["member"])
+
+    def files(self) -> set[Path]:
+        """The files that hold the pictures: what an output must not lie over (`runtime.check_output`)."""
+        return {self.root / path for path in self.frame["path"].unique()}
+
+    def person_keys(self) -> list[str]:
+        """Who is on each picture, as a key by which pictures of one person are paired.
+
+        It is the column `identity`; where there is none, the path without its suffix and without the folder
+        named after the emotion: `awe/ann/1.png` and `neutral/ann/1.png` show the same person. InputError if
+        somebody has no key, or if two pictures of one emotion share a key that was made from their paths.
+        """
+        if "identity" in self.frame:
+            missing = np.flatnonzero(self.frame["identity"].isna())
+            if len(missing):
+                raise InputError(
+                    f"{self.where(self.frame.iloc[missing[0]])}: has no identity, so nobody to pair"
+                )
+            return self.frame["identity"].astype(str).tolist()
+        keys = [_person_key(*row) for row in self.frame[["path", "emotion"]].itertuples(index=False)]
+        pairs = pd.DataFrame({"key": keys, "emotion": self.frame["emotion"]})
+        twice = (pairs.duplicated() & pairs["emotion"].notna()).to_numpy()
+        if twice.any():
+            row = self.frame.iloc[int(twice.argmax())]
+            raise InputError(
+                f"{self.where(row)}: a second picture of {row['emotion']} under one name, so pairs are not"
+                " unique; rename it, or say who it shows in a column `identity`"
+            )
+        return keys
 
     @cached_property
     def distributions(self) -> np.ndarray:
@@ -135,10 +189,7 @@ class Manifest:
     def relabel(self, matrix: np.ndarray, labels: Sequence[str]) -> Manifest:
         """The same pictures under another label set: distributions @ `matrix` (rows: this order, each sums
         to 1)."""
-        matrix = np.asarray(matrix, dtype=np.float64)
-        if matrix.shape != (len(self.labels), len(labels)) or not np.allclose(matrix.sum(1), 1, atol=1e-6):
-            raise InputError(f"relabel needs a row-stochastic matrix of {len(self.labels)} x {len(labels)}")
-        rows = self.distributions.astype(np.float64) @ matrix
+        rows = self.distributions.astype(np.float64) @ np.asarray(matrix, dtype=np.float64)
         columns = {
             "distribution": [None if np.isnan(row).any() else row.astype(np.float32) for row in rows],
             "emotion": [None if np.isnan(row).any() else labels[int(row.argmax())] for row in rows],
@@ -178,7 +229,7 @@ class Manifest:
         return path
 
 
-def load(path: str | Path, root: str | Path | None = None) -> Manifest:
+def load_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
     """Open a saved manifest; no picture is touched. `root` overrides where the pictures are looked for."""
     path = Path(path)
     table = read_parquet(path)
@@ -196,6 +247,49 @@ def is_manifest(path: str | Path) -> bool:
         return _KEY in (pq.read_schema(path).metadata or {})
     except (OSError, ValueError):
         return False
+
+
+def build_manifest(
+    rows: Iterable[dict] | pd.DataFrame,
+    labels: Sequence[str],
+    root: str | Path,
+    *,
+    source: str = "",
+    problems: Problems | None = None,
+) -> Manifest:
+    """Make a Manifest from rows that name at least `path`, relative to `root`.
+
+    A row may give `emotion` (a name of `labels`, however it is capitalised) or `distribution` (len(labels)
+    probabilities), valence and arousal in [-1, 1]; `id` defaults to the place. A label outside the set,
+    numbers out of range and a repeated id are refused with InputError, or skipped and counted, as `problems`
+    says (default: refused).
+    """
+    problems = problems or Problems()
+    frame = pd.DataFrame(rows).reset_index(drop=True)
+    frame = frame.assign(**{name: None for name in SCHEMA.names if name not in frame})
+    labels, index = tuple(labels), {clean_label(name): i for i, name in enumerate(labels)}
+    if len(index) != len(labels):
+        raise InputError(f"labels {', '.join(labels)}: a name occurs twice")
+    places = [_place(p, m) for p, m in zip(frame["path"], frame["member"], strict=True)]
+    frame["id"] = [place if pd.isna(i) else str(i) for i, place in zip(frame["id"], places, strict=True)]
+    frame["emotion"] = pd.Series([clean_label(name) for name in frame["emotion"]], dtype=object)
+    for column in ("valence", "arousal"):
+        # What is no number becomes infinite, so that it fails the range check and is not taken as "unknown".
+        numbers = pd.to_numeric(frame[column], errors="coerce")
+        frame[column] = numbers.where(numbers.notna() | frame[column].isna(), np.inf).astype("float32")
+    frame = frame.iloc[_good_rows(frame, places, index, problems)].reset_index(drop=True)
+    rows = [_distribution(n, v, index) for n, v in zip(frame["emotion"], frame["distribution"], strict=True)]
+    names = [None if row is None else labels[int(row.argmax())] for row in rows]
+    frame = frame.assign(emotion=pd.Series(names, dtype=object), distribution=pd.Series(rows, dtype=object))
+    others = [name for name in frame.columns if name not in SCHEMA.names]
+    return Manifest(labels, frame[[*SCHEMA.names, *others]], Path(root), source, problems)
+
+
+def clean_label(name) -> str | None:
+    """A label as it is compared: without outer spaces, case and spelling of accents; None for no label."""
+    if name is None or (not isinstance(name, str) and pd.isna(name)):
+        return None
+    return unicodedata.normalize("NFC", str(name)).strip().casefold() or None
 
 
 def stratified(strata: pd.Series, n: int, *, seed: int = 0) -> np.ndarray:
@@ -218,3 +312,59 @@ def _cast(series: pd.Series, column: pa.Field) -> pa.Array:
         values = [v if isinstance(v, (list, tuple, np.ndarray)) else None for v in series]
         return pa.array(values, type=column.type)
     return pa.Array.from_pandas(series, type=column.type)
+
+
+def _good_rows(
+    frame: pd.DataFrame, places: list[str], index: dict[str, int], problems: Problems
+) -> list[int]:
+    """Positions of the rows that can be taken; the faults of the others go to `problems`."""
+    keep, seen = [], set()
+    columns = (frame[name] for name in ("id", "emotion", "distribution", "valence", "arousal"))
+    for i, (key, name, value, *affect) in enumerate(zip(*columns, strict=True)):
+        if fault := _label_fault(name, value, index):
+            problems.add("label", f"{places[i]}: {fault}")
+        elif any(abs(number) > 1 + 1e-6 for number in affect):
+            problems.add(
+                "range", f"{places[i]}: valence, arousal {affect} outside [-1, 1]; convert the scale"
+            )
+        elif key in seen:
+            problems.add("id", f"{places[i]}: the id {key!r} occurs twice")
+        else:
+            seen.add(key)
+            keep.append(i)
+    return keep
+
+
+def _place(path: str, member) -> str:
+    return str(path) if pd.isna(member) else f"{path}[{member}]"
+
+
+def _person_key(path: str, emotion) -> str:
+    """`path` without its suffix and without the first folder that is named after the emotion."""
+    parts = list(PurePosixPath(path).with_suffix("").parts)
+    folders = [clean_label(part) for part in parts[:-1]]
+    if clean_label(emotion) in folders:
+        del parts[folders.index(clean_label(emotion))]
+    return "/".join(parts)
+
+
+def _label_fault(name: str | None, value, index: dict[str, int]) -> str | None:
+    """Why this label cannot be taken, or None if it can."""
+    if isinstance(value, (list, tuple, np.ndarray)):
+        numbers = pd.to_numeric(pd.Series(list(value), dtype=object), errors="coerce").to_numpy(np.float64)
+        if len(numbers) == len(index) and (numbers >= 0).all() and abs(numbers.sum() - 1) < 1e-4:
+            return None
+        return f"the distribution {list(value)} is not {len(index)} probabilities that sum to 1"
+    if not pd.isna(value):
+        return f"the distribution {value!r} is not a list of numbers"
+    if name is None or name in index:
+        return None
+    guess = nearest(name, index)
+    return f"unknown label {name!r}; {f'did you mean {guess!r}? ' if guess else ''}known: {', '.join(index)}"
+
+
+def _distribution(name: str | None, value, index: dict[str, int]) -> np.ndarray | None:
+    """The row's distribution as float32: as given, one-hot for a name, None for neither."""
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return np.asarray(value, dtype=np.float32)
+    return None if name is None else np.eye(len(index), dtype=np.float32)[index[name]]

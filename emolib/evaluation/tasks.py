@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from emolib.data import emofaces, folder, manifest
+from emolib.data import emofaces
+from emolib.data.open import open_dataset
 from emolib.emotions.sets import EMOFACES, MIKELS
 from emolib.evaluation import cache
 from emolib.runtime import InputError, one_of
@@ -111,7 +112,7 @@ def load(
     for name in targets:
         one_of(name, EMOFACES, "target emotion")
     name, _, split = data.partition(":")
-    found = _emofaces(split or "test", sources) if name == "emofaces" else _pictures(Path(data))
+    found = _emofaces(split or "test", sources) if name == "emofaces" else _pictures(data)
     if targets:
         tasks = [replace(task, changes=_wanted(task, targets)) for task in found.tasks]
         found = replace(found, tasks=tuple(task for task in tasks if task.changes))
@@ -241,11 +242,9 @@ def _image(data: emofaces.Scenes, number: int, version: str) -> Any:
     return data.get(number, version).image
 
 
-def _pictures(path: Path) -> TaskSet:
-    """Tasks from any manifest or folder of pictures, without truth: every emotion but the picture's own."""
-    found = (
-        manifest.load(path) if path.suffix == ".parquet" and manifest.is_manifest(path) else folder.read(path)
-    )
+def _pictures(data: str) -> TaskSet:
+    """Tasks from any pictures that `data` names, without truth: every emotion but the picture's own."""
+    found = open_dataset(data)
     tasks = []
     for i, row in enumerate(found.frame.itertuples()):
         felt = row.emotion if isinstance(row.emotion, str) else None
@@ -256,4 +255,4 @@ def _pictures(path: Path) -> TaskSet:
         tasks.append(Task(row.id.replace("/", "-"), row.id, picture, changes))
     digest = hashlib.sha256(b"".join(hashlib.sha256(found.encoded(i)).digest() for i in range(len(found))))
     known = frozenset(task.id for task in tasks)
-    return TaskSet(str(path.name), tuple(tasks), True, known, digest.hexdigest()[:16])
+    return TaskSet(Path(data).name, tuple(tasks), True, known, digest.hexdigest()[:16])

@@ -55,9 +55,8 @@ def _add_fit(commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
-    add(
-        "folder", type=Path, help="one subfolder an emotion, or a table metadata.csv/.parquet that names them"
-    )
+    add("folder", metavar="DATA", help="a folder with one subfolder an emotion, a table or manifest of"
+        " pictures, emofaces:train, ...")  # fmt: skip
     add("--out", type=Path, required=True, metavar="FILE", help="the file to write (.safetensors)")
     add("--source", metavar="EMOTION", help="where the directions start (default: neutral, if there is such a"
         " subfolder; else the mean of all other pictures; supervised ones: any other picture)")  # fmt: skip
@@ -140,7 +139,7 @@ def _measure(args, model: Backbone, pictures: Manifest, names, clip, draw) -> Di
         pictures.frame["emotion"].tolist(),
         generator=draw,
         source=args.source,
-        groups=_people(pictures) if args.pairs else None,
+        groups=pictures.person_keys() if args.pairs else None,
         method=args.method,
         levels=args.levels,
         place=args.place,
@@ -155,7 +154,7 @@ def _supervise(args, model: Backbone, pictures: Manifest, names, clip, draw) -> 
         model,
         _encode(model, pictures),
         pictures.frame["emotion"].tolist(),
-        _people(pictures),
+        pictures.person_keys(),
         generator=draw,
         source=args.source,
         place=args.place,
@@ -210,25 +209,14 @@ def _check_output(out: Path) -> None:
 
 
 def _pictures(args: argparse.Namespace) -> Manifest:
-    """The labelled pictures of the folder, at most `--limit` of each emotion."""
-    from emolib.data import folder
+    """The labelled pictures of DATA, at most `--limit` of each emotion."""
+    from emolib.data.open import labelled, open_dataset
 
     if args.limit < 2:
         raise InputError(f"--limit {args.limit}: at least two pictures of an emotion are needed")
-    manifest = folder.read(args.folder)
-    labelled = manifest.frame["emotion"].notna()
-    if not labelled.any():
-        raise InputError(f"{args.folder}: no picture has an emotion; make one subfolder for each emotion")
-    frame = manifest.frame
-    turn = frame.groupby("emotion").cumcount()
-    return manifest.take((labelled & (turn < args.limit)).to_numpy().nonzero()[0])
-
-
-def _people(pictures: Manifest) -> list[str]:
-    frame = pictures.frame
-    if "identity" in frame:
-        return frame["identity"].astype(str).tolist()
-    return [Path(path).stem for path in frame["path"]]
+    manifest = labelled(open_dataset(args.folder), args.folder)
+    turn = manifest.frame.groupby("emotion").cumcount()
+    return manifest.take((turn < args.limit).to_numpy().nonzero()[0])
 
 
 def _clip(args: argparse.Namespace):

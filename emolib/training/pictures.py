@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from emolib import images as pictures
 from emolib.data import emofaces
-from emolib.data import folder as folders
 from emolib.data.manifest import Manifest
+from emolib.data.open import open_dataset
 from emolib.runtime import InputError, one_of
 
 NEUTRAL = "neutral"
@@ -88,15 +88,25 @@ def of_people(
     return Pictures(show(emotion), who, show(NEUTRAL) if pairs else None)
 
 
-def read(path: str | Path, size: int, *, emotion: str | None = None, pairs: bool = False) -> Pictures:
-    """The pictures in a folder (or metadata table; see `data.folder`), as squares of `size` px.
+def read(
+    path: str | Path,
+    size: int,
+    *,
+    emotion: str | None = None,
+    preferred: str | None = None,
+    pairs: bool = False,
+) -> Pictures:
+    """The pictures of a data set (see `data.open`), as squares of `size` px.
 
-    Plain pictures count as one emotion; in a folder of several, `emotion` says which. `pairs` wants two
-    labels, "neutral" and the emotion, and joins pictures of one person by the column `identity`, else by
-    file name. A column `description` is taken over. Raises InputError, also for pictures under half of
-    `size`.
+    Plain pictures count as one emotion; among several, `emotion` says which, else `preferred` if it is one of
+    them. `pairs` wants two labels, "neutral" and the emotion, and joins pictures of one person as
+    `Manifest.person_keys` says. A column `description` is taken over. Raises
+    InputError, also for pictures under half of `size`.
     """
-    manifest = folders.read(path)
+    manifest = open_dataset(path)
+    if preferred and emotion is None:
+        there = (manifest.frame["emotion"] == preferred).any() or (Path(path) / preferred).is_dir()
+        emotion = preferred if there else None
     emotion = _which(manifest, emotion, path, pairs)
     frame = manifest.frame
     felt = [i for i, label in enumerate(frame["emotion"]) if emotion is None or label == emotion]
@@ -138,17 +148,14 @@ def _which(manifest: Manifest, emotion: str | None, path: str | Path, pairs: boo
 
 
 def _pairs(manifest: Manifest, felt: list[int], path: str | Path) -> tuple[list[int], list[int]]:
-    frame = manifest.frame
-
-    def person(i: int) -> str:
-        name = frame["identity"].iloc[i] if "identity" in frame else PurePosixPath(frame["path"].iloc[i]).stem
-        return str(name)
-
-    calm = {person(i): i for i, label in enumerate(frame["emotion"]) if label == NEUTRAL}
-    both = [i for i in felt if person(i) in calm]
+    people, labels = manifest.person_keys(), manifest.frame["emotion"]
+    calm = {
+        person: i for i, (person, label) in enumerate(zip(people, labels, strict=True)) if label == NEUTRAL
+    }
+    both = [i for i in felt if people[i] in calm]
     if not both:
         raise InputError(f"{path}: no person is there both neutral and with the emotion (by file name)")
-    return both, [calm[person(i)] for i in both]
+    return both, [calm[people[i]] for i in both]
 
 
 def _open(manifest: Manifest, rows: list[int], size: int) -> tuple[Tensor, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from emolib.data._files import read_json
+from emolib.data.files import read_json
 from emolib.runtime import write_json
 
 

@@ -1,0 +1,71 @@
+"""Open the data that a command names: one spelling, and one meaning, for all commands."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from emolib.data import emofaces
+from emolib.data.emoset import read_emoset
+from emolib.data.findingemo import read_findingemo
+from emolib.data.folder import read_folder
+from emolib.data.manifest import Manifest, is_manifest, load_manifest
+from emolib.emotions import mappings, sets
+from emolib.runtime import InputError, one_of
+
+DATA = """a folder of pictures (one subfolder an emotion) or a table that names them (metadata.csv, .jsonl,
+.parquet), a manifest (from `emolib data import`), an EmoSet folder or zip, emofaces or emofaces:SPLIT (train,
+val, test, concepts, scenes; by itself test), or findingemo:FOLDER with its pictures"""
+"""What `open_dataset` takes, for the help of commands."""
+
+
+def open_dataset(
+    spec: str | Path, *, labels: Sequence[str] | None = None, on_error: str = "refuse"
+) -> Manifest:
+    """Open the pictures that `spec` names (see `DATA`) as a Manifest; no picture is decoded.
+
+    `labels` fixes the label order of a folder or table; the other data sets have their own. Faults of what a
+    user made go by `on_error`, "refuse" or "skip". InputError: nothing there, not readable, unknown split.
+    """
+    path, (name, _, part) = Path(spec), str(spec).partition(":")
+    if name == "emofaces":
+        one_of(part or "test", (*emofaces.SPLITS, "scenes"), "EmoFaces split")
+        manifest = (
+            emofaces.scenes().manifest if part == "scenes" else emofaces.portraits(part or "test").manifest
+        )
+    elif name == "findingemo":
+        manifest = read_findingemo().manifest(part or None)
+    elif zipfile.is_zipfile(path) or any(
+        (below / "info.json").is_file() for below in (path, *path.glob("EmoSet*"))
+    ):
+        manifest = read_emoset(path, on_error=on_error).manifest()
+    elif path.suffix == ".parquet" and is_manifest(path):
+        manifest = load_manifest(path)
+    else:
+        return read_folder(path, labels=labels, on_error=on_error)
+    if labels is not None and tuple(labels) != manifest.labels:
+        raise InputError(f"{spec}: has labels of its own ({', '.join(manifest.labels)}); leave --labels out")
+    return manifest
+
+
+def labelled(manifest: Manifest, where: str | Path) -> Manifest:
+    """The pictures that have an emotion; InputError, naming `where` they come from, if none has."""
+    rows = np.flatnonzero(manifest.frame["emotion"].notna())
+    if not len(rows):
+        raise InputError(f"{where}: no picture has an emotion; make one subfolder for each emotion")
+    return manifest.take(rows)
+
+
+def relabel_to_set(manifest: Manifest, name: str, where: str | Path) -> Manifest:
+    """The same pictures under the label set `name` (see `emotions.sets.SETS`); InputError if no table leads
+    from its own labels there."""
+    one_of(name, sets.SETS, "label set")
+    own = next((known for known, order in sets.SETS.items() if tuple(order) == manifest.labels), None)
+    if own is None:
+        raise InputError(f"{where}: its labels are no known set, so --labels {name} has no table for them")
+    if own == name:
+        return manifest
+    return manifest.relabel(mappings.mapping(own, name).matrix, sets.SETS[name])

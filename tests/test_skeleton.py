@@ -104,7 +104,7 @@ def test_no_python_file_is_long(tracked):
         path: len(path.read_text(encoding="utf-8").splitlines()) for path in tracked if path.suffix == ".py"
     }
     assert len(lengths) > 10
-    assert not {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > 300}
+    assert not {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > 400}
 
 
 def test_no_text_file_names_a_folder_of_one_machine(tracked):

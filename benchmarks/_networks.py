@@ -6,8 +6,8 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from emolib import backbone
-from emolib.backbone import Backbone
+from emolib.diffusion import backbone
+from emolib.diffusion.backbone import Backbone
 
 
 def sd15(model: str, *, device: str, dtype: str) -> Backbone:

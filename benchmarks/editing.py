@@ -22,12 +22,13 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler, StableDiffusionImg2ImgPipeline
 from torch import Tensor
 
-from emolib import backbone, images
-from emolib.backbone import Backbone, Embedding
+from emolib import images
 from emolib.data import emofaces
+from emolib.diffusion import backbone
+from emolib.diffusion.backbone import Backbone, Embedding
 from emolib.editors import inversion
-from emolib.editors.contract import prompt
-from emolib.editors.img2img import Img2Img
+from emolib.editors.base import prompt
+from emolib.editors.inversion import Img2Img
 from emolib.editors.ledits import LEditsPP
 from emolib.editors.prompt_to_prompt import PromptToPrompt
 from emolib.emotions.sets import MIKELS

@@ -25,16 +25,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emolib import backbone, images, judges
-from emolib.backbone import Backbone
+from emolib import images
 from emolib.data import emofaces
+from emolib.diffusion import backbone
+from emolib.diffusion.backbone import Backbone
 from emolib.editors import METHODS
-from emolib.editors.detail import KeepDetail
+from emolib.editors.compose import KeepDetail
 from emolib.editors.person import PerPerson, Target
-from emolib.emotions import wheel
+from emolib.emotions import spaces
 from emolib.emotions.sets import EMOFACES, MIKELS
-from emolib.hspace import directions as directions_of
-from emolib.metrics import estimates, fisherfaces, preservation
+from emolib.interventions import directions as directions_of
+from emolib.judges import emotion as judges
+from emolib.judges import identity as fisherfaces
+from emolib.metrics import estimates, preservation
 from emolib.runtime import generator, one_of, progress, repo_path, script, versions, write_json
 
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -55,13 +58,13 @@ class Bench:
 
     @cached_property
     def judge(self) -> judges.Judge:
-        return judges.load("heldout", device="cpu")
+        return judges.load_judge("heldout", device="cpu")
 
     @cached_property
     def identity(self) -> fisherfaces.Fisherfaces:
         """Fitted on train people, its threshold set on validation people, at the model's size."""
         train, val = emofaces.portraits("train"), emofaces.portraits("val")
-        fitted = fisherfaces.fit(*self._known(train, train.identities[:STRANGERS]))
+        fitted = fisherfaces.fit_fisherfaces(*self._known(train, train.identities[:STRANGERS]))
         return fisherfaces.calibrated(fitted, *self._known(val, val.identities))
 
     def _known(self, data: emofaces.Portraits, who: Sequence[int]) -> tuple[Tensor, np.ndarray]:
@@ -177,7 +180,7 @@ def part(felt: str, target: str) -> str:
     """Which of the parts a direction belongs to."""
     if "neutral" in (felt, target):
         return "to neutral" if target == "neutral" else "from neutral"
-    return f"{wheel.wheel_distance(felt, target):03.0f} degrees"
+    return f"{spaces.wheel_distance(felt, target):03.0f} degrees"
 
 
 def strengths(bench: Bench) -> dict:

@@ -28,9 +28,10 @@ from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from emolib import images as pictures
-from emolib import judges, runtime
+from emolib import runtime
 from emolib.evaluation import run, submission, tasks
-from emolib.metrics import emotion, joint, preservation, quality
+from emolib.judges import emotion as judges
+from emolib.metrics import control, emotion, preservation, quality
 
 METHODS = {"near": 0.8, "half": 0.5, "far": 0.2}  # name -> share of the way to the truth
 BETAS = tuple(beta / sum(preservation.BETAS[:3]) for beta in preservation.BETAS[:3])  # as many as it takes
@@ -126,7 +127,7 @@ def of_the_judge(judge: judges.Judge) -> dict[str, Callable[[Row], Tensor]]:
     def esmi(row: Row) -> Tensor:
         change = (opened(row.edit) - opened(row.source)).abs().mean(1)
         kl = [emotion.kl_divergence(target(row), judge(opened(p)).probs) for p in (row.source, row.edit)]
-        return torch.from_numpy(joint.esmi(*kl, (change * mask(row)).sum((1, 2)), change.sum((1, 2))))
+        return torch.from_numpy(control.esmi(*kl, (change * mask(row)).sum((1, 2)), change.sum((1, 2))))
 
     return {
         "emo_a": lambda r: emotion.top_k(judge(opened(r.edit)).probs, target(r), 1),
@@ -206,7 +207,7 @@ def frechet_alone(n: int, d: int, rounds: int) -> dict[str, float]:
 
 def measure(folder: Path, people: int, rounds: int) -> tuple[dict, dict, dict]:
     """({way: [(CPU, wall) seconds of each run]}, plain numbers, our numbers) of all methods."""
-    judge, seconds = judges.load("heldout", device="cpu"), {"plain": [], "ours": [], "ours again": []}
+    judge, seconds = judges.load_judge("heldout", device="cpu"), {"plain": [], "ours": [], "ours again": []}
     rows, out = prepare(folder / "edits", people), folder / "out"
     submissions = tuple(str(folder / "edits" / method) for method in METHODS)
     settings = run.Settings(

@@ -14,12 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from emolib import backbone, images, judges, runtime
-from emolib.backbone import Backbone
+from emolib import images, runtime
 from emolib.data import emofaces
+from emolib.diffusion import backbone
+from emolib.diffusion.backbone import Backbone
 from emolib.editors.asyrp import Asyrp
 from emolib.emotions.sets import EMOFACES, MIKELS
-from emolib.hspace import directions
+from emolib.interventions import directions
+from emolib.judges import emotion as judges
 from emolib.metrics import emotion, estimates, preservation
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0)  # of the bank's own scale
@@ -57,7 +59,7 @@ def edited(editor: Asyrp, source: Tensor) -> Tensor:
 def measure(model: Backbone, bank: directions.Directions, args: argparse.Namespace) -> Mapping[str, object]:
     """What the file says; see the module's text."""
     who, source, truth = faces(args.split, args.people, model.size)
-    judge, rows = judges.load("heldout"), []
+    judge, rows = judges.load_judge("heldout"), []
     for times in args.strengths:
         editor = Asyrp(model, bank, 1.0, bank.scale * times, args.steps, args.t_edit)
         rows.append({"scale": editor.scale, **scores(edited(editor, source), truth, who, judge)})

@@ -18,13 +18,15 @@ import torch
 from editing import ROUND_TRIP, against, measured, ours, table, through
 from torch import Tensor
 
-from emolib import backbone, images, judges
-from emolib.backbone import Backbone
+from emolib import images
 from emolib.data import emofaces
-from emolib.editors.contract import Editor
+from emolib.diffusion import backbone
+from emolib.diffusion.backbone import Backbone
+from emolib.editors.base import Editor
 from emolib.editors.inversion import EditFriendlyInversion
 from emolib.editors.ledits import LEditsPP
 from emolib.emotions.sets import MIKELS
+from emolib.judges import emotion as judges
 from emolib.metrics import estimates, preservation
 from emolib.runtime import generator, progress, repo_path, script, versions, write_json
 
@@ -40,7 +42,7 @@ def contestants(model: Backbone, counts: tuple[int, int]) -> dict[tuple[str, int
 def worth(editor: Editor, split: str, n: int) -> dict[str, dict[str, float]]:
     """Mikels' eight asked of n neutral people: the target seen by the guide judge, and PSNR to the truth, dB;
     and back from asking for nothing. Intervals over people."""
-    people, guide, model = emofaces.portraits(split), judges.load("guide"), editor.backbone
+    people, guide, model = emofaces.portraits(split), judges.load_judge("guide"), editor.backbone
     who = people.spread(n)
     about = {"description": [emofaces.description(people.record(i, "neutral")) for i in who]}
     about["source_emotion"] = "neutral"

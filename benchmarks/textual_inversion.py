@@ -32,12 +32,13 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from PIL import Image
 from torch.nn import functional as F
 
-from emolib import backbone, images
-from emolib.adapters import initial
-from emolib.adapters.splice import parameters_of, spliced
-from emolib.backbone import Backbone
+from emolib import images
 from emolib.data import emofaces
+from emolib.diffusion import backbone
+from emolib.diffusion.backbone import Backbone
 from emolib.emotions.sets import MIKELS
+from emolib.interventions import splice
+from emolib.interventions.splice import parameters_of, spliced
 from emolib.runtime import repo_path, script, versions, write_json
 from emolib.training import examples as caches
 from emolib.training.loop import fit
@@ -121,7 +122,7 @@ class Ours:
 
     def steps(self, n: int, *, every: int = 0, tokens: Sequence[str] = (TOKEN,)) -> None:
         """Train n steps; one draw is evaluated at each end, or in `every` steps as many as by default."""
-        starts = {token: initial.of_words(self.model, token, "person") for token in tokens}
+        starts = {token: splice.vectors_of_words(self.model, token, "person") for token in tokens}
         rows = {
             token: parameters_of(self.model, start, requires_grad=True) for token, start in starts.items()
         }

@@ -26,14 +26,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from emolib import attributes, backbone, images, judges, linear_judges, runtime
-from emolib.adapters.splice import learned_token
-from emolib.adapters.tokens import Token
-from emolib.backbone import Backbone
+from emolib import images, runtime
 from emolib.data import emofaces
-from emolib.editors.img2img import Img2Img
+from emolib.diffusion import backbone
+from emolib.diffusion.backbone import Backbone
+from emolib.editors.inversion import Img2Img
 from emolib.emotions import sets, words
-from emolib.judges import Judge
+from emolib.interventions.splice import learned_token
+from emolib.interventions.tokens import Token
+from emolib.judges import attributes, linear
+from emolib.judges import emotion as judges
+from emolib.judges.emotion import Judge
 from emolib.metrics import estimates, preservation
 from emolib.metrics.estimates import Estimate
 from emolib.runtime import repo_path, script
@@ -152,7 +155,7 @@ def met_for_the_first_time(model: Backbone, tokens: Mapping[str, Token], see, n:
     frame = people.manifest.frame
     split = frame["identity"].map(dict(zip(people.identities, roles, strict=True)))
     others = replace(people.manifest, frame=frame.assign(split=split))
-    knowing, card = linear_judges.fit(linear_judges.backbone("guide"), others)
+    knowing, card = linear.fit(linear.backbone("guide"), others)
     found = {"judge, all eleven": numbers(card.accuracy)}
     asked = attributes.descriptions(n)
     for emotion, token in tokens.items():
@@ -233,7 +236,7 @@ def main() -> None:
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=RESULT)
     args = parser.parse_args()
-    model, judge, see = backbone.load(args.model), judges.load("heldout"), attributes.load().see
+    model, judge, see = backbone.load(args.model), judges.load_judge("heldout"), attributes.load().see
     known, new = eight(model, args), unknown(model, args)
     tokens = {one.token.emotion: one.token for one in known.learned}
     fresh = {emotion: run.learned[0].token for emotion, run in new.items()}

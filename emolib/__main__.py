@@ -2,6 +2,6 @@
 
 import sys
 
-from emolib.cli import main
+from emolib.cli.main import main
 
 sys.exit(main())

@@ -2,7 +2,7 @@
 
 import torch
 
-from emolib import sampling
+from emolib.diffusion import sampling
 
 
 class Gaussian:

@@ -10,9 +10,10 @@ import torch
 from judge_standins import judge_folder
 from train import standin
 
-from emolib import images, judges
+from emolib import images
 from emolib.data import emofaces
 from emolib.evaluation import run
+from emolib.judges import emotion as judges
 
 PEOPLE = 4  # of the test split
 
@@ -29,7 +30,7 @@ def make(home: Path) -> Path:
 
 def _teach(folder: Path, data: Path) -> None:
     """Give a random judge a last layer that knows the pictures by heart, by ridge regression."""
-    judge = judges.load(folder, device="cpu")
+    judge = judges.load_judge(folder, device="cpu")
     splits = [emofaces.portraits(split, data) for split in ("val", "test")]
     pictures = images.to_tensor([people.image_at(i) for people in splits for i in range(len(people))])
     emotions = [name for people in splits for name in people.frame["emotion"]]

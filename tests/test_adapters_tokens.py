@@ -6,11 +6,10 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file
 from tiny_pipelines import folder, tiny
 
-from emolib.adapters import files, initial, text
-from emolib.adapters.names import placeholder
-from emolib.adapters.splice import learned_token, parameters_of, spliced
-from emolib.adapters.tokens import Token, around, interpolate, mix, strengthen
 from emolib.emotions import words
+from emolib.interventions import splice, token_files
+from emolib.interventions.splice import learned_token, parameters_of, spliced
+from emolib.interventions.tokens import Token, around, interpolate, mix, placeholder, strengthen
 from emolib.runtime import InputError
 
 PROMPT, WORD = "photo of a <awe> man", "c"
@@ -20,7 +19,7 @@ def token(kind="sd", name="<awe>", n=2, seed=0):
     draw = torch.Generator().manual_seed(seed)
     rows = [
         torch.randn(n, e.get_input_embeddings().embedding_dim, generator=draw)
-        for e in text.encoders(tiny(kind))
+        for e in splice.encoders(tiny(kind))
     ]
     return Token(name, *rows, model=kind, emotion="awe", initializer="ab", steps=7, licence="CC0-1.0")
 
@@ -28,7 +27,7 @@ def token(kind="sd", name="<awe>", n=2, seed=0):
 def snapshot(model):
     """Everything of the text side that a token could touch."""
     parts = []
-    for name, encoder in text.components(model):
+    for name, encoder in splice.components(model):
         words, network = getattr(model.pipe, name), getattr(model.pipe, encoder)
         owner = getattr(network, "text_model", network)
         parts.append((words, words.get_vocab(), network.get_input_embeddings(), owner.eos_token_id))
@@ -49,7 +48,7 @@ def unchanged(before, after):
 @torch.no_grad()
 def test_a_token_that_holds_a_words_vectors_means_that_word(kind):
     model = tiny(kind)
-    same = initial.of_words(model, "<awe>", "ab", vectors=2)  # two characters, two pieces
+    same = splice.vectors_of_words(model, "<awe>", "ab", vectors=2)  # two characters, two pieces
     expected = model.embed("photo of a ab man, ab")
     with learned_token(model, same):
         found = model.embed("photo of a <awe> man, <awe>")
@@ -61,10 +60,10 @@ def test_a_token_that_holds_a_words_vectors_means_that_word(kind):
 def test_old_sdxl_files_still_find_the_end_of_a_prompt_with_new_words(monkeypatch):
     # Their configuration says that a prompt ends at its highest id, which a new token's would be.
     model = tiny("sdxl")
-    for encoder in text.encoders(model):
+    for encoder in splice.encoders(model):
         monkeypatch.setattr(getattr(encoder, "text_model", encoder), "eos_token_id", 2)
     expected = model.embed("photo of a c man")
-    with learned_token(model, initial.of_words(model, "<awe>", "c")):
+    with learned_token(model, splice.vectors_of_words(model, "<awe>", "c")):
         assert torch.equal(model.embed(PROMPT).pooled, expected.pooled)
     assert model.pipe.text_encoder_2.text_model.eos_token_id == 2
 
@@ -74,7 +73,7 @@ def test_old_sdxl_files_still_find_the_end_of_a_prompt_with_new_words(monkeypatc
 def test_prompts_in_two_halves_are_the_models_own_embedding(kind):
     model, prompts = tiny(kind), ["a photo", PROMPT, ""]
     with learned_token(model, token(kind)):
-        found, expected = text.encode(model, text.tokenise(model, prompts)), model.embed(prompts)
+        found, expected = splice.encode_tokens(model, splice.tokenise(model, prompts)), model.embed(prompts)
     assert torch.equal(found.hidden, expected.hidden)
     assert kind == "sd" or torch.equal(found.pooled, expected.pooled)
 
@@ -134,7 +133,7 @@ def test_names_that_are_words_or_hold_a_space_are_refused_with_a_better_one(name
 @torch.no_grad()
 def test_diffusers_opens_our_file_and_means_the_same(tmp_path):
     model, ours = tiny("sd"), token(n=3)
-    files.save(ours, tmp_path / "awe.safetensors")
+    token_files.save(ours, tmp_path / "awe.safetensors")
     with learned_token(model, tmp_path / "awe.safetensors"):
         expected = model.embed(PROMPT).hidden
     pipe = StableDiffusionPipeline.from_pretrained(folder("sd"))
@@ -146,7 +145,7 @@ def test_diffusers_opens_our_file_and_means_the_same(tmp_path):
 @torch.no_grad()
 def test_diffusers_opens_our_sdxl_file_and_means_the_same(tmp_path):
     model, ours = tiny("sdxl"), token("sdxl")
-    files.save(ours, tmp_path / "awe.safetensors")
+    token_files.save(ours, tmp_path / "awe.safetensors")
     with learned_token(model, tmp_path / "awe.safetensors"):
         expected = model.embed(PROMPT)
     pipe = StableDiffusionXLPipeline.from_pretrained(folder("sdxl"))
@@ -202,16 +201,16 @@ def test_where_a_token_starts():
     model = tiny("sd")
     table = model.pipe.text_encoder.get_input_embeddings().weight
     of = lambda piece: table[model.pipe.tokenizer.convert_tokens_to_ids(piece)]  # noqa: E731
-    pieced = initial.of_words(model, "<x>", "ab", vectors=2).vectors
+    pieced = splice.vectors_of_words(model, "<x>", "ab", vectors=2).vectors
     torch.testing.assert_close(pieced, torch.stack([of("a"), of("b</w>")]))
-    mean = initial.of_words(model, "<x>", ["c", "ab"], vectors=3).vectors
+    mean = splice.vectors_of_words(model, "<x>", ["c", "ab"], vectors=3).vectors
     torch.testing.assert_close(mean, ((of("c</w>") + of("a") + of("b</w>")) / 3).expand(3, -1))
-    crossed = initial.of_words(model, "<x>", "c", cross=True).vectors
+    crossed = splice.vectors_of_words(model, "<x>", "c", cross=True).vectors
     assert crossed.norm() == pytest.approx(of("c</w>").norm().item(), rel=1e-4)
     assert torch.cosine_similarity(crossed[0], of("c</w>"), dim=0) < 0.99
     for bad in ({"vectors": 0}, {"vectors": 9}, {"words": " "}):
         with pytest.raises(InputError):
-            initial.of_words(model, "<x>", bad.pop("words", "c"), **bad)
+            splice.vectors_of_words(model, "<x>", bad.pop("words", "c"), **bad)
 
 
 def test_a_token_is_its_own_prompt_word_and_an_unknown_one_is_refused():

@@ -5,9 +5,8 @@ import torch
 from diffusers import UNet2DModel
 from tiny_pipelines import tiny
 
-from emolib.attention.alignment import find, refine, replace, spans
-from emolib.attention.control import Injection, controlled
-from emolib.attention.maps import AttentionMaps, LocalBlend, blend
+from emolib.interventions.alignment import find, refine, replace, spans
+from emolib.interventions.attention import AttentionMaps, Injection, LocalBlend, blend, controlled
 from emolib.runtime import InputError
 
 both = pytest.mark.parametrize("kind", ["sd", "sdxl"])

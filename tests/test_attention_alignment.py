@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_pipelines import sd_pipeline, tiny
 
-from emolib.attention.alignment import Span, align, find, refine, replace, spans
+from emolib.interventions.alignment import Span, align, find, refine, replace, spans
 from emolib.runtime import InputError
 
 

@@ -11,8 +11,9 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file
 from tiny_pipelines import folder, pictures, tiny
 
-from emolib import backbone, checkpoints, images
-from emolib.backbone import Backbone, Embedding
+from emolib import images
+from emolib.diffusion import backbone, hub
+from emolib.diffusion.backbone import Backbone, Embedding
 from emolib.runtime import InputError
 
 PROMPTS = ["photo of an angry person", "photo of a sad woman"]
@@ -239,10 +240,10 @@ def test_fp16_files_are_used_when_they_suit(tmp_path):
     pipe = tiny_pipelines.sd_pipeline()
     pipe.to(torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
     assert backbone.load(tmp_path / "half", device="cpu").dtype == torch.float32
-    assert checkpoints.find(str(tmp_path / "half"), half=False).variant == "fp16"  # the only ones there
+    assert hub.find(str(tmp_path / "half"), half=False).variant == "fp16"  # the only ones there
     pipe.save_pretrained(tmp_path / "half")
-    assert checkpoints.find(str(tmp_path / "half"), half=False).variant is None
-    assert checkpoints.find(str(tmp_path / "half"), half=True).variant == "fp16"
+    assert hub.find(str(tmp_path / "half"), half=False).variant is None
+    assert hub.find(str(tmp_path / "half"), half=True).variant == "fp16"
     stored = load_file(tmp_path / "half/unet/diffusion_pytorch_model.fp16.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
 
@@ -263,7 +264,7 @@ def test_diffusers_opens_and_agrees_with_the_same_folder():
     model = tiny("sd")
     z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
     theirs = pipe(PROMPTS[0], latents=z, num_inference_steps=6, guidance_scale=4.0, output_type="pt").images
-    from emolib.sampling import Trajectory, denoise
+    from emolib.diffusion.sampling import Trajectory, denoise
 
     end = denoise(model.guided(model.embed(PROMPTS[0]), 4.0), Trajectory(model.timesteps(6), start=z))
     torch.testing.assert_close(model.decode(end) / 2 + 0.5, theirs, rtol=1e-4, atol=1e-4)

@@ -11,7 +11,8 @@ import tiny_pipelines
 from PIL import Image
 
 import emolib
-from emolib import backbone, cli, wishes
+from emolib.cli import edit, main
+from emolib.diffusion import backbone
 
 GOOD = {"picture": "good.png", "--to": "anger", "-o": "out.png", "--model": "minisd"}
 
@@ -61,7 +62,7 @@ def refused(capfd, folder, **changes):
     arguments = ["edit", options.pop("picture")]
     for name, value in options.items():
         arguments += [f"{name}={value}"] if name.startswith("--") else [name, value]
-    code = cli.main(arguments)
+    code = main.main(arguments)
     out, err = capfd.readouterr()
     assert code == 2
     assert out == ""
@@ -156,18 +157,18 @@ def test_options_that_cannot_be_followed(folder, capfd, changes, says):
 )
 def test_what_can_be_known_without_torch_is_said_at_once(folder, capfd, monkeypatch, changes, says):
     monkeypatch.delattr(emolib, "backbone")
-    monkeypatch.setitem(sys.modules, "emolib.backbone", None)  # importing it is an error now
+    monkeypatch.setitem(sys.modules, "emolib.diffusion.backbone", None)  # importing it is an error now
     assert says in refused(capfd, folder, **changes)
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_the_edit(folder, capfd, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    monkeypatch.setitem(sys.modules, "emolib.backbone", None)
+    monkeypatch.setitem(sys.modules, "emolib.diffusion.backbone", None)
     assert "output folder '.' is not writable" in refused(capfd, folder)
 
 
 def test_memory_options_are_those_of_the_model():
-    assert wishes.MEMORY == backbone.MEMORY
+    assert edit.MEMORY == backbone.MEMORY
 
 
 def test_what_the_system_refuses_is_one_line(folder, capfd, monkeypatch):
@@ -204,7 +205,7 @@ def refused_after_start(capfd, folder, **changes):
     options = {**GOOD, **changes}
     arguments = ["edit", options.pop("picture"), "-o", options.pop("-o")]
     before = sorted(folder.rglob("*"))
-    assert cli.main([*arguments, *(f"{name}={value}" for name, value in options.items())]) == 2
+    assert main.main([*arguments, *(f"{name}={value}" for name, value in options.items())]) == 2
     assert sorted(folder.rglob("*")) == before
     return capfd.readouterr().err.splitlines()
 
@@ -221,5 +222,5 @@ def test_odd_but_valid_pictures_are_edited(folder, capfd, mode):
     (folder / "odd").write_bytes(encoded(mode, file_format=file_format))
     model = str(tiny_pipelines.folder("sd"))
     command = ["edit", "odd", "--to", "awe", "-o", "odd-out.png", "--model", model, "--steps", "1"]
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     assert Image.open("odd-out.png").size == (64, 48)

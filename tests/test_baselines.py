@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from emolib.baselines import ColourTransfer, Palette, fit_colours, from_lab, to_lab
+from emolib.editors.colour import ColourTransfer, Palette, fit_colours, from_lab, to_lab
 from emolib.runtime import InputError, generator
 
 

@@ -5,7 +5,8 @@ import json
 import pytest
 from board_standins import write_board
 
-from emolib.evaluation import boards, cli
+from emolib.cli import evaluate
+from emolib.evaluation import boards
 from emolib.figures import leaderboard
 from emolib.metrics.estimates import Estimate
 from emolib.runtime import InputError
@@ -73,7 +74,7 @@ def test_the_command_line_knows_size_steps_and_examples(monkeypatch):
     import argparse
 
     parser = argparse.ArgumentParser()
-    cli.add_parser(parser.add_subparsers())
+    evaluate.add_parser(parser.add_subparsers())
     line = "evaluate --methods course --data emofaces:val --out x --size 64 --steps 8 --examples 2"
     args = parser.parse_args(line.split())
     assert (args.size, args.steps, args.examples) == (64, 8, 2)

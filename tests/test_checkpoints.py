@@ -7,7 +7,8 @@ import pytest
 import tiny_pipelines
 from tiny_pipelines import folder
 
-from emolib import backbone, checkpoints
+from emolib.diffusion import backbone
+from emolib.diffusion import hub as checkpoints
 from emolib.runtime import InputError
 
 

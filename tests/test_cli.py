@@ -11,7 +11,10 @@ from PIL import Image
 from skimage import data
 
 import emolib
-from emolib import backbone, cli, images, wishes
+from emolib import images
+from emolib.cli import edit as wishes
+from emolib.cli import main
+from emolib.diffusion import backbone
 from emolib.editors import METHODS
 from emolib.runtime import repo_path
 
@@ -34,7 +37,7 @@ def picture(tmp_path):
 
 
 def edit(picture, output, model, *options):
-    return cli.main(
+    return main.main(
         ["edit", str(picture), "--to", "anger", "-o", str(output), "--model", model, "--steps", "3", *options]
     )
 
@@ -91,12 +94,12 @@ def test_people_are_named_by_number_and_nobody_else_changes(picture, tmp_path, t
     output = tmp_path / "out.png"
     command = ["edit", str(picture), "-o", str(output), "--model", tiny_model, "--steps", "2"]
     command += ["--box", "2,2,18,18", "--box", "20,20,40,44", "--margin", "0.4", "--method", "img2img"]
-    assert cli.main([*command, "--person", "2=furious:0.5"]) == 0
+    assert main.main([*command, "--person", "2=furious:0.5"]) == 0
     assert people(output) == [("anger", 0.5, [20, 20, 40, 44])]
     difference = changed(picture, output)
     assert difference[26:36, 26:36].all()
     assert not difference[2:18, 2:18].any()
-    assert cli.main([*command, "--to", "awe", "--person", "1=sadness", "--strength", "0.4"]) == 0
+    assert main.main([*command, "--to", "awe", "--person", "1=sadness", "--strength", "0.4"]) == 0
     assert people(output) == [("sadness", 0.4, [2, 2, 18, 18]), ("awe", 0.4, [20, 20, 40, 44])]
 
 
@@ -175,28 +178,28 @@ def test_side_by_side(picture, tmp_path, tiny_model):
 
 def test_free_words_and_prompts(picture, tmp_path, tiny_model):
     command = ["edit", str(picture), "-o", str(tmp_path / "out.png"), "--model", tiny_model, "--steps", "2"]
-    assert cli.main([*command, "--to", "Furious", "--prompt", "a portrait, {word}"]) == 0
+    assert main.main([*command, "--to", "Furious", "--prompt", "a portrait, {word}"]) == 0
     record = images.read_provenance(tmp_path / "out.png")
     (person,) = record["people"]
     assert (person["emotion"], person["prompt"]) == ("anger", "a portrait, angry")
-    assert cli.main([*command, "--to", "grief"]) == 0  # not MiniSD: any label with a prompt word
+    assert main.main([*command, "--to", "grief"]) == 0  # not MiniSD: any label with a prompt word
     assert people(tmp_path / "out.png")[0][0] == "grief"
 
 
 def test_minisd_is_asked_only_for_what_it_learned():
-    assert wishes.emotion("furious", "minisd") == "anger"
+    assert wishes.parse_emotion("furious", "minisd") == "anger"
     with pytest.raises(ValueError, match="could be awe or excitement"):
-        wishes.emotion("surprise", "minisd")
-    assert wishes.emotion("surprise", "sd15") == "surprise"
+        wishes.parse_emotion("surprise", "minisd")
+    assert wishes.parse_emotion("surprise", "sd15") == "surprise"
 
 
 def test_directions_are_asked_for_by_name_or_by_a_word_for_one():
     known = ("anger", "awe", "furious")
-    assert wishes.emotion(" Mad", "minisd", known) == "anger"
-    assert wishes.emotion("furious", "minisd", known) == "furious"  # a name goes before a meaning
+    assert wishes.parse_emotion(" Mad", "minisd", known) == "anger"
+    assert wishes.parse_emotion("furious", "minisd", known) == "furious"  # a name goes before a meaning
     for word, message in (("sad", "unknown direction 'sad'"), ("angr", "did you mean 'anger'")):
         with pytest.raises(ValueError, match=message):
-            wishes.emotion(word, "minisd", known)
+            wishes.parse_emotion(word, "minisd", known)
 
 
 @pytest.mark.parametrize(
@@ -217,8 +220,8 @@ def test_directions_are_asked_for_by_name_or_by_a_word_for_one():
 )
 def test_wrong_options_are_one_line_and_load_no_torch(options, message, monkeypatch, capsys):
     monkeypatch.delattr(emolib, "backbone")
-    monkeypatch.setitem(sys.modules, "emolib.backbone", None)  # importing it is an error now
-    assert cli.main(["edit", "none.png", "-o", "out.png", *options]) == 2
+    monkeypatch.setitem(sys.modules, "emolib.diffusion.backbone", None)  # importing it is an error now
+    assert main.main(["edit", "none.png", "-o", "out.png", *options]) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1

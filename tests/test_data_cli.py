@@ -5,8 +5,8 @@ import argparse
 import pandas as pd
 import pytest
 
+from emolib.cli.data import add_parser
 from emolib.data import findingemo, manifest
-from emolib.data.cli import add_parser
 from emolib.runtime import InputError
 from tests.bad_server import BadServer, picture
 from tests.data_standins import encode

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_pipelines import folder, pictures, tiny
 
-from emolib.editors.contract import prompt, steps_taken
-from emolib.editors.img2img import Img2Img
+from emolib.editors.base import prompt, steps_taken
+from emolib.editors.inversion import Img2Img
 from emolib.emotions.sets import MIKELS
 from emolib.runtime import InputError, generator
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from tiny_pipelines import pictures, tiny
 
-from emolib.editors.detail import DRIFT, KeepDetail, change, extent
+from emolib.editors.compose import DRIFT, KeepDetail, change_of, extent
 from emolib.editors.inversion import DirectInversion
 from emolib.editors.person import PerPerson, Target
 from emolib.emotions.sets import MIKELS
@@ -22,11 +22,11 @@ def edit(editor, images, emotion, **options):
 
 def test_detail_stays_where_nothing_moved_and_goes_where_the_edit_is():
     source, before = noise(1, 3, 8, 8), noise(1, 3, 8, 8, seed=1)
-    assert torch.equal(change(source, before, before), torch.zeros_like(source))
+    assert torch.equal(change_of(source, before, before), torch.zeros_like(source))
     rough = before + 0.09 * noise(1, 3, 8, 8, seed=2)
-    torch.testing.assert_close(source + change(source, before, rough) - rough, source - before)
+    torch.testing.assert_close(source + change_of(source, before, rough) - rough, source - before)
     after = before + 0.25
-    torch.testing.assert_close(source + change(source, before, after), after)
+    torch.testing.assert_close(source + change_of(source, before, after), after)
 
 
 def test_the_edit_reaches_as_far_as_it_is_seen():

@@ -5,16 +5,18 @@ from types import SimpleNamespace
 import tiny_pipelines
 import torch
 
-from emolib import backbone, cli, images, judges
+from emolib import images
+from emolib.cli import main
 from emolib.data import emofaces
-from emolib.editors import guess
-from emolib.editors.guess import with_sources
-from emolib.editors.person import Target
+from emolib.diffusion import backbone
+from emolib.editors import person as guess
+from emolib.editors.person import Target, with_sources
+from emolib.judges import emotion as judges
 from emolib.runtime import InputError
 
 
 def test_the_judge_names_what_each_person_feels_and_the_caller_knows_better():
-    guide = judges.load("guide")
+    guide = judges.load_judge("guide")
     val = emofaces.portraits("val")
     felt = ("anger", "amusement", "neutral")
     scene = torch.cat([images.to_tensor(val.image(val.identities[0], emotion)) for emotion in felt], -1)
@@ -57,5 +59,5 @@ def test_the_command_line_gives_the_judge_the_margin_of_the_edit(tmp_path, monke
     model = tiny_pipelines.tiny("sd")  # before the loader is replaced, which it calls itself
     monkeypatch.setattr(backbone, "load", lambda name, **options: model)
     options = ["--to", "awe", "-o", str(tmp_path / "b.png"), "--margin", "0.25"]
-    assert cli.main(["edit", str(source), *options]) == 2
+    assert main.main(["edit", str(source), *options]) == 2
     assert "emolib: margin 0.25" in capsys.readouterr().err

@@ -7,15 +7,15 @@ import pytest
 import torch
 from tiny_pipelines import pictures, tiny
 
-from emolib import inversion
-from emolib.attention.alignment import find, spans
+from emolib.diffusion import inversion
+from emolib.diffusion.sampling import denoise
 from emolib.editors.asyrp import Asyrp
 from emolib.editors.prompt_to_prompt import PromptToPrompt, differing
-from emolib.hspace import hooks
-from emolib.hspace.asyrp import Asymmetric
-from emolib.hspace.directions import Directions, Table
+from emolib.interventions import hspace
+from emolib.interventions.alignment import find, spans
+from emolib.interventions.asyrp import Asymmetric
+from emolib.interventions.directions import Directions, Table
 from emolib.runtime import InputError, generator
-from emolib.sampling import denoise
 
 both = pytest.mark.parametrize("kind", ["sd", "sdxl"])
 WIDTH = {"sd": 16, "sdxl": 40}
@@ -120,7 +120,7 @@ def test_asyrp_towards_what_is_there_is_the_ddim_reconstruction(kind):
 def test_asyrp_shifts_more_in_a_step_where_there_are_fewer():
     model, source = tiny("sd"), pictures()
     walk = inversion.ddim(model.guided(model.embed(""), 1.0), model.encode(source), model.timesteps(5))
-    shift = hooks.scaled(bank("sd").shift("anger"), 0.5 * 30 / 5)
+    shift = hspace.scaled(bank("sd").shift("anger"), 0.5 * 30 / 5)
     expected = denoise(Asymmetric(model, model.embed(""), shift, 300), walk)
     found = edit(asyrp(strength=0.5), source, "anger")
     torch.testing.assert_close(found, model.decode(expected), rtol=1e-4, atol=1e-3)
@@ -188,7 +188,7 @@ def test_an_empty_local_blend_is_the_source_and_a_full_one_the_edit(kind, monkey
         (torch.zeros, model.decode(model.encode(source)).detach()),
     ):
         monkeypatch.setattr(
-            "emolib.attention.maps.LocalBlend.mask",
+            "emolib.interventions.attention.LocalBlend.mask",
             lambda self, size, mask=mask: mask((2, 1, *size), dtype=torch.bool),
         )
         found = edit(blended, source, "anger")

@@ -4,7 +4,8 @@ import pytest
 import torch
 from tiny_pipelines import pictures, tiny
 
-from emolib import inversion, runtime
+from emolib import runtime
+from emolib.diffusion import inversion
 from emolib.editors import inversion as by_inversion
 from emolib.editors.inversion import (
     DDIMInversion,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_pipelines import pictures, sd_pipeline, tiny, unet, vae
 
-from emolib.backbone import Backbone
+from emolib.diffusion.backbone import Backbone
 from emolib.editors import ledits
 from emolib.editors.ledits import LEditsPP
 from emolib.runtime import InputError, generator

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from emolib import backbone, images, judges
+from emolib import images
 from emolib.data import emofaces
-from emolib.editors.detail import change
+from emolib.diffusion import backbone
+from emolib.editors.compose import change_of
 from emolib.editors.inversion import (
     DDIMInversion,
     DirectInversion,
@@ -15,6 +16,7 @@ from emolib.editors.inversion import (
     NullTextInversion,
 )
 from emolib.editors.prompt_to_prompt import PromptToPrompt
+from emolib.judges import emotion as judges
 from emolib.runtime import generator, repo_path
 
 pytestmark = pytest.mark.skipif(
@@ -54,7 +56,7 @@ def test_exact_methods_come_back_to_what_the_autoencoder_has(model, source, ceil
     result = unasked(method(model, **STEPS), source)
     assert psnr(result, ceiling) > 60
     assert psnr(result, source) > psnr(ceiling, source) - 0.5
-    assert psnr(source + change(source, ceiling, result), source) > 60
+    assert psnr(source + change_of(source, ceiling, result), source) > 60
 
 
 def test_guided_ddim_loses_what_negative_prompt_and_null_text_inversion_keep(model, source, ceiling):
@@ -66,7 +68,7 @@ def test_guided_ddim_loses_what_negative_prompt_and_null_text_inversion_keep(mod
 
 @pytest.mark.parametrize("method", [EditFriendlyInversion, ExactInversion])
 def test_emotions_arrive_and_the_person_stays(model, source, method):
-    guide = judges.load("guide", device="cpu")
+    guide = judges.load_judge("guide", device="cpu")
     wanted = ["amusement", "anger", "sadness"]
     edited = method(model, 0.8, 3.0, 8)(source, wanted, generator=generator(0), source_emotion="neutral")
     columns = [guide.labels.index(emotion) for emotion in wanted]

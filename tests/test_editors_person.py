@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_pipelines import pictures, tiny
 from torch.nn import functional as F
 
-from emolib.editors.img2img import Img2Img
+from emolib.editors.inversion import Img2Img
 from emolib.editors.person import PerPerson, Target
 from emolib.runtime import InputError, generator
 

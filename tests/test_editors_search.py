@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from emolib.editors.search import BestOf, Staged, anchored
+from emolib.editors.compose import BestOf, Staged, anchored
 from emolib.runtime import InputError, generator
 
 LEVELS = {"neutral": 0.0, "awe": 0.5, "anger": -0.5}

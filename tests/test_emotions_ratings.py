@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emolib.emotions import ratings
+from emolib.metrics import ratings
 from emolib.runtime import InputError
 
 

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from emolib.emotions import sets, spaces, wheel
+from emolib.emotions import sets, spaces
+from emolib.emotions import spaces as wheel
 from emolib.runtime import InputError
 
 TWO = tuple(spaces.SCALES)

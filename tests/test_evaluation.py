@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from emolib import cli, images, judges
+from emolib import images
+from emolib.cli import main
 from emolib.data import emofaces
 from emolib.evaluation import parts, tasks
+from emolib.judges import emotion as judges
 from emolib.metrics import preservation
 from emolib.runtime import InputError, repo_path
 
@@ -84,7 +86,7 @@ def test_numbers_are_those_of_the_metrics(board):
     found = tasks.load("emofaces:test", targets=("anger", "awe", "fear"))
     folder = next((out / "cache" / "edits").glob("evaluation_world_blend@0.4-*"))
     values, hits = [], []
-    judge = judges.load("heldout", device="cpu")
+    judge = judges.load_judge("heldout", device="cpu")
     for task in found.tasks:
         identity, emotion = task.id.split("-")
         original = images.to_tensor(source.image(int(identity), emotion))
@@ -197,7 +199,7 @@ def test_the_held_out_judge_may_not_be_asked_in_a_loop(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="cheat' asks the heldout judge in its own loop"):
         world.evaluate(tmp_path, "evaluation_world:cheat")
     for role in judges.ROLES:
-        monkeypatch.setattr(world, "number", world.Guided(judges.load(role, device="cpu")))
+        monkeypatch.setattr(world, "number", world.Guided(judges.load_judge(role, device="cpu")))
         if role == "heldout":  # found in its fields, though not declared
             with pytest.raises(InputError, match="asks the heldout judge"):
                 world.evaluate(tmp_path, "evaluation_world:number")
@@ -261,14 +263,14 @@ def test_colour_transfer_is_among_the_methods(tmp_path):
 def test_the_command(tmp_path, capsys):
     common = ["evaluate", "--methods", "nothing,truth", "--data", "emofaces:test", "--people", "2"]
     common += ["--device", "cpu", "--targets", "awe,fear", "--out", str(tmp_path)]
-    assert cli.main([*common, "--list"]) == 0
+    assert main.main([*common, "--list"]) == 0
     listed = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert len(listed) == 4 and {target for _, target in listed} == {"awe", "fear"}
-    assert cli.main([*common, "--metrics", "emo_a,truth_ssim"]) == 0
+    assert main.main([*common, "--metrics", "emo_a,truth_ssim"]) == 0
     shown = capsys.readouterr().out
     assert shown == (tmp_path / "leaderboard.md").read_text()
     assert "| method | emo_a ↑ | truth_ssim ↑ |" in shown
-    assert cli.main([*common, "--protocol", "piebnch"]) == 2
+    assert main.main([*common, "--protocol", "piebnch"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not repo_path("data").joinpath("cache").exists()
 

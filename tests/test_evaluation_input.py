@@ -8,7 +8,8 @@ import evaluation_world as world
 import pandas as pd
 import pytest
 
-from emolib import cli, images
+from emolib import images
+from emolib.cli import main
 from emolib.evaluation import tasks
 from emolib.runtime import InputError
 
@@ -176,8 +177,8 @@ def test_two_edits_of_two_people_have_no_distance_of_sets(tmp_path):
 
 def test_a_list_needs_neither_methods_nor_a_folder(capsys):
     common = ["evaluate", "--data", "emofaces:test", "--people", "2", "--targets", "awe"]
-    assert cli.main([*common, "--list"]) == 0
+    assert main.main([*common, "--list"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
     for given, missing in (([], "--methods"), (["--methods", "nothing"], "--out FOLDER")):
-        assert cli.main([*common, *given]) == 2
+        assert main.main([*common, *given]) == 2
         assert missing in capsys.readouterr().err

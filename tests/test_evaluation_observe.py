@@ -4,8 +4,8 @@ import evaluation_world as world
 import pytest
 import torch
 
-from emolib import judges
 from emolib.evaluation import observe, tasks
+from emolib.judges import emotion as judges
 from emolib.metrics import emotion, quality
 
 
@@ -15,7 +15,7 @@ def seen(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMOLIB_HOME", str(world.make(tmp_path_factory.mktemp("clone"))))
         task = tasks.load("emofaces:test", targets=("anger", "awe", "fear")).tasks[0]
-        judge = judges.load("heldout", device="cpu")
+        judge = judges.load_judge("heldout", device="cpu")
         decoded = observe.decode(task, whole=True, side=judge.size)
     tools = observe.Instruments(judge)
     known = observe.reference(decoded, tools)

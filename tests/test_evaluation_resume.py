@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from emolib import judges
 from emolib.evaluation import cache, run
+from emolib.judges import emotion as judges
 
 TABLES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md")
 METHODS = ("nothing", "truth", "evaluation_world:blend")

@@ -5,8 +5,8 @@ import evaluation_world as world
 import pytest
 import torch
 
-from emolib import judges
 from emolib.evaluation import observe, tasks
+from emolib.judges import emotion
 from emolib.runtime import InputError
 
 
@@ -56,7 +56,7 @@ def test_targets_are_all_that_is_asked_for():
 
 def test_the_judge_need_not_know_what_a_bystander_feels():
     task = tasks.load("emofaces:scenes").tasks[0]
-    judge = judges.load("heldout", device="cpu")
+    judge = emotion.load_judge("heldout", device="cpu")
     wanted = {face.target for change in task.changes for face in change.asked}
     felt = {face.emotion for change in task.changes for face in change.faces if face.target is None}
     unknown = sorted(felt - wanted)

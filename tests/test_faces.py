@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from skimage import data
 
-from emolib import faces
 from emolib.data import emofaces
 from emolib.images import to_tensor
+from emolib.judges import faces
 
 
 @pytest.fixture(scope="module")

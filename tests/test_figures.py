@@ -13,8 +13,12 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from emolib.emotions import facs, ratings, sets  # noqa: E402
-from emolib.figures import emotions, labels, lines, measured, pictures, style  # noqa: E402
+from emolib.emotions import facs, sets
+from emolib.figures import emotions, labels, lines, pictures, style
+from emolib.metrics import (
+    measured,  # noqa: E402
+    ratings,  # noqa: E402
+)
 from emolib.runtime import InputError  # noqa: E402
 
 

@@ -5,12 +5,12 @@ import torch
 from diffusers import UNet2DConditionModel
 from tiny_pipelines import tiny, unet
 
-from emolib.backbone import Embedding
-from emolib.hspace import hooks
-from emolib.hspace.asyrp import Asymmetric, Curves, distances, interval, relative_distance
-from emolib.hspace.directions import Network, Table
+from emolib.diffusion.backbone import Embedding
+from emolib.diffusion.sampling import Prediction, Trajectory, denoise
+from emolib.interventions import hspace
+from emolib.interventions.asyrp import Asymmetric, Curves, distances, interval, relative_distance
+from emolib.interventions.directions import Network, Table
 from emolib.runtime import InputError
-from emolib.sampling import Prediction, Trajectory, denoise
 
 both = pytest.mark.parametrize("kind", ["sd", "sdxl"])
 places = pytest.mark.parametrize("place", ["mid", "up0", "up1"])
@@ -29,7 +29,7 @@ def predict(model, z, t=600, guidance=1.0):
 
 
 def delta(scale=1.0, place="mid"):
-    return hooks.constant(scale * noise(*SHAPES[place], seed=1))
+    return hspace.constant(scale * noise(*SHAPES[place], seed=1))
 
 
 # Hooks ------------------------------------------------------------------------------------------------------
@@ -40,9 +40,9 @@ def delta(scale=1.0, place="mid"):
 def test_a_shift_of_zero_is_the_identity_bit_for_bit(kind, guidance):
     model, z = tiny(kind), noise(2, 4, 16, 16)
     plain = predict(model, z, guidance=guidance).eps
-    with hooks.shifted(model.unet, hooks.constant(torch.zeros(CHANNELS, 1, 1))):
+    with hspace.shifted(model.unet, hspace.constant(torch.zeros(CHANNELS, 1, 1))):
         assert torch.equal(predict(model, z, guidance=guidance).eps, plain)
-    with hooks.shifted(model.unet, Network(CHANNELS)):  # untrained
+    with hspace.shifted(model.unet, Network(CHANNELS)):  # untrained
         assert torch.equal(predict(model, z, guidance=guidance).eps, plain)
 
 
@@ -50,12 +50,12 @@ def test_a_shift_of_zero_is_the_identity_bit_for_bit(kind, guidance):
 @both
 def test_what_is_shifted_is_what_was_recorded_plus_delta(kind, place):
     model, z, shift = tiny(kind), noise(2, 4, 16, 16), delta(place=place)
-    with hooks.record(model.unet, place=place) as plain:
+    with hspace.record(model.unet, place=place) as plain:
         predict(model, z)
-    with hooks.shifted(model.unet, shift, place=place), hooks.record(model.unet, place=place) as moved:
+    with hspace.shifted(model.unet, shift, place=place), hspace.record(model.unet, place=place) as moved:
         changed = predict(model, z, t=torch.tensor([600, 400])).eps
     assert plain[0].h.shape == (2, *SHAPES[place])
-    assert hooks.channels(model.unet, place) == SHAPES[place][0]
+    assert hspace.channels(model.unet, place) == SHAPES[place][0]
     assert moved[0].t.tolist() == [600, 400]
     torch.testing.assert_close(moved[0].h[0], plain[0].h[0] + shift(None, None))
     assert (changed - predict(model, z, t=torch.tensor([600, 400])).eps).abs().max() > 1e-4
@@ -63,13 +63,13 @@ def test_what_is_shifted_is_what_was_recorded_plus_delta(kind, place):
 
 def test_shifts_nest_and_add_up_and_nothing_is_left_behind():
     model, z = tiny("sd"), noise(1, 4, 16, 16)
-    with hooks.shifted(model.unet, delta(3.0)):
+    with hspace.shifted(model.unet, delta(3.0)):
         expected = predict(model, z).eps
-    with hooks.shifted(model.unet, delta(1.0)):
+    with hspace.shifted(model.unet, delta(1.0)):
         once = predict(model, z).eps
-        with hooks.shifted(model.unet, delta(2.0)):
+        with hspace.shifted(model.unet, delta(2.0)):
             torch.testing.assert_close(predict(model, z).eps, expected, rtol=1e-4, atol=1e-5)
-        with pytest.raises(RuntimeError, match="oops"), hooks.shifted(model.unet, delta()):
+        with pytest.raises(RuntimeError, match="oops"), hspace.shifted(model.unet, delta()):
             raise RuntimeError("oops")
         assert torch.equal(predict(model, z).eps, once)
     for module in model.unet.modules():
@@ -80,15 +80,15 @@ def test_shifts_nest_and_add_up_and_nothing_is_left_behind():
 def test_networks_without_the_right_h_space():
     model, z = tiny("sd"), noise(1, 4, 16, 16)
     with pytest.raises(InputError, match=r"unknown place in the network 'up2'; did you mean 'up\d'"):
-        hooks.channels(model.unet, "up2")
-    wrong = hooks.shifted(model.unet, hooks.constant(torch.zeros(7, 1, 1)))
+        hspace.channels(model.unet, "up2")
+    wrong = hspace.shifted(model.unet, hspace.constant(torch.zeros(7, 1, 1)))
     with wrong, pytest.raises(InputError, match=r"shape \(7, 1, 1\) for an h-space of 16 channels"):
         predict(model, z)
     headless = unet(cross_attention_dim=16, mid_block_type=None)
     for context in (
-        hooks.record(headless),
-        hooks.shifted(headless, delta()),
-        hooks.paired(headless, delta(), 1),
+        hspace.record(headless),
+        hspace.shifted(headless, delta()),
+        hspace.paired(headless, delta(), 1),
     ):
         with pytest.raises(InputError, match="no middle block"), context:
             pass
@@ -97,7 +97,7 @@ def test_networks_without_the_right_h_space():
 def test_a_middle_block_without_text_has_an_h_space_too():
     plain = unet(cross_attention_dim=16, mid_block_type="UNetMidBlock2D")
     z, text = noise(2, 4, 16, 16), noise(2, 5, 16)
-    with torch.no_grad(), hooks.record(plain) as seen, hooks.shifted(plain, delta()):
+    with torch.no_grad(), hspace.record(plain) as seen, hspace.shifted(plain, delta()):
         plain(sample=z, timestep=5, encoder_hidden_states=text)  # by keyword, the time as a number
     assert seen[0].t.tolist() == [5, 5]
     assert isinstance(plain, UNet2DConditionModel)
@@ -117,7 +117,7 @@ def test_sharing_the_encoder_gives_what_two_evaluations_give(kind, guidance, pla
     with torch.no_grad():
         plain, moved = asymmetric.both(z, 600)
         expected = model.predict(z, 600, cond, uncond, guidance)
-        with hooks.shifted(model.unet, shift, place=place):
+        with hspace.shifted(model.unet, shift, place=place):
             changed = model.predict(z, 600, cond, uncond, guidance)
     for found, wanted in ((plain, expected), (moved, changed)):
         torch.testing.assert_close(found.eps, wanted.eps, rtol=1e-4, atol=1e-5)
@@ -136,7 +136,7 @@ def test_the_encoder_runs_once_and_the_decoder_twice():
     for hook in watch:
         hook.remove()
     assert rows == [3, 6]
-    with hooks.paired(model.unet, delta(), 2), pytest.raises(ValueError, match="batch of 3 does not hold 2"):
+    with hspace.paired(model.unet, delta(), 2), pytest.raises(ValueError, match="batch of 3 does not hold 2"):
         predict(model, noise(3, 4, 16, 16))
 
 
@@ -146,7 +146,7 @@ def test_the_asymmetric_predictor_without_a_shift_is_plain_ddim(kind):
     walk, cond = Trajectory(model.timesteps(5), start=z), model.embed("a man")
     with torch.no_grad():
         plain = denoise(model.guided(cond, 1.0), walk)
-        zero = denoise(Asymmetric(model, cond, hooks.scaled(delta(), 0.0), 0), walk)
+        zero = denoise(Asymmetric(model, cond, hspace.scaled(delta(), 0.0), 0), walk)
         never = denoise(Asymmetric(model, cond, delta(), 1001), walk)
         edited = denoise(Asymmetric(model, cond, delta(), 500), walk)
     torch.testing.assert_close(zero, plain, rtol=1e-4, atol=1e-4)

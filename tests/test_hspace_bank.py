@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from tiny_pipelines import tiny
 
-from emolib.hspace import directions, fit
-from emolib.hspace.directions import Directions, Network, Table
+from emolib.interventions import directions, directions_fit
+from emolib.interventions.directions import Directions, Network, Table
 from emolib.runtime import InputError, generator
 
 CHANNELS, SIDE = 16, 8
@@ -130,16 +130,16 @@ def faces():
     return z.flatten(0, 1), labels, [f"person {i // 3}" for i in range(12)]
 
 
-@pytest.mark.parametrize("method", fit.METHODS)
+@pytest.mark.parametrize("method", directions_fit.METHODS)
 def test_fitted_directions_separate_the_emotions(method):
     model, (z, labels, people) = tiny("sd"), faces()
-    found = fit.fit(
+    found = directions_fit.fit(
         model, z, labels, generator=generator(0), source="neutral", groups=people, method=method, levels=2
     )
     found.check(model.unet)
     assert found.emotions == ("neutral", "anger", "awe")
     assert found.notes["anger"]["pictures"] == 4
-    h = fit.collect(model, z, [501, 1], generator=generator(1), groups=people)
+    h = directions_fit.collect(model, z, [501, 1], generator=generator(1), groups=people)
     for k, t in enumerate((501, 1)):
         anger, awe = (found.shift(name)(h[k], torch.full((12,), t))[0] for name in ("anger", "awe"))
         rows = h[k].unflatten(0, (4, 3))
@@ -151,11 +151,11 @@ def test_fitted_directions_separate_the_emotions(method):
 def test_the_mean_difference_of_a_bank_is_that_of_the_recorded_h():
     model, (z, labels, _) = tiny("sd"), faces()
     options = {"source": "neutral", "levels": 2, "pooled": True}
-    found = fit.fit(model, z, labels, generator=generator(0), **options)
-    h = fit.collect(model, z, [1, 501], generator=generator(0), pooled=True).unflatten(1, (4, 3))
+    found = directions_fit.fit(model, z, labels, generator=generator(0), **options)
+    h = directions_fit.collect(model, z, [1, 501], generator=generator(0), pooled=True).unflatten(1, (4, 3))
     expected = (h[:, :, 1] - h[:, :, 0]).mean(1)
     torch.testing.assert_close(found.shifts["anger"].delta, expected, rtol=1e-4, atol=1e-5)
-    others = fit.fit(model, z, labels, generator=generator(0), levels=2, pooled=True)
+    others = directions_fit.fit(model, z, labels, generator=generator(0), levels=2, pooled=True)
     assert others.emotions == ("anger", "awe", "neutral")
     expected = h[:, :, 1].mean(1) - h[:, :, [0, 2]].mean((1, 2))
     torch.testing.assert_close(others.shifts["anger"].delta, expected, rtol=1e-4, atol=1e-5)
@@ -174,4 +174,4 @@ def test_the_mean_difference_of_a_bank_is_that_of_the_recorded_h():
 )
 def test_pictures_that_make_no_directions(labels, options, message):
     with pytest.raises(InputError, match=message):
-        fit.fit(tiny("sd"), noise(4, 4, 16, 16), labels, generator=generator(0), **options)
+        directions_fit.fit(tiny("sd"), noise(4, 4, 16, 16), labels, generator=generator(0), **options)

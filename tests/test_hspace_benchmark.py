@@ -8,10 +8,12 @@ import pytest
 import torch
 from tiny_pipelines import tiny
 
-from emolib import backbone, images, judges
+from emolib import images
 from emolib.data import emofaces
+from emolib.diffusion import backbone
 from emolib.emotions.sets import EMOFACES, MIKELS
-from emolib.hspace.directions import Directions, Table
+from emolib.interventions.directions import Directions, Table
+from emolib.judges import emotion
 from emolib.metrics import preservation
 from emolib.runtime import repo_path
 from emolib.runtime import script as run_script
@@ -25,7 +27,7 @@ def script(monkeypatch):
     spec.loader.exec_module(module)
     anger = EMOFACES.index("anger")
     judge = lambda x: SimpleNamespace(emotion=torch.full((len(x),), anger))  # noqa: E731
-    monkeypatch.setattr(judges, "load", lambda name: judge)
+    monkeypatch.setattr(emotion, "load", lambda name: judge)
     monkeypatch.setattr(backbone, "load", lambda name: tiny("sd"))
     return module
 
@@ -57,7 +59,7 @@ def test_every_scale_is_in_the_file_beside_doing_nothing(script, tmp_path, monke
 
 
 def test_without_directions_it_says_which_command_makes_them(script, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("emolib.hspace.directions.repo_path", lambda *parts: tmp_path.joinpath(*parts))
+    monkeypatch.setattr("emolib.interventions.directions.repo_path", lambda *parts: tmp_path.joinpath(*parts))
     monkeypatch.setattr("sys.argv", ["hspace.py", "--out", str(tmp_path / "found.json")])
     with pytest.raises(SystemExit) as ended:
         run_script(script.main)

@@ -7,9 +7,11 @@ import torch
 from safetensors.torch import load_file
 from tiny_pipelines import pictures, tiny
 
-from emolib import backbone, cli, images
-from emolib.hspace import directions
-from emolib.hspace.clip import Clip
+from emolib import images
+from emolib.cli import main
+from emolib.diffusion import backbone
+from emolib.diffusion.clip import Clip
+from emolib.interventions import directions
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def folder(tmp_path):
 
 def run(folder, out, model, *options):
     few = [] if {"trained", "supervised"} & {*options} else ["--levels", "2"]
-    return cli.main(["hspace", "fit", str(folder), "--out", str(out), "--model", model, *few, *options])
+    return main.main(["hspace", "fit", str(folder), "--out", str(out), "--model", model, *few, *options])
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def test_a_folder_becomes_directions(folder, tmp_path, tiny_model, capsys, optio
     found = directions.load(out)
     assert set(found.emotions) == {"neutral", "smiling"}
     assert "pictures 3, agreement" in printed
-    assert cli.main(["hspace", "show", str(out)]) == 0
+    assert main.main(["hspace", "show", str(out)]) == 0
     assert printed == capsys.readouterr().out + f"{out}\n"
 
 
@@ -75,7 +77,7 @@ def test_people_in_folders_of_their_own_are_paired_one_by_one(folder, tmp_path, 
 
 def test_networks_are_trained_from_a_folder_of_one_emotion(folder, tmp_path, tiny_model, monkeypatch, capsys):
     model, words, processor = tiny_clip.parts()
-    monkeypatch.setattr("emolib.hspace.clip.load_clip", lambda path: Clip(model, words, processor))
+    monkeypatch.setattr("emolib.diffusion.clip.load_clip", lambda path: Clip(model, words, processor))
     out = tmp_path / "found.safetensors"
     assert run(folder, out, tiny_model, "--method", "trained", "--to", "anger", "--epochs", "1") == 0
     found = directions.load(out)
@@ -97,7 +99,7 @@ def test_pairs_in_a_folder_teach_every_emotion_in_it(folder, tmp_path, tiny_mode
 
 def edit(picture, out, model, *options):
     command = ["edit", picture, "-o", out, "--model", model, "--box", "0,0,40,40", "--steps", "3", *options]
-    return cli.main([*map(str, command)])
+    return main.main([*map(str, command)])
 
 
 def test_a_face_is_edited_along_the_folders_direction(folder, tmp_path, tiny_model, capsys, monkeypatch):
@@ -149,7 +151,7 @@ def test_impossible_directions_are_one_line(folder, tmp_path, tiny_model, capsys
 
 def test_bad_folders_are_one_line(folder, tmp_path, tiny_model, capsys):
     def refused(*arguments):
-        assert cli.main(["hspace", "fit", *map(str, arguments)]) == 2
+        assert main.main(["hspace", "fit", *map(str, arguments)]) == 2
         return capsys.readouterr().err
 
     out = tmp_path / "x.safetensors"
@@ -170,5 +172,5 @@ def test_bad_folders_are_one_line(folder, tmp_path, tiny_model, capsys):
     for path in (folder / "Smiling").iterdir():
         path.unlink()
     assert "all pictures are 'neutral'" in refused(folder, "--out", out)
-    assert cli.main(["hspace", "show", str(out)]) == 2
+    assert main.main(["hspace", "show", str(out)]) == 2
     assert not out.exists()

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_pipelines import sd_pipeline, tiny
 
-from emolib import backbone
-from emolib.hspace import fit, hooks
+from emolib.diffusion import backbone
+from emolib.interventions import directions_fit, hspace
 
 CHANNELS, SIDE = 16, 8  # of the tiny UNets' h for 16 x 16 latents
 
@@ -29,19 +29,19 @@ def cosine(a, b):
 def test_the_mean_difference_of_pairs_is_the_planted_direction():
     h, label, axis, main = planted()
     target, source = h[label == 0] + 2 * axis, h[label == 0]
-    torch.testing.assert_close(fit.mean_difference(target, source), 2 * axis, rtol=1e-4, atol=1e-5)
-    assert fit.agreement(target, source) == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(directions_fit.mean_difference(target, source), 2 * axis, rtol=1e-4, atol=1e-5)
+    assert directions_fit.agreement(target, source) == pytest.approx(1, abs=1e-5)
 
 
 def test_agreement_is_near_zero_without_a_direction():
     h = noise(400, 500)
-    assert abs(fit.agreement(h[:200], h[200:])) < 0.2
+    assert abs(directions_fit.agreement(h[:200], h[200:])) < 0.2
 
 
 def test_principal_components_are_the_planted_axis_exactly_and_by_sketch():
     h, label, axis, main = planted()
-    exact = fit.principal(h, 3)
-    sketch = fit.principal(h, 3, generator=torch.Generator().manual_seed(0))
+    exact = directions_fit.principal(h, 3)
+    sketch = directions_fit.principal(h, 3, generator=torch.Generator().manual_seed(0))
     for found in (exact, sketch):
         assert abs(cosine(found.directions[0], main)) > 0.99
         assert abs(cosine(found.directions[1], axis)) > 0.95
@@ -49,29 +49,29 @@ def test_principal_components_are_the_planted_axis_exactly_and_by_sketch():
     torch.testing.assert_close(exact.variance[:2], sketch.variance[:2], rtol=1e-4, atol=0)
     assert exact.variance[0] == pytest.approx(float((h @ main).var()), rel=0.01)
     with pytest.raises(ValueError, match="4 pictures have 1 to 3 components, not 4"):
-        fit.principal(h[:4], 4)
+        directions_fit.principal(h[:4], 4)
 
 
 def test_confining_takes_off_what_is_orthogonal_to_the_components_and_nothing_else():
     h, label, axis, main = planted()
-    basis = fit.principal(h, 2)
+    basis = directions_fit.principal(h, 2)
     inside = 3 * basis.directions[0] - basis.directions[1]
-    outside = noise(50) - fit.confine(noise(50), basis)
-    torch.testing.assert_close(fit.confine(inside + outside, basis), inside, rtol=1e-4, atol=1e-5)
+    outside = noise(50) - directions_fit.confine(noise(50), basis)
+    torch.testing.assert_close(directions_fit.confine(inside + outside, basis), inside, rtol=1e-4, atol=1e-5)
 
 
 def test_a_probe_sees_through_a_difference_in_what_varies_anyway():
     h, label, axis, main = planted(n=200, size=20)
     h = h + 1.5 * label[:, None] * main  # by chance, one class has more of the main axis
     target, source = h[label == 1], h[label == 0]
-    found = fit.probe(target, source, ridge=0.001)
-    assert cosine(fit.mean_difference(target, source), axis) < 0.9
+    found = directions_fit.probe(target, source, ridge=0.001)
+    assert cosine(directions_fit.mean_difference(target, source), axis) < 0.9
     assert cosine(found.direction, axis) > 0.95
     torch.testing.assert_close(
-        found.direction @ found.direction, found.direction @ fit.mean_difference(target, source)
+        found.direction @ found.direction, found.direction @ directions_fit.mean_difference(target, source)
     )  # along itself it goes as far as the means do
     assert found.accuracy > 0.95
-    assert fit.probe(noise(100, 50, seed=5), noise(100, 50, seed=6)).accuracy < 0.65
+    assert directions_fit.probe(noise(100, 50, seed=5), noise(100, 50, seed=6)).accuracy < 0.65
 
 
 def test_leave_one_out_is_leaving_one_out():
@@ -84,7 +84,7 @@ def test_leave_one_out_is_leaving_one_out():
         keep = torch.arange(12) != i
         gram = x[keep].T @ x[keep] + penalty * torch.eye(8, dtype=torch.double)
         right += bool((x[i] @ torch.linalg.solve(gram, x[keep].T @ y[keep])).sign() == y[i])
-    assert fit.probe(target, source, ridge=0.1).accuracy == pytest.approx(right / 12)
+    assert directions_fit.probe(target, source, ridge=0.1).accuracy == pytest.approx(right / 12)
 
 
 def test_a_person_is_left_out_with_all_pictures():
@@ -97,19 +97,23 @@ def test_a_person_is_left_out_with_all_pictures():
         keep, out = torch.arange(12) % 6 != i, torch.arange(12) % 6 == i
         gram = x[keep].T @ x[keep] + penalty * torch.eye(8, dtype=torch.double)
         right += int(((x[out] @ torch.linalg.solve(gram, x[keep].T @ y[keep])).sign() == y[out]).sum())
-    assert fit.probe(target, source, ridge=0.1, people=people).accuracy == pytest.approx(right / 12)
+    assert directions_fit.probe(target, source, ridge=0.1, people=people).accuracy == pytest.approx(
+        right / 12
+    )
 
 
 @pytest.mark.parametrize("place", ["mid", "up0"])
 def test_influence_is_part_of_it_early_and_all_of_it_at_the_end(place):
     model, z = tiny("sd"), noise(3, 4, 16, 16)
     draw = lambda: torch.Generator().manual_seed(0)  # noqa: E731
-    some = fit.influence(model, z, [700, 300], generator=draw(), place=place)
+    some = directions_fit.influence(model, z, [700, 300], generator=draw(), place=place)
     assert all(0 < value < 1 for value in some)
     direct = backbone.Backbone(sd_pipeline("sample"), "predicts x0")
-    assert fit.influence(direct, z, [700], generator=draw(), place="up1") == pytest.approx([1], abs=1e-3)
-    with hooks.record(model.unet) as seen:
-        fit.influence(model, z, [700, 300], generator=draw(), place=place)
+    assert directions_fit.influence(direct, z, [700], generator=draw(), place="up1") == pytest.approx(
+        [1], abs=1e-3
+    )
+    with hspace.record(model.unet) as seen:
+        directions_fit.influence(model, z, [700, 300], generator=draw(), place=place)
     assert len(seen) == 4  # two evaluations a level
 
 
@@ -118,8 +122,10 @@ def test_h_is_collected_at_every_level_and_pairs_share_their_noise(pooled):
     model, z = tiny("sd"), noise(3, 4, 16, 16)
     z[1] = z[0]
     draw = torch.Generator().manual_seed(0)
-    h = fit.collect(model, z, [800, 200], generator=draw, groups=["a", "a", "b"], pooled=pooled, batch=2)
+    h = directions_fit.collect(
+        model, z, [800, 200], generator=draw, groups=["a", "a", "b"], pooled=pooled, batch=2
+    )
     assert h.shape == ((2, 3, CHANNELS, 1, 1) if pooled else (2, 3, CHANNELS, SIDE, SIDE))
     torch.testing.assert_close(h[:, 0], h[:, 1], rtol=1e-4, atol=1e-5)
-    apart = fit.collect(model, z, [800], generator=torch.Generator().manual_seed(0), pooled=pooled)
+    apart = directions_fit.collect(model, z, [800], generator=torch.Generator().manual_seed(0), pooled=pooled)
     assert (apart[0, 0] - apart[0, 1]).abs().max() > 1e-3

@@ -6,11 +6,12 @@ import pytest
 import torch
 from tiny_pipelines import pictures, tiny
 
+from emolib.diffusion.sampling import add_noise
 from emolib.editors.asyrp import Asyrp
-from emolib.hspace import hooks, supervised
-from emolib.hspace.directions import Network
+from emolib.interventions import hspace
+from emolib.interventions.directions import Network
 from emolib.runtime import InputError, generator
-from emolib.sampling import add_noise
+from emolib.training import directions
 
 LABELS = ["neutral", "neutral", "anger", "anger", "awe", "awe"]
 GROUPS = ["ann", "bob", "ann", "bob", "bob", "eve"]
@@ -21,18 +22,18 @@ def latents(n, seed=0):
 
 
 def test_pairs_show_one_person_and_start_from_the_source_or_from_anything():
-    assert supervised.pairs(LABELS, GROUPS, "anger", "neutral") == [(0, 2), (1, 3)]
-    assert supervised.pairs(LABELS, GROUPS, "anger", None) == [(0, 2), (1, 3), (4, 3)]
+    assert directions.pairs(LABELS, GROUPS, "anger", "neutral") == [(0, 2), (1, 3)]
+    assert directions.pairs(LABELS, GROUPS, "anger", None) == [(0, 2), (1, 3), (4, 3)]
     with pytest.raises(InputError, match="'awe': 1 pairs, at least two"):
-        supervised.pairs(LABELS, GROUPS, "awe", "neutral")
+        directions.pairs(LABELS, GROUPS, "awe", "neutral")
 
 
 def test_training_leads_from_the_one_picture_to_the_other():
     torch.manual_seed(0)
     model, z = tiny("sd"), latents(4)
     z[2:] = z[:2] + 2.0  # the "emotion"
-    network = Network(hooks.channels(model.unet, "up1"))
-    losses = supervised.train(
+    network = Network(hspace.channels(model.unet, "up1"))
+    losses = directions.train(
         model, network, z, [(0, 2), (1, 3)], generator=generator(0), place="up1", steps=100, lr=5e-2
     )
     assert len(losses) == 100
@@ -46,18 +47,18 @@ def test_training_leads_from_the_one_picture_to_the_other():
         return (model.predict(noisy, 500, model.embed("")).x0 - z[2:]).square().mean()
 
     plain = missed()
-    with hooks.shifted(model.unet, network, place="up1"):
+    with hspace.shifted(model.unet, network, place="up1"):
         assert missed() < 0.9 * plain
 
 
 def test_a_bank_of_them_is_taken_once_and_sees_for_itself_what_a_picture_shows():
-    bank = supervised.fit_pairs(tiny("sd"), latents(6), LABELS, GROUPS, generator=generator(0), steps=2)
+    bank = directions.fit_pairs(tiny("sd"), latents(6), LABELS, GROUPS, generator=generator(0), steps=2)
     assert bank.emotions == ("anger", "awe", "neutral")
     assert [bank.notes[name]["pairs"] for name in bank.emotions] == [3, 2, 3]
     assert (bank.t_edit, bank.t_start, bank.times(10), bank.times(60)) == (0, 500, 1.0, 1.0)
     h, t = torch.randn(2, 16, 8, 8), torch.tensor([500, 500])
     assert torch.equal(bank.shift("anger", away="awe")(h, t), bank.shift("anger")(h, t))
-    only = supervised.fit_pairs(
+    only = directions.fit_pairs(
         tiny("sd"), latents(6), LABELS[:4], GROUPS[:4], generator=generator(0), source="neutral", steps=2
     )
     assert (tuple(only.shifts), only.emotions) == (("anger",), ("neutral", "anger"))
@@ -66,7 +67,7 @@ def test_a_bank_of_them_is_taken_once_and_sees_for_itself_what_a_picture_shows()
 def test_the_same_generator_gives_the_same_networks():
     def fitted(seed):
         torch.seed()  # whatever torch's own random numbers are
-        return supervised.fit_pairs(
+        return directions.fit_pairs(
             tiny("sd"), latents(6), LABELS, GROUPS, generator=generator(seed), steps=2
         )
 
@@ -77,7 +78,7 @@ def test_the_same_generator_gives_the_same_networks():
 
 def test_the_editor_walks_no_further_than_the_bank_says():
     model = tiny("sd")
-    bank = supervised.fit_pairs(model, latents(6), LABELS, GROUPS, generator=generator(0), steps=2)
+    bank = directions.fit_pairs(model, latents(6), LABELS, GROUPS, generator=generator(0), steps=2)
     editor, seen = Asyrp(model, bank, num_inference_steps=10), []
     hook = model.unet.register_forward_pre_hook(
         lambda unet, given, named: seen.append(float(torch.as_tensor(given[1]).max())), with_kwargs=True

@@ -5,12 +5,12 @@ import tiny_clip
 import torch
 from tiny_pipelines import pictures, tiny
 
-from emolib.hspace import training
-from emolib.hspace.asyrp import Asymmetric
-from emolib.hspace.clip import load_clip
-from emolib.hspace.directions import Network, Table
+from emolib.diffusion.clip import load_clip
+from emolib.diffusion.sampling import Trajectory, ddim_step
+from emolib.interventions.asyrp import Asymmetric
+from emolib.interventions.directions import Network, Table
 from emolib.runtime import InputError, generator
-from emolib.sampling import Trajectory, ddim_step
+from emolib.training import directions
 
 CHANNELS = 16
 
@@ -30,10 +30,10 @@ def brightness(images):
 def test_training_lowers_the_loss_on_a_fixed_batch(make):
     torch.manual_seed(0)
     model, shift = tiny("sd"), make()
-    loss = training.DirectionalLoss(brightness, torch.tensor([1.0, 0.0, -1.0]), l1_weight=0.1)
+    loss = directions.DirectionalLoss(brightness, torch.tensor([1.0, 0.0, -1.0]), l1_weight=0.1)
     predictor = Asymmetric(model, model.embed(""), shift, t_edit=500)
     walk = Trajectory([900, 700, 500, 300], start=noise(2, 4, 16, 16))
-    losses = training.train_shift(predictor, walk, loss, generator=generator(0), epochs=8, batch=2, lr=1e-2)
+    losses = directions.train_shift(predictor, walk, loss, generator=generator(0), epochs=8, batch=2, lr=1e-2)
     assert len(losses) == 8 * 3  # one step a level of the editing interval
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
     assert not any(parameter.requires_grad for parameter in shift.parameters())
@@ -51,7 +51,7 @@ def test_the_loss_compares_with_the_sources_own_walk():
     torch.manual_seed(0)
     levels, cond = [900, 700, 500, 300], model.embed("")
     predictor = Asymmetric(model, cond, Network(CHANNELS), 0)
-    training.train_shift(
+    directions.train_shift(
         predictor, Trajectory(levels, start=start), loss, generator=generator(0), epochs=2, lr=1.0
     )
     z, expected = start, []
@@ -67,7 +67,9 @@ def test_the_loss_compares_with_the_sources_own_walk():
 
 
 def test_the_directional_loss_by_hand():
-    loss = training.DirectionalLoss(brightness, torch.tensor([1.0, 0.0, 0.0]), clip_weight=2.0, l1_weight=3.0)
+    loss = directions.DirectionalLoss(
+        brightness, torch.tensor([1.0, 0.0, 0.0]), clip_weight=2.0, l1_weight=3.0
+    )
     source = torch.zeros(1, 3, 4, 4)
     right, wrong = source.clone(), source.clone()
     right[:, 0] = 0.5
@@ -79,13 +81,13 @@ def test_the_directional_loss_by_hand():
 
 def test_what_cannot_be_trained():
     model, walk = tiny("sd"), Trajectory([300, 0], start=noise(1, 4, 16, 16))
-    loss = training.DirectionalLoss(brightness, torch.ones(3))
+    loss = directions.DirectionalLoss(brightness, torch.ones(3))
     with pytest.raises(ValueError, match="no level of the walk lies in the editing interval"):
-        training.train_shift(
+        directions.train_shift(
             Asymmetric(model, model.embed(""), Network(CHANNELS), 500), walk, loss, generator=generator(0)
         )
     with pytest.raises(ValueError, match="only a module can be trained"):
-        training.train_shift(
+        directions.train_shift(
             Asymmetric(model, model.embed(""), lambda h, t: h, 0), walk, loss, generator=generator(0)
         )
 
@@ -111,4 +113,4 @@ def test_clip_sees_what_its_own_processor_shows_it_and_differentiates(tmp_path):
     with pytest.raises(InputError, match="no CLIP there"):
         load_clip(tmp_path / "nowhere")
     with pytest.raises(InputError, match="mean the same"):
-        training.directional_loss(ours, "a man", "a man")
+        directions.directional_loss(ours, "a man", "a man")

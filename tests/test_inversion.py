@@ -6,9 +6,9 @@ import pytest
 import torch
 from closed_form import Gaussian, latents
 
-from emolib import inversion
-from emolib.backbone import Embedding
-from emolib.sampling import Trajectory, denoise, timestep_grid
+from emolib.diffusion import inversion
+from emolib.diffusion.backbone import Embedding
+from emolib.diffusion.sampling import Trajectory, denoise, timestep_grid
 
 LEVELS = timestep_grid(20, num_train_timesteps=4096, steps_offset=1)
 

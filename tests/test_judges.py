@@ -5,8 +5,8 @@ import torch
 from judge_standins import judge_folder
 from safetensors.torch import load_file, save_file
 
-from emolib import judges
 from emolib.emotions.sets import EMOFACES
+from emolib.judges import emotion
 from emolib.runtime import InputError
 
 
@@ -17,7 +17,7 @@ def noise(*shape, seed=0):
 @pytest.mark.parametrize("kind", ["resnet", "convnext", "vit"])
 def test_a_verdict_is_the_networks_outputs_calibrated(kind, tmp_path):
     network = judge_folder(tmp_path / "mine", kind)
-    judge = judges.load(tmp_path / "mine", device="cpu")
+    judge = emotion.load_judge(tmp_path / "mine", device="cpu")
     images = noise(3, 3, 32, 32)
     with torch.no_grad():
         outputs = network(images).logits  # mean and std 0.5: the network takes [-1, 1] as it is
@@ -36,13 +36,13 @@ def test_pixels_are_normalised_as_the_preprocessor_says(tmp_path):
     with torch.no_grad():
         expected = network(((images + 1) / 2 - 0.4) / 0.2).logits
     torch.testing.assert_close(
-        judges.load(tmp_path, device="cpu").logits(images), expected, atol=1e-3, rtol=1e-3
+        emotion.load_judge(tmp_path, device="cpu").logits(images), expected, atol=1e-3, rtol=1e-3
     )
 
 
 def test_any_size_is_resized_and_a_resized_picture_is_judged_alike(tmp_path):
     judge_folder(tmp_path)
-    judge = judges.load(tmp_path, device="cpu")
+    judge = emotion.load_judge(tmp_path, device="cpu")
     flat = torch.full((1, 3, 32, 32), 0.3)
     large = torch.full((1, 3, 80, 50), 0.3)
     torch.testing.assert_close(judge(large).probs, judge(flat).probs, atol=1e-5, rtol=1e-4)
@@ -51,7 +51,7 @@ def test_any_size_is_resized_and_a_resized_picture_is_judged_alike(tmp_path):
 
 def test_batches_do_not_change_the_verdict(tmp_path):
     judge_folder(tmp_path)
-    judge, images = judges.load(tmp_path, device="cpu"), noise(5, 3, 32, 32)
+    judge, images = emotion.load_judge(tmp_path, device="cpu"), noise(5, 3, 32, 32)
     whole, parts = judge(images), judge(images, batch_size=2)
     for a, b in zip(whole, parts, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
@@ -61,7 +61,7 @@ def test_temperature_softens_without_changing_the_winner(tmp_path):
     for name, temperature in (("cold", 0.5), ("warm", 5.0)):
         judge_folder(tmp_path / name, temperature=temperature)
     cold, warm = (
-        judges.load(tmp_path / name, device="cpu")(noise(6, 3, 32, 32)) for name in ("cold", "warm")
+        emotion.load_judge(tmp_path / name, device="cpu")(noise(6, 3, 32, 32)) for name in ("cold", "warm")
     )
     assert torch.equal(cold.emotion, warm.emotion)
     assert (cold.probs.max(1).values > warm.probs.max(1).values).all()
@@ -70,7 +70,7 @@ def test_temperature_softens_without_changing_the_winner(tmp_path):
 
 def test_a_guide_can_be_differentiated_but_never_trains(tmp_path):
     judge_folder(tmp_path)
-    judge = judges.load(tmp_path, device="cpu")
+    judge = emotion.load_judge(tmp_path, device="cpu")
     images = noise(1, 3, 32, 32).requires_grad_()
     judge.logits(images)[0, 0].backward()
     assert images.grad.abs().sum() > 0
@@ -80,54 +80,54 @@ def test_a_guide_can_be_differentiated_but_never_trains(tmp_path):
 
 def test_roles_live_in_the_repository(monkeypatch, tmp_path):
     monkeypatch.setenv("EMOLIB_HOME", str(tmp_path))
-    for role in judges.ROLES:
+    for role in emotion.ROLES:
         with pytest.raises(InputError, match=f"data/judges/{role} lacks config.json"):
-            judges.load(role)
+            emotion.load_judge(role)
     judge_folder(tmp_path / "data" / "judges" / "guide")
-    assert repr(judges.load("guide", device="cpu")) == "Judge('guide')"
+    assert repr(emotion.load_judge("guide", device="cpu")) == "Judge('guide')"
 
 
 def test_loading_is_silent(tmp_path, capfd):
     judge_folder(tmp_path)
     capfd.readouterr()
-    judges.load(tmp_path, device="cpu")
+    emotion.load_judge(tmp_path, device="cpu")
     assert capfd.readouterr() == ("", "")
 
 
 def test_unknown_judges_suggest_the_nearest():
     with pytest.raises(InputError, match="did you mean 'heldout'"):
-        judges.load("held-out")
+        emotion.load_judge("held-out")
 
 
 def test_broken_judge_folders(tmp_path):
     with pytest.raises(InputError, match="lacks config.json, model.safetensors"):
-        judges.load(tmp_path)
+        emotion.load_judge(tmp_path)
     judge_folder(tmp_path / "few", outputs=10)
     with pytest.raises(InputError, match="10 outputs .* do not fit 9 labels, or 9"):
-        judges.load(tmp_path / "few", device="cpu")
+        emotion.load_judge(tmp_path / "few", device="cpu")
     judge_folder(tmp_path / "zero", temperature=0.0)
     with pytest.raises(InputError, match="temperature 0.0"):
-        judges.load(tmp_path / "zero", device="cpu")
+        emotion.load_judge(tmp_path / "zero", device="cpu")
     judge_folder(tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
     with pytest.raises(InputError, match="not a readable judge"):
-        judges.load(tmp_path / "cut", device="cpu")
+        emotion.load_judge(tmp_path / "cut", device="cpu")
     judge_folder(tmp_path / "part")
     weights = tmp_path / "part" / "model.safetensors"
     kept = {name: value for name, value in load_file(weights).items() if "classifier" not in name}
     save_file(kept, weights, metadata={"format": "pt"})
     with pytest.raises(InputError, match="weights lack classifier"):
-        judges.load(tmp_path / "part", device="cpu")
+        emotion.load_judge(tmp_path / "part", device="cpu")
     judge_folder(tmp_path / "text")
     (tmp_path / "text" / "calibration.json").write_text("{")
     with pytest.raises(InputError, match="calibration.json: not readable as JSON"):
-        judges.load(tmp_path / "text", device="cpu")
+        emotion.load_judge(tmp_path / "text", device="cpu")
 
 
 def test_features_are_what_the_last_layer_reads(tmp_path):
     network = judge_folder(tmp_path)
-    judge, images = judges.load(tmp_path, device="cpu"), noise(3, 3, 32, 32)
+    judge, images = emotion.load_judge(tmp_path, device="cpu"), noise(3, 3, 32, 32)
     verdict, features = judge.describe(images)
     assert features.shape == (3, 12)
     last = network.classifier[-1]
@@ -142,7 +142,7 @@ def test_a_foreign_classifier_judges_the_emotions_it_names(tmp_path):
     names = ["Angry", "happy", "sad", "surprised", "furious"]
     judge_folder(tmp_path, outputs=5, names=names)
     (tmp_path / "calibration.json").unlink()
-    judge = judges.classifier(tmp_path, device="cpu")
+    judge = emotion.classifier(tmp_path, device="cpu")
     # Two of its words mean anger, so neither may claim it; "happy" could be three of ours.
     assert judge.labels == ("angry", "happy", "sadness", "surprise", "furious")
     verdict = judge(noise(2, 3, 32, 32))
@@ -152,6 +152,6 @@ def test_a_foreign_classifier_judges_the_emotions_it_names(tmp_path):
 
 def test_a_foreign_classifier_that_is_not_here(tmp_path):
     with pytest.raises(InputError, match="neither a folder nor in the local Hub cache"):
-        judges.classifier("someone/fer")
+        emotion.classifier("someone/fer")
     with pytest.raises(InputError, match="not a readable image classifier"):
-        judges.classifier(tmp_path)
+        emotion.classifier(tmp_path)

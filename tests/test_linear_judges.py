@@ -11,9 +11,11 @@ from judge_standins import judge_folder
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from emolib import cli, judges, linear_judges
+from emolib.cli import main
 from emolib.data import emoset, folder
 from emolib.data.manifest import Manifest, build_manifest
+from emolib.judges import emotion as judges
+from emolib.judges import linear
 from emolib.metrics import emotion
 from emolib.runtime import InputError
 
@@ -34,7 +36,7 @@ def coloured(root, colours, n=40):
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     judge_folder(tmp_path_factory.mktemp("net") / "net", "wide")
-    return linear_judges.backbone(tmp_path_factory.getbasetemp() / "net0" / "net", device="cpu")
+    return linear.backbone(tmp_path_factory.getbasetemp() / "net0" / "net", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def trained(network, tmp_path_factory):
     """A judge to whom anger is red, sadness blue and contentment green; and its report."""
     colours = {"anger": RED, "sadness": BLUE, "contentment": GREEN}
     found = folder.read_folder(coloured(tmp_path_factory.mktemp("colours") / "a", colours))
-    return linear_judges.fit(network, found)
+    return linear.fit(network, found)
 
 
 def test_it_learns_what_its_pictures_teach(trained):
@@ -60,8 +62,8 @@ def test_it_learns_what_its_pictures_teach(trained):
 
 def test_a_saved_judge_is_a_judge(trained, network, tmp_path):
     judge, report = trained
-    linear_judges.save(judge, report, tmp_path / "mine", source=network.name)
-    again = judges.load(tmp_path / "mine", device="cpu")
+    linear.save(judge, report, tmp_path / "mine", source=network.name)
+    again = judges.load_judge(tmp_path / "mine", device="cpu")
     shown = torch.rand(3, 3, 50, 50) * 2 - 1
     torch.testing.assert_close(again(shown).probs, judge(shown).probs)
     assert again(shown).valence.isnan().all()  # it was taught no valence
@@ -84,7 +86,7 @@ def gaussians(n, means, seed=0):
     labels = [name for name, count in zip(("anger", "sadness"), n, strict=True) for _ in range(count)]
     x = np.concatenate([rng.normal((m, 0), 1, (count, 2)) for m, count in zip(means, n, strict=True)])
     frame = pd.DataFrame({"path": [f"{i}.png" for i in range(len(labels))], "emotion": labels})
-    frame["split"] = [linear_judges.SPLITS[i % 3] for i in range(len(labels))]
+    frame["split"] = [linear.SPLITS[i % 3] for i in range(len(labels))]
     made = build_manifest(frame, ("anger", "sadness"), Path(), source="made up")
     return made, torch.from_numpy(x).float()
 
@@ -101,9 +103,7 @@ def two_inputs():
 def test_weights_give_the_rare_label_its_due(two_inputs):
     manifest, seen = gaussians((900, 60), (-0.7, 0.7))
     rare = {
-        power: linear_judges.fit(two_inputs, manifest, seen=seen, weight_power=power)[1]
-        .by_label["sadness"]
-        .value
+        power: linear.fit(two_inputs, manifest, seen=seen, weight_power=power)[1].by_label["sadness"].value
         for power in (0.0, 1.0)
     }
     assert rare[0.0] < 0.5 < rare[1.0]
@@ -111,7 +111,7 @@ def test_weights_give_the_rare_label_its_due(two_inputs):
 
 def test_two_gaussians_give_the_best_line(two_inputs):
     manifest, seen = gaussians((1500, 1500), (-1.0, 1.0))
-    judge, report = linear_judges.fit(two_inputs, manifest, seen=seen)
+    judge, report = linear.fit(two_inputs, manifest, seen=seen)
     assert report.accuracy.value == pytest.approx(0.8413, abs=0.03)  # Phi(1), the Bayes rate
     weight = list(judge.network.modules())[-1].weight
     assert abs(weight[1, 0] - weight[0, 0]) == pytest.approx(2.0, abs=0.4)  # the log odds are 2 x
@@ -130,37 +130,37 @@ def test_calibration_error_by_hand():
 def test_one_person_stays_on_one_side():
     manifest, _ = gaussians((60, 60), (0, 0))
     frame = manifest.frame.assign(split=None, identity=np.arange(120) % 20)
-    split = linear_judges.splits(Manifest(manifest.labels, frame, manifest.root))
+    split = linear.splits(Manifest(manifest.labels, frame, manifest.root))
     assert all(len(set(split[frame["identity"] == who])) == 1 for who in range(20))
-    assert set(split) == set(linear_judges.SPLITS)
+    assert set(split) == set(linear.SPLITS)
 
 
 def test_what_cannot_be_trained_is_refused(network, two_inputs, tmp_path):
     with pytest.raises(InputError, match="heldout judge only measures"):
-        linear_judges.backbone("heldout")
+        linear.backbone("heldout")
     with pytest.raises(InputError, match="neither a folder nor in the local Hub cache"):
-        linear_judges.backbone("nobody/nothing")
+        linear.backbone("nobody/nothing")
     with pytest.raises(InputError, match="no transformers image model"):
-        linear_judges.backbone(tmp_path)
+        linear.backbone(tmp_path)
     alone = folder.read_folder(coloured(tmp_path / "one", {"anger": RED}, n=3))
     with pytest.raises(InputError, match="two emotions at least; all are 'anger'"):
-        linear_judges.fit(network, alone)
+        linear.fit(network, alone)
     manifest, seen = gaussians((30, 1), (0, 0))
     with pytest.raises(InputError, match="no picture of 'sadness' in"):
-        linear_judges.fit(two_inputs, manifest, seen=seen)
+        linear.fit(two_inputs, manifest, seen=seen)
 
 
 def test_a_network_without_a_head_still_has_features(tmp_path):
     judge_folder(tmp_path / "net", "vit")
-    whole = linear_judges.backbone(tmp_path / "net", device="cpu")
+    whole = linear.backbone(tmp_path / "net", device="cpu")
     file = tmp_path / "net" / "model.safetensors"
     body = {k: v for k, v in load_file(file).items() if not k.startswith("classifier")}
     save_file(body, file, metadata={"format": "pt"})
-    headless = linear_judges.backbone(tmp_path / "net", device="cpu")
+    headless = linear.backbone(tmp_path / "net", device="cpu")
     shown = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(headless.describe(shown)[1], whole.describe(shown)[1])
     with pytest.raises(InputError, match="weights lack classifier"):
-        judges.load(tmp_path / "net", device="cpu")
+        judges.load_judge(tmp_path / "net", device="cpu")
 
 
 def test_transfer_says_who_agrees_and_who_does_not(trained, tmp_path):
@@ -170,7 +170,7 @@ def test_transfer_says_who_agrees_and_who_does_not(trained, tmp_path):
         "swapped": folder.read_folder(coloured(tmp_path / "swapped", {"anger": BLUE, "sadness": RED})),
         "other words": folder.read_folder(coloured(tmp_path / "other", {"joy": RED, "anger": BLUE})),
     }
-    found = linear_judges.transfer({"mine": judge}, data)
+    found = linear.transfer({"mine": judge}, data)
     assert found["mine", "same"][0].value > 0.9 and found["mine", "swapped"][0].value < 0.1
     assert found["mine", "same"][1] == ("anger", "sadness")
     assert found["mine", "other words"] == (None, ("anger",))
@@ -182,13 +182,13 @@ def test_the_command_line(tmp_path, capsys):
     emoset.write_standin(tmp_path / "emoset", n=160, seed=0)
     out = str(tmp_path / "mine")
     common = ["--backbone", str(tmp_path / "net"), "--device", "cpu"]
-    assert cli.main(["judge", "train", str(tmp_path / "emoset"), "--out", out, *common]) == 0
+    assert main.main(["judge", "train", str(tmp_path / "emoset"), "--out", out, *common]) == 0
     said = capsys.readouterr().out
     assert "row = label, column = judged" in said and said.rstrip().endswith(out)
     faces = str(coloured(tmp_path / "faces", {"anger": RED, "awe": BLUE}, n=20))
-    assert cli.main(["judge", "transfer", "--judges", out, "--data", faces, "--device", "cpu"]) == 0
+    assert main.main(["judge", "transfer", "--judges", out, "--data", faces, "--device", "cpu"]) == 0
     assert "2 labels" in capsys.readouterr().out
-    assert cli.main(["judge", "train", str(tmp_path / "nothing"), "--out", out, *common]) == 2
+    assert main.main(["judge", "train", str(tmp_path / "nothing"), "--out", out, *common]) == 2
     assert "no such folder" in capsys.readouterr().err
 
 
@@ -212,7 +212,7 @@ def test_what_the_command_line_refuses(tmp_path, capsys, monkeypatch, options, s
     coloured(tmp_path / "faces", {"anger": RED}, n=2)
     command = ["judge", "train", "faces", "--out", "mine", "--backbone", "net", "--device", "cpu", *options]
     capsys.readouterr()
-    assert cli.main(command) == 2
+    assert main.main(command) == 2
     said = capsys.readouterr().err
     assert said.startswith("emolib: ") and says in said and said.count("\n") == 1
     assert not (tmp_path / "mine").exists()

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.linalg import eigh
 
-from emolib.metrics import fisherfaces, preservation
+from emolib.judges import identity
+from emolib.metrics import preservation
 
 EMOTIONS = 5
 
@@ -25,13 +26,13 @@ def people(count, seed):
 @pytest.fixture(scope="module")
 def model():
     pictures, who = people(80, 0)
-    found = fisherfaces.fit(fisherfaces.crop_faces(pictures, [[4, 4, 44, 44]] * len(pictures)), who)
+    found = identity.fit_fisherfaces(identity.crop_faces(pictures, [[4, 4, 44, 44]] * len(pictures)), who)
     others, names = people(40, 1)
-    return fisherfaces.calibrated(found, crop(others), names)
+    return identity.calibrated(found, crop(others), names)
 
 
 def crop(pictures):
-    return fisherfaces.crop_faces(pictures, [[4, 4, 44, 44]] * len(pictures))
+    return identity.crop_faces(pictures, [[4, 4, 44, 44]] * len(pictures))
 
 
 def test_a_stranger_is_recognised_under_another_emotion(model):
@@ -53,7 +54,7 @@ def test_a_stranger_is_recognised_under_another_emotion(model):
 def test_no_axis_separates_people_better():
     pictures, who = people(60, 3)
     faces = crop(pictures)[:, ::40]  # few pixels, so that the PCA drops none
-    first = fisherfaces.fit(faces, who).axes[:, 0].double().numpy()
+    first = identity.fit_fisherfaces(faces, who).axes[:, 0].double().numpy()
     x = faces.double().numpy() - faces.double().numpy().mean(0)
     means = np.stack([x[who == k].mean(0) for k in range(60)])
     within, between = np.cov((x - means[who]).T, ddof=0), means.T @ means / 60
@@ -81,8 +82,8 @@ def test_only_the_face_counts(model):
 def test_too_few_people():
     faces = torch.randn(4, 50)
     with pytest.raises(ValueError, match="three people"):
-        fisherfaces.fit(faces, [0, 0, 1, 1])
+        identity.fit_fisherfaces(faces, [0, 0, 1, 1])
     with pytest.raises(ValueError, match="three people"):
-        fisherfaces.fit(faces, [0, 1, 2, 3])
+        identity.fit_fisherfaces(faces, [0, 1, 2, 3])
     with pytest.raises(ValueError, match="two people"):
-        fisherfaces.calibrated(fisherfaces.Fisherfaces(torch.zeros(50), torch.eye(50)), faces, [0] * 4)
+        identity.calibrated(identity.Fisherfaces(torch.zeros(50), torch.eye(50)), faces, [0] * 4)

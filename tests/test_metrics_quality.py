@@ -9,7 +9,8 @@ from scipy.linalg import sqrtm
 from scipy.stats import spearmanr
 from torchmetrics.image.kid import maximum_mean_discrepancy
 
-from emolib.metrics import control, joint, preservation, quality
+from emolib.metrics import control, preservation, quality
+from emolib.metrics import control as joint
 from emolib.metrics.quality import Gaussian
 
 

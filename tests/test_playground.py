@@ -13,10 +13,11 @@ from judge_standins import judge_folder
 from PIL import Image
 from playground_standins import EMOTIONS, STRENGTHS, blobs, frames, still_html, still_page
 
-from emolib import images, judges
+from emolib import images
 from emolib.course import pages
 from emolib.editors import recipe as recipes
 from emolib.editors.recipe import METHODS, Person, Recipe
+from emolib.judges import emotion as judges
 from emolib.playground import asked, measure, pictures, session, still, wheels
 from emolib.playground.memory import Recent, Remembered, digest
 from emolib.playground.session import Session, with_wish
@@ -269,7 +270,7 @@ def test_a_page_that_grows_too_large_is_refused(monkeypatch):
 
 def test_frames_are_the_live_edits(play, picture, monkeypatch, tmp_path):
     judge_folder(tmp_path)
-    judge = judges.load(tmp_path, device="cpu")
+    judge = judges.load_judge(tmp_path, device="cpu")
     monkeypatch.setattr(measure, "judge", lambda role, device: judge)
     rest = Recipe(picture.people, model="sd", num_inference_steps=3, seed=2)
     made = still.frames(play, picture, rest, (0.5, 1.0), ("awe", "anger"))

@@ -8,8 +8,9 @@ from PIL import Image
 
 pytest.importorskip("anywidget", reason="needs anywidget: pip install -e '.[notebooks]'")
 
-from emolib import images, judges
+from emolib import images
 from emolib.editors import recipe as recipes
+from emolib.judges import emotion as judges
 from emolib.playground import front, measure
 from emolib.playground.session import Steps
 from emolib.playground.view import STRIP, Playground
@@ -27,7 +28,7 @@ def load(name):
 @pytest.fixture
 def play(monkeypatch, tmp_path):
     judge_folder(tmp_path / "judge")
-    judge = judges.load(tmp_path / "judge", device="cpu")
+    judge = judges.load_judge(tmp_path / "judge", device="cpu")
     monkeypatch.setattr(measure, "judge", lambda role, device: judge)
     # The tiny model hears too badly for a method that keeps what it can of the picture.
     play = Playground("scene 0", method="img2img", steps=Steps(1, 2), load=load, folder=tmp_path / "out")

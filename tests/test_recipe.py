@@ -9,10 +9,12 @@ import tiny_pipelines
 import torch
 
 import emolib
-from emolib import backbone, cli, images, runtime
+from emolib import images, runtime
+from emolib.cli import main
+from emolib.diffusion import backbone
 from emolib.editors import recipe as recipes
-from emolib.editors.detail import KeepDetail
-from emolib.editors.img2img import Img2Img
+from emolib.editors.compose import KeepDetail
+from emolib.editors.inversion import Img2Img
 from emolib.editors.person import PerPerson, Target
 from emolib.editors.recipe import Person, Recipe
 from emolib.playground import session
@@ -89,7 +91,7 @@ def test_the_command_line_makes_the_identical_picture(saved, capsys):
         "my-photo-1awe-2anger.png",
         "my-photo-1awe-2anger-source.png",
     }
-    assert cli.main(["edit", "--from", str(path)]) == 0
+    assert main.main(["edit", "--from", str(path)]) == 0
     again = path.with_name("my-photo-1awe-2anger-again.png")
     assert capsys.readouterr().out == f"{again}\n"
     first = path.with_suffix(".png")
@@ -110,17 +112,17 @@ def test_the_source_may_lie_elsewhere_and_must_be_the_one(saved, tmp_path, pictu
     path, _ = saved
     source = path.with_name(f"{path.stem}-source.png")
     moved = source.rename(tmp_path / "moved.png")
-    assert cli.main(["edit", "--from", str(path)]) == 2
+    assert main.main(["edit", "--from", str(path)]) == 2
     assert "no such file" in capsys.readouterr().err
     output = tmp_path / "again.webp"
-    assert cli.main(["edit", str(moved), "--from", str(path), "-o", str(output)]) == 0
+    assert main.main(["edit", str(moved), "--from", str(path), "-o", str(output)]) == 0
     assert output.exists()
     picture.rotate(180).save(source)
-    assert cli.main(["edit", "--from", str(path)]) == 2
+    assert main.main(["edit", "--from", str(path)]) == 2
     assert "not the picture that" in capsys.readouterr().err
-    assert cli.main(["edit", str(path.with_suffix(".png")), "--from", str(path)]) == 2
+    assert main.main(["edit", str(path.with_suffix(".png")), "--from", str(path)]) == 2
     assert f"{path.with_suffix('.png')}: not the picture that {path}" in capsys.readouterr().err
-    assert cli.main(["edit", str(moved), "--from", str(path), "-o", str(moved)]) == 2
+    assert main.main(["edit", str(moved), "--from", str(path), "-o", str(moved)]) == 2
     assert "is the source picture" in capsys.readouterr().err
 
 
@@ -139,7 +141,7 @@ def test_the_source_may_lie_elsewhere_and_must_be_the_one(saved, tmp_path, pictu
     ],
 )
 def test_what_a_recipe_does_not_take(saved, options, says, capsys):
-    assert cli.main(["edit", "--from", str(saved[0]), *options]) == 2
+    assert main.main(["edit", "--from", str(saved[0]), *options]) == 2
     assert says in capsys.readouterr().err
 
 
@@ -183,7 +185,7 @@ def test_what_a_recipe_does_not_take(saved, options, says, capsys):
 def test_broken_recipes_are_one_line(saved, change, says, capsys):
     path, _ = saved
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    assert cli.main(["edit", "--from", str(path)]) == 2
+    assert main.main(["edit", "--from", str(path)]) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
     assert str(path) in error and not path.with_name(f"{path.stem}-again.png").exists()
@@ -194,7 +196,7 @@ def test_a_model_that_is_not_there_is_the_recipes_fault(saved, capsys, monkeypat
         raise InputError(f"unknown model {name!r}")
 
     monkeypatch.setattr(backbone, "load", load)
-    assert cli.main(["edit", "--from", str(saved[0])]) == 2
+    assert main.main(["edit", "--from", str(saved[0])]) == 2
     assert capsys.readouterr().err == f"emolib: {saved[0]}: unknown model 'sd'\n"
 
 
@@ -209,14 +211,14 @@ def test_a_model_that_is_not_there_is_the_recipes_fault(saved, capsys, monkeypat
 )
 def test_a_recipe_is_refused_before_anything_is_loaded(saved, options, says, capsys, monkeypatch):
     monkeypatch.delattr(emolib, "backbone")
-    monkeypatch.setitem(sys.modules, "emolib.backbone", None)  # importing it is an error now
-    assert cli.main(["edit", "--from", str(saved[0]), *options]) == 2
+    monkeypatch.setitem(sys.modules, "emolib.diffusion.backbone", None)  # importing it is an error now
+    assert main.main(["edit", "--from", str(saved[0]), *options]) == 2
     assert says in capsys.readouterr().err
 
 
 def test_a_folder_is_no_recipe(tmp_path, capsys):
     (tmp_path / "a.json").mkdir()
-    assert cli.main(["edit", "--from", str(tmp_path / "a.json")]) == 2
+    assert main.main(["edit", "--from", str(tmp_path / "a.json")]) == 2
     assert "a.json: is a folder; give a recipe in it" in capsys.readouterr().err
 
 
@@ -240,7 +242,7 @@ def test_a_picture_and_an_output_are_still_needed_without_a_recipe(capsys):
         (["-o", "b.png"], wanted),
         (["a.png"], "where to write the edit: -o FILE"),
     ):
-        assert cli.main(["edit", *given, "--to", "anger"]) == 2
+        assert main.main(["edit", *given, "--to", "anger"]) == 2
         assert says in capsys.readouterr().err
 
 

@@ -7,8 +7,8 @@ import torch
 from closed_form import Gaussian, latents
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from emolib import sampling
-from emolib.sampling import Prediction, Trajectory, add_noise, ddim_step, denoise, timestep_grid
+from emolib.diffusion import sampling
+from emolib.diffusion.sampling import Prediction, Trajectory, add_noise, ddim_step, denoise, timestep_grid
 
 
 @pytest.mark.parametrize("spacing", sampling.SPACINGS)

@@ -73,7 +73,7 @@ def test_torch_is_pinned_alike_everywhere_and_nothing_brings_cuda():
 
 def test_extras_that_the_readme_and_makefile_name_exist():
     assert {"render", "dev", "findingemo", "notebooks"} == set(EXTRAS)
-    assert PROJECT["scripts"] == {"emolib": "emolib.cli:main"}
+    assert PROJECT["scripts"] == {"emolib": "emolib.cli.main:main"}
 
 
 def test_version_is_in_the_changelog():

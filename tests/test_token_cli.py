@@ -8,9 +8,12 @@ import tiny_pipelines
 import torch
 from safetensors import safe_open
 
-from emolib import adapters, backbone, cli, images, token_cli
-from emolib.adapters import files, initial
-from emolib.adapters.tokens import Token
+from emolib import images, interventions
+from emolib.cli import main
+from emolib.cli import token as token_cli
+from emolib.diffusion import backbone
+from emolib.interventions import splice, token_files
+from emolib.interventions.tokens import Token
 from emolib.runtime import InputError, repo_path
 from emolib.training import objective, report
 
@@ -38,7 +41,7 @@ def write(folder, n, seed=0, side=40):
 def train(folder, out, *options, token="<glee>", init="ab"):
     start = ["--init", init] if init else []
     steps = ["--steps", "4", "--batch", "2", "--model", str(FOLDER)]
-    return cli.main(
+    return main.main(
         ["token", "train", str(folder), "--token", token, "--out", str(out), *start, *steps, *options]
     )
 
@@ -57,16 +60,16 @@ def test_a_token_is_trained_reported_and_used(tmp_path, capsys):
 
     source = tmp_path / "in" / "0.png"
     edit = ["edit", str(source), "--to", "<Glee>", "-o", str(tmp_path / "o.png"), "--model", str(FOLDER)]
-    assert cli.main([*edit, "--steps", "2", "--token", str(out)]) == 0
+    assert main.main([*edit, "--steps", "2", "--token", str(out)]) == 0
     assert images.read_provenance(tmp_path / "o.png")["people"][0]["prompt"] == "photo of a <glee> person"
-    assert cli.main([*edit, "--steps", "2"]) == 2
+    assert main.main([*edit, "--steps", "2"]) == 2
     assert "<glee> is no token of sd" in capsys.readouterr().err
     (tmp_path / "o.png").unlink()
     plain = ["edit", str(source), "--to", "awe", *edit[4:], "--steps", "2", "--token", str(out)]
-    assert cli.main(plain) == 2  # a token that nothing asks for was meant to be used
+    assert main.main(plain) == 2  # a token that nothing asks for was meant to be used
     assert capsys.readouterr().err == f"emolib: {out}: nothing asks for its <glee>; give --to '<glee>'\n"
     assert not (tmp_path / "o.png").exists()
-    assert cli.main([*plain, "--prompt", "photo of {article} {word} <Glee> person"]) == 0
+    assert main.main([*plain, "--prompt", "photo of {article} {word} <Glee> person"]) == 0
 
 
 def test_pairs_and_check(tmp_path, capsys):
@@ -75,12 +78,12 @@ def test_pairs_and_check(tmp_path, capsys):
     out = tmp_path / "awe.safetensors"
     more = ("--focus", "--min-snr", "5")
     assert train(tmp_path / "in", out, "--pairs", *more, token="<awe>", init=None) == 0
-    assert "3 pairs" in capsys.readouterr().err and files.load(out).initializer == "awestruck"
-    still = initial.of_words(tiny_pipelines.tiny("sd"), "<glee>", "ab", vectors=2)
-    files.save(still, out)
+    assert "3 pairs" in capsys.readouterr().err and token_files.load(out).initializer == "awestruck"
+    still = splice.vectors_of_words(tiny_pipelines.tiny("sd"), "<glee>", "ab", vectors=2)
+    token_files.save(still, out)
     sheet = tmp_path / "sheet.png"
     command = ["token", "check", str(out), "--model", str(FOLDER), "-n", "2", "--sheet", str(sheet)]
-    assert cli.main(command) == 1  # it is its word
+    assert main.main(command) == 1  # it is its word
     assert "not good; nothing was learned" in capsys.readouterr().out
     saved = images.to_tensor(images.open_image(sheet))[0]
     assert saved.shape == (3, 96, 64)
@@ -108,8 +111,10 @@ def test_minisd_is_asked_for_hair_and_glasses_too(tmp_path, capsys, monkeypatch)
     walk = report.sample(model, [report.prompt("", who) for who in people], 12, 5.0, 0)
     assert [bool(probe(one[None], who)) for one, who in zip(walk, people, strict=True)].count(True) >= 3
     assert not probe(walk[:1], people[3])  # a woman without a beard is not the bearded man
-    files.save(initial.of_words(model, "<glee>", "amused"), tmp_path / "glee.safetensors")
-    assert cli.main(["token", "check", str(tmp_path / "glee.safetensors"), "-n", "1", "--device", "cpu"]) == 1
+    token_files.save(splice.vectors_of_words(model, "<glee>", "amused"), tmp_path / "glee.safetensors")
+    assert (
+        main.main(["token", "check", str(tmp_path / "glee.safetensors"), "-n", "1", "--device", "cpu"]) == 1
+    )
     assert "rest of the prompt obeyed, of 1 pictures each: token" in capsys.readouterr().out
     assert token_cli._rest_of_the_prompt(tiny_pipelines.tiny("sd"), 4) == (None, ("person",))
 
@@ -117,7 +122,7 @@ def test_minisd_is_asked_for_hair_and_glasses_too(tmp_path, capsys, monkeypatch)
 def test_a_run_that_was_broken_off_goes_on_only_when_told(tmp_path, capsys, monkeypatch):
     folder, out = write(tmp_path / "in", 3), tmp_path / "glee.safetensors"
     with monkeypatch.context() as patch:
-        patch.setattr(files, "save", lambda token, path: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(token_files, "save", lambda token, path: (_ for _ in ()).throw(KeyboardInterrupt))
         assert train(folder, out) == 130
     assert train(folder, out) == 2 and not out.exists()
     assert "add --resume" in capsys.readouterr().err
@@ -171,18 +176,21 @@ def test_what_is_there_already_is_overwritten_with_a_word(tmp_path, capsys):
 
 
 def test_places_are_checked_before_anything_is_loaded(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "emolib.adapters.files", None)  # importing it is an error now
-    monkeypatch.delattr(adapters, "files")
+    monkeypatch.setitem(sys.modules, "emolib.interventions.token_files", None)  # importing it is an error now
+    monkeypatch.delattr(interventions, "token_files")
     folder, token = write(tmp_path / "in", 3), str(tmp_path / "a.safetensors")
     (tmp_path / "glee.run").write_text("precious")
     sheet = tmp_path / "none" / "sheet.png"
     for refused, says in (
         (lambda: train(folder, tmp_path / "none" / "x.safetensors"), "does not exist; make it first"),
         (lambda: train(folder, tmp_path / "glee.safetensors"), "is a file where the run's folder should be"),
-        (lambda: cli.main(["token", "check", token, "--sheet", str(sheet)]), "does not exist; make it first"),
-        (lambda: cli.main(["token", "check", token, "--sheet", "a.svg"]), "change the suffix"),
-        (lambda: cli.main(["token", "check", token, "-n", "0"]), "-n 0: "),
-        (lambda: cli.main(["token", "check", token, "-n", "-1"]), "-n -1: "),
+        (
+            lambda: main.main(["token", "check", token, "--sheet", str(sheet)]),
+            "does not exist; make it first",
+        ),
+        (lambda: main.main(["token", "check", token, "--sheet", "a.svg"]), "change the suffix"),
+        (lambda: main.main(["token", "check", token, "-n", "0"]), "-n 0: "),
+        (lambda: main.main(["token", "check", token, "-n", "-1"]), "-n -1: "),
     ):
         assert refused() == 2
         said = capsys.readouterr().err
@@ -213,10 +221,10 @@ def test_a_run_that_diverges_writes_nothing(tmp_path, capsys, monkeypatch):
 
 
 def test_a_file_for_another_model_is_said(tmp_path, capsys):
-    files.save(
+    token_files.save(
         Token("<awe>", torch.ones(1, 16), torch.ones(1, 24), emotion="awe"), tmp_path / "xl.safetensors"
     )
-    assert cli.main(["token", "check", str(tmp_path / "xl.safetensors"), "--model", str(FOLDER)]) == 2
+    assert main.main(["token", "check", str(tmp_path / "xl.safetensors"), "--model", str(FOLDER)]) == 2
     assert "2 text encoder(s), but sd has 1" in capsys.readouterr().err
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny_pipelines import tiny
 
-from emolib import attributes
-from emolib.adapters import initial
 from emolib.emotions.sets import EMOFACES
+from emolib.interventions import splice
+from emolib.judges import attributes
 from emolib.runtime import repo_path
 from emolib.training import report
 
@@ -47,7 +47,10 @@ def test_obeyed_counts_every_named_attribute_and_groups_by_prompt(figures):
 
 def test_drawn_asks_every_side_alike_and_finds_the_words_worst(figures, monkeypatch):
     model, asked, shown = tiny("sd"), [], []
-    tokens = {"awe": initial.of_words(model, "<awe>", "a"), "fear": initial.of_words(model, "<fear>", "b")}
+    tokens = {
+        "awe": splice.vectors_of_words(model, "<awe>", "a"),
+        "fear": splice.vectors_of_words(model, "<fear>", "b"),
+    }
 
     def sample(backbone, lines, *rest):
         asked.append((lines, rest))

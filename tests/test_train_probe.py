@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from train import data, judges, probe, standin
 
-from emolib import attributes
-from emolib import judges as judging
+from emolib.judges import attributes
+from emolib.judges import emotion as judging
 from emolib.runtime import InputError
 
 
@@ -32,7 +32,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judge(world):
-    return judging.load(world / "heldout", device="cpu")
+    return judging.load_judge(world / "heldout", device="cpu")
 
 
 def small_probe(judge):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from train import judges, miniclip, options, standin, unet, vae
 from transformers import CLIPModel, CLIPProcessor
 
-from emolib import judges as judging
+from emolib.judges import emotion as judging
 
 TINY = ["--device", "cpu", "--precision", "no", "--threads", "1", "--log-every", "2", "--warmup", "1"]
 
@@ -66,7 +66,7 @@ def world(tmp_path_factory):
 
 
 def test_the_judge_opens_with_its_calibration(world):
-    verdict = judging.load(world / "judges" / "guide", device="cpu")(torch.zeros(2, 3, 96, 96))
+    verdict = judging.load_judge(world / "judges" / "guide", device="cpu")(torch.zeros(2, 3, 96, 96))
     assert verdict.probs.shape == (2, 9) and torch.allclose(verdict.probs.sum(1), torch.ones(2))
     calibration = json.loads((world / "judges" / "guide" / "calibration.json").read_text())
     assert set(calibration) == {"temperature", "labels", "ece", "n"} and calibration["n"] == 18

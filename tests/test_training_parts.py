@@ -8,12 +8,13 @@ from tiny_pipelines import tiny
 
 from emolib import images
 from emolib.data import emofaces
+from emolib.diffusion.sampling import add_noise, to_prediction
 from emolib.images import resize, to_tensor
 from emolib.runtime import InputError
-from emolib.sampling import add_noise, to_prediction
 from emolib.training import examples as caches
-from emolib.training import precision, settings
-from emolib.training.batches import Batches, stratified
+from emolib.training import settings
+from emolib.training import settings as precision
+from emolib.training.examples import Batches, stratified
 from emolib.training.objective import change_map, loss_weight, output_error
 from emolib.training.pictures import Pictures, of_people, read
 from emolib.training.run import Curve

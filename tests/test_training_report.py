@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_pipelines import tiny
 
-from emolib.adapters import initial
+from emolib.interventions import splice
 from emolib.training.report import Report, check, prompt
 
 GOOD = Report(
@@ -46,7 +46,7 @@ def test_every_finding_is_a_line_with_its_numbers():
 
 def test_a_token_that_is_still_its_word_is_found_out():
     model = tiny("sd")
-    same = initial.of_words(model, "<awe>", "ab", vectors=2)
+    same = splice.vectors_of_words(model, "<awe>", "ab", vectors=2)
     report, pictures = check(model, same, "ab", n=2, num_inference_steps=3)
     assert pictures.shape == (3, 2, 3, 32, 32)
     assert torch.equal(pictures[0], pictures[1]) and not torch.equal(pictures[1], pictures[2])
@@ -56,7 +56,7 @@ def test_a_token_that_is_still_its_word_is_found_out():
 
 def test_judge_and_probe_see_each_sides_own_pictures():
     model, asked = tiny("sd"), []
-    token = initial.of_words(model, "<awe>", "c")
+    token = splice.vectors_of_words(model, "<awe>", "c")
 
     def probe(picture, description):
         asked.append(description)

@@ -7,12 +7,12 @@ import tiny_pipelines
 import torch
 from tiny_pipelines import tiny
 
-from emolib.adapters import initial, text
-from emolib.adapters.splice import parameters_of, spliced
-from emolib.adapters.tokens import Token
+from emolib.interventions import splice
+from emolib.interventions.splice import parameters_of, spliced
+from emolib.interventions.tokens import Token
 from emolib.runtime import InputError
 from emolib.training import examples as caches
-from emolib.training.batches import Batches
+from emolib.training.examples import Batches
 from emolib.training.loop import fit
 from emolib.training.objective import Objective
 from emolib.training.pictures import Pictures
@@ -37,7 +37,7 @@ def concept(name="<awe>", n=5, seed=0, pairs=False, **changes):
 
 
 def state(model):
-    networks = (model.unet, model.vae, *text.encoders(model))
+    networks = (model.unet, model.vae, *splice.encoders(model))
     return [value.clone() for network in networks for value in network.state_dict().values()]
 
 
@@ -45,7 +45,7 @@ def state(model):
 def test_the_gradient_is_the_one_that_every_prompt_by_itself_would_give(pairs, focus):
     # The plain way: each draw's own prompt through the whole pipeline, the loss written out.
     model, one = tiny("sd"), concept(pairs=pairs)
-    rows = parameters_of(model, initial.of_words(model, "<awe>", "ab", vectors=2), requires_grad=True)
+    rows = parameters_of(model, splice.vectors_of_words(model, "<awe>", "ab", vectors=2), requires_grad=True)
     with spliced(model, {"<awe>": rows}):
         example = caches.cache(
             model, one.pictures.images, caches.prompts("<awe>", ("man", "boy") * 2 + ("man",))
@@ -101,7 +101,7 @@ def test_only_the_new_rows_change(kind):
     (one,) = learn(model, [concept()], FEW).learned
     assert all(torch.equal(a, b) for a, b in zip(before, state(model), strict=True))
     assert one.curve[0][1] != one.curve[-1][1]  # the rows did
-    assert len(one.token.rows) == len(text.encoders(model))
+    assert len(one.token.rows) == len(splice.encoders(model))
     assert not any(p.requires_grad for p in model.unet.parameters())
 
 
@@ -109,7 +109,7 @@ def test_a_token_finds_the_word_that_explains_its_pictures():
     # Pairs whose two sides are one picture, and a known word on the neutral side: only a token that means
     # the same as that word makes the difference zero.
     model, pictures = tiny("sd"), tiny_pipelines.pictures(4)
-    rows = parameters_of(model, initial.of_words(model, "<awe>", "z"), requires_grad=True)
+    rows = parameters_of(model, splice.vectors_of_words(model, "<awe>", "z"), requires_grad=True)
     found, truth = (caches.prompts(word, ("man",) * 4, ("{word} {description}",)) for word in ("<awe>", "c"))
     with spliced(model, {"<awe>": rows}):
         one = caches.cache(model, pictures, found)
@@ -149,7 +149,7 @@ def test_the_best_evaluation_is_kept_and_a_run_without_progress_stops():
 
 def test_lengths_stay_within_the_vocabularys():
     model = tiny("sd")
-    low, middle, high = initial.lengths(model)[0].tolist()
+    low, middle, high = splice.lengths(model)[0].tolist()
     norms = model.pipe.text_encoder.get_input_embeddings().weight.norm(dim=1)
     assert (norms < low).float().mean() == pytest.approx(0.05, abs=0.01)
     assert norms.median() == pytest.approx(middle, rel=0.01)

@@ -19,7 +19,7 @@ from diffusers import (
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from emolib import backbone
+from emolib.diffusion import backbone
 
 SIDE, SCALING = 32, 0.7  # native pixels; a latent scale that is nobody's default
 _folders = tempfile.TemporaryDirectory(prefix="tiny-pipelines-")

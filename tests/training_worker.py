@@ -15,7 +15,7 @@ import torch.distributed
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny_pipelines  # noqa: E402
 
-from emolib.adapters import files  # noqa: E402
+from emolib.interventions import token_files  # noqa: E402
 from emolib.training.pictures import Pictures  # noqa: E402
 from emolib.training.settings import Settings  # noqa: E402
 from emolib.training.textual_inversion import Concept, learn  # noqa: E402
@@ -42,7 +42,7 @@ def train(folder, after_step=lambda line: None, concepts=CONCEPTS, settings=SETT
     result = learn(tiny_pipelines.tiny("sd"), concepts, settings, work=folder / "work", tell=after_step)
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         for one in result.learned:
-            files.save(one.token, folder / f"{one.token.name[1:-1]}.safetensors")
+            token_files.save(one.token, folder / f"{one.token.name[1:-1]}.safetensors")
 
 
 def killed(folder, kills):

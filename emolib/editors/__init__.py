@@ -2,7 +2,7 @@
 
 # The name of a method -> where its editor is; `pkgutil.resolve_name` opens it without loading the others.
 METHODS = {
-    "img2img": "emolib.editors.img2img:Img2Img",
+    "img2img": "emolib.editors.inversion:Img2Img",
     "ddim": "emolib.editors.inversion:DDIMInversion",
     "negative-prompt": "emolib.editors.inversion:NegativePromptInversion",
     "null-text": "emolib.editors.inversion:NullTextInversion",

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from emolib import inversion
-from emolib.backbone import Backbone
-from emolib.editors.contract import PERSON, each, number_of_edits, steps_taken
-from emolib.hspace import hooks
-from emolib.hspace.asyrp import STEPS, Asymmetric
-from emolib.hspace.directions import Directions, shipped
+from emolib.diffusion import inversion
+from emolib.diffusion.backbone import Backbone
+from emolib.diffusion.sampling import Trajectory, denoise
+from emolib.editors.base import PERSON, each, number_of_edits, steps_taken
+from emolib.interventions import hspace
+from emolib.interventions.asyrp import STEPS, Asymmetric
+from emolib.interventions.directions import Directions, shipped
 from emolib.runtime import InputError
-from emolib.sampling import Trajectory, denoise
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Asyrp:
         model, cond = self.backbone, self.backbone.embed(self.directions.prompt)
         levels = self._levels()
         walk = inversion.ddim(model.guided(cond, 1.0), model.encode(images), levels).expand(n)
-        scaled = hooks.scaled(
+        scaled = hspace.scaled(
             shift, self.strength * self.scale * self.directions.times(self.num_inference_steps)
         )
         predictor = Asymmetric(model, cond, scaled, self.t_edit, place=self.directions.place)

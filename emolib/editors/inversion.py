@@ -1,8 +1,4 @@
-"""Editing by inversion: find the walk that leads to the picture, then walk it towards the emotion.
-
-One dataclass each; they differ in what the inversion records and in what the walk does with it. Several
-emotions of one picture share one inversion and are walked as one batch. Fields: see `latent.LatentEditor`.
-"""
+"""Edit by noise and by inversion: img2img and the six inversions."""
 
 from __future__ import annotations
 
@@ -12,12 +8,37 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from emolib import inversion, runtime
-from emolib.backbone import Backbone, Embedding
-from emolib.editors import latent
-from emolib.editors.contract import TEMPLATE
+from emolib import runtime
+from emolib.diffusion import inversion
+from emolib.diffusion.backbone import Backbone, Embedding
+from emolib.diffusion.sampling import Trajectory, denoise
+from emolib.editors import base
+from emolib.editors.base import TEMPLATE
 from emolib.runtime import InputError
-from emolib.sampling import Trajectory, denoise
+
+
+@dataclass(frozen=True)
+class Img2Img:
+    """SDEdit (Meng et al. 2021, algorithm 1) in latents: noise to `strength`, denoise towards the emotion.
+
+    Strength 1 starts from the noisiest level and keeps next to nothing. One noise is drawn for each source
+    picture; what its person feels now is not used. Fields: see `latent.LatentEditor`.
+    """
+
+    backbone: Backbone
+    strength: float = 0.6
+    guidance_scale: float = 5.0
+    num_inference_steps: int = 30
+    template: str = TEMPLATE
+
+    __post_init__ = base.check_fields
+    __call__ = base.edit
+
+    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
+        """See `latent.LatentEditor`."""
+        predictor = base.towards(self, texts)
+        walk = inversion.noised(predictor, z, levels, base.draw(z, generator))
+        return denoise(predictor, walk.expand(len(texts.targets)))
 
 
 @dataclass(frozen=True)
@@ -30,15 +51,13 @@ class DDIMInversion:
     num_inference_steps: int = 30
     template: str = TEMPLATE
 
-    __post_init__ = latent.check
-    __call__ = latent.edit
+    __post_init__ = base.check_fields
+    __call__ = base.edit
 
-    def change(
-        self, z: Tensor, levels: list[int], texts: latent.Prompts, generator: torch.Generator
-    ) -> Tensor:
+    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
         """See `latent.LatentEditor`. Draws nothing."""
-        walk = inversion.ddim(latent.unguided(self, texts), z, levels)
-        return denoise(latent.towards(self, texts), walk.expand(len(texts.targets)))
+        walk = inversion.ddim(base.unguided(self, texts), z, levels)
+        return denoise(base.towards(self, texts), walk.expand(len(texts.targets)))
 
 
 @dataclass(frozen=True)
@@ -55,16 +74,14 @@ class NegativePromptInversion:
     num_inference_steps: int = 30
     template: str = TEMPLATE
 
-    __post_init__ = latent.check
-    __call__ = latent.edit
+    __post_init__ = base.check_fields
+    __call__ = base.edit
 
-    def change(
-        self, z: Tensor, levels: list[int], texts: latent.Prompts, generator: torch.Generator
-    ) -> Tensor:
+    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
         """See `latent.LatentEditor`. Draws nothing."""
-        source = latent.unguided(self, texts)
+        source = base.unguided(self, texts)
         walk = inversion.negative_prompt(source, z, levels, source.cond)
-        return denoise(latent.towards(self, texts), walk.expand(len(texts.targets)))
+        return denoise(base.towards(self, texts), walk.expand(len(texts.targets)))
 
 
 @dataclass(frozen=True)
@@ -85,14 +102,12 @@ class NullTextInversion:
     inner_steps: int = 10
     early_stop: float = 1e-5
 
-    __post_init__ = latent.check
-    __call__ = latent.edit
+    __post_init__ = base.check_fields
+    __call__ = base.edit
 
-    def change(
-        self, z: Tensor, levels: list[int], texts: latent.Prompts, generator: torch.Generator
-    ) -> Tensor:
+    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
         """See `latent.LatentEditor`. Draws nothing."""
-        empty, source = self.backbone.null(), latent.unguided(self, texts)
+        empty, source = self.backbone.null(), base.unguided(self, texts)
         self._check_memory(z, levels, empty)
         walk = inversion.null_text(
             source,
@@ -104,7 +119,7 @@ class NullTextInversion:
             inner_steps=self.inner_steps,
             early_stop=self.early_stop,
         )
-        return denoise(latent.towards(self, texts), walk.expand(len(texts.targets)))
+        return denoise(base.towards(self, texts), walk.expand(len(texts.targets)))
 
     def _check_memory(self, z: Tensor, levels: list[int], empty: Embedding) -> None:
         learned = Embedding(empty.hidden.detach().clone().requires_grad_(), empty.pooled)
@@ -137,18 +152,16 @@ class EditFriendlyInversion:
     source_guidance_scale: float | None = None
     batch_size: int = 16
 
-    __post_init__ = latent.check
-    __call__ = latent.edit
+    __post_init__ = base.check_fields
+    __call__ = base.edit
 
-    def change(
-        self, z: Tensor, levels: list[int], texts: latent.Prompts, generator: torch.Generator
-    ) -> Tensor:
+    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
         """See `latent.LatentEditor`. Draws one noise a step, from the clean end: strength changes no draw."""
         model, own = self.backbone, self.source_guidance_scale
         source = model.guided(model.embed(texts.sources), self.guidance_scale if own is None else own)
-        noise = torch.stack([latent.draw(z, generator) for _ in levels[1:]][::-1])
+        noise = torch.stack([base.draw(z, generator) for _ in levels[1:]][::-1])
         walk = inversion.edit_friendly(source, z, levels, noise, batch_size=self.batch_size)
-        return denoise(latent.towards(self, texts), walk.expand(len(texts.targets)))
+        return denoise(base.towards(self, texts), walk.expand(len(texts.targets)))
 
 
 @dataclass(frozen=True)
@@ -167,14 +180,12 @@ class DirectInversion:
     template: str = TEMPLATE
     follow: float = 1.0
 
-    __post_init__ = latent.check
-    __call__ = latent.edit
+    __post_init__ = base.check_fields
+    __call__ = base.edit
 
-    def change(
-        self, z: Tensor, levels: list[int], texts: latent.Prompts, generator: torch.Generator
-    ) -> Tensor:
+    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
         """See `latent.LatentEditor`. Draws nothing."""
-        source = latent.unguided(self, texts)
+        source = base.unguided(self, texts)
         walk = inversion.ddim(source, z, levels)
         start = torch.cat([walk.latents[0], walk.expand(len(texts.targets)).start])
         both = Embedding.cat([source.cond, self.backbone.embed(texts.targets)])
@@ -197,15 +208,13 @@ class ExactInversion:
     num_inference_steps: int = 30
     template: str = TEMPLATE
 
-    __post_init__ = latent.check
-    __call__ = latent.edit
+    __post_init__ = base.check_fields
+    __call__ = base.edit
 
-    def change(
-        self, z: Tensor, levels: list[int], texts: latent.Prompts, generator: torch.Generator
-    ) -> Tensor:
+    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
         """See `latent.LatentEditor`. Draws nothing."""
-        source = latent.unguided(self, texts)
+        source = base.unguided(self, texts)
         walk = inversion.exact(source, z, levels)
-        target = latent.towards(self, texts, source.cond)
+        target = base.towards(self, texts, source.cond)
         back = inversion.two_step(source, walk)
         return denoise(target, walk.expand(len(texts.targets)), callback=back)

@@ -13,9 +13,9 @@ from diffusers import DPMSolverMultistepScheduler, LEditsPPPipelineStableDiffusi
 from diffusers.configuration_utils import FrozenDict
 from torch import Tensor
 
-from emolib.backbone import Backbone
-from emolib.editors import latent
-from emolib.editors.contract import TEMPLATE
+from emolib.diffusion.backbone import Backbone
+from emolib.editors import base
+from emolib.editors.base import TEMPLATE
 from emolib.runtime import InputError
 
 CHANNELS = 4  # of latents: the number that diffusers' pipeline is written for
@@ -44,10 +44,10 @@ class LEditsPP:
     edit_threshold: float = 0.75
     use_intersect_mask: bool = False
 
-    __call__ = latent.edit
+    __call__ = base.edit
 
     def __post_init__(self) -> None:
-        latent.check(self)
+        base.check_fields(self)
         if not 0 <= self.edit_threshold < 1:
             raise InputError(f"edit_threshold must lie in [0, 1), not {self.edit_threshold}")
         channels = self.backbone.unet.config.in_channels
@@ -58,9 +58,7 @@ class LEditsPP:
         if self.backbone.unet.config.addition_embed_type is not None:
             raise InputError(f"{self.backbone}: LEDITS++ is here for Stable Diffusion 1 and 2 alone")
 
-    def change(
-        self, z: Tensor, levels: list[int], texts: latent.Prompts, generator: torch.Generator
-    ) -> Tensor:
+    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
         """See `latent.LatentEditor`. Draws one noise a step for each picture."""
         sides = [side * self.backbone.stride for side in z.shape[-2:]]
         if any(side % MULTIPLE for side in sides):

@@ -1,18 +1,19 @@
-"""Every person in the scene: crop, edit with any editor, paste back; nothing else changes."""
+"""Edit every named person of a scene: crop, edit with any editor, paste back; nothing else changes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from emolib import images
 from emolib import images as pictures
-from emolib.editors import detail
-from emolib.editors.contract import PERSON, Editor
+from emolib.editors import compose
+from emolib.editors.base import PERSON, Editor
 from emolib.runtime import InputError
 
 
@@ -95,7 +96,7 @@ class PerPerson:
             spot = slice(person.picture, person.picture + 1)
             side = box[2] - box[0]
             before, after = (pictures.resize(x[i, None], side) for x in (asked, edited))
-            change = detail.change(crops[i], before, after)
+            change = compose.change_of(crops[i], before, after)
             change = pictures.rotate(change, -person.tilt, corners="zeros")
             patch = pictures.crop(result[spot], box) + change
             opacity = pictures.feather(regions[i], round(self.feather * side))
@@ -185,3 +186,22 @@ def area(box: Sequence[int], images: Tensor) -> Tensor:
 def upright(images: Tensor, person: Target, box: pictures.Box) -> Tensor:
     """The person's crop (1, 3, side, side), turned until the eyes are level."""
     return pictures.rotate(pictures.crop(images[person.picture, None], box), person.tilt).clamp(-1, 1)
+
+
+@torch.no_grad()
+def with_sources(
+    picture: Tensor, people: Sequence[Target], judge: Callable[[Tensor], Any], *, margin: float = 0.0
+) -> list[Target]:
+    """The same `people` of a (1, 3, H, W) picture, each with the `source_emotion` that a judge sees.
+
+    A source emotion that is known stays. `margin` is that of the edit (`person.PerPerson`), whose crops the
+    judge is shown.
+    """
+    height, width = picture.shape[-2:]
+    boxes = [images.square_box(person.box, height, width, margin=margin) for person in people]
+    crops = [upright(picture, person, box) for person, box in zip(people, boxes, strict=True)]
+    seen = judge(torch.cat([images.resize(crop, judge.size) for crop in crops])).emotion
+    return [
+        replace(person, source_emotion=person.source_emotion or judge.labels[i])
+        for person, i in zip(people, seen, strict=True)
+    ]

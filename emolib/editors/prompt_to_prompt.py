@@ -8,15 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from emolib import inversion
-from emolib.attention import alignment
-from emolib.attention.control import Injection, controlled
-from emolib.attention.maps import AttentionMaps, LocalBlend
-from emolib.backbone import Backbone, Embedding
-from emolib.editors import latent
-from emolib.editors.contract import TEMPLATE
+from emolib.diffusion import inversion
+from emolib.diffusion.backbone import Backbone, Embedding
+from emolib.diffusion.sampling import Prediction, Trajectory, denoise
+from emolib.editors import base
+from emolib.editors.base import TEMPLATE
+from emolib.interventions import alignment
+from emolib.interventions.attention import AttentionMaps, Injection, LocalBlend, controlled
 from emolib.runtime import InputError
-from emolib.sampling import Prediction, Trajectory, denoise
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class PromptToPrompt:
     local_blend: float | None = None
 
     def __post_init__(self) -> None:
-        latent.check(self)
+        base.check_fields(self)
         if not math.isfinite(self.emphasis):
             raise InputError(f"emphasis must be a finite number, not {self.emphasis}")
         for name in ("cross_replace_steps", "self_replace_steps", "follow", "local_blend"):
@@ -56,11 +55,9 @@ class PromptToPrompt:
             if share is not None and not 0 <= share <= 1:
                 raise InputError(f"{name} must lie in [0, 1], not {share}")
 
-    __call__ = latent.edit
+    __call__ = base.edit
 
-    def change(
-        self, z: Tensor, levels: list[int], texts: latent.Prompts, generator: torch.Generator
-    ) -> Tensor:
+    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
         """See `latent.LatentEditor`. Draws nothing."""
         model, n = self.backbone, len(texts.targets)
         source, target = model.embed(texts.sources), model.embed(texts.targets)

@@ -16,7 +16,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from emolib import __version__, picture_files
+from emolib import __version__
 from emolib.emotions import words
 from emolib.runtime import SEEDS, InputError, in_range, one_of, write_json
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from emolib.backbone import Backbone
-    from emolib.editors.contract import Editor
+    from emolib.diffusion.backbone import Backbone
+    from emolib.editors.base import Editor
 
 METHODS = ("img2img", "ddim", "negative-prompt", "edit-friendly", "direct", "exact", "prompt-to-prompt")
 """Those of `emolib edit` that need neither a file of their own nor gradients."""
@@ -62,7 +62,7 @@ class Person:
 class Recipe:
     """What is done to the `people` of a picture, in the words of `emolib edit`.
 
-    via     an emotion to stage the change through (`editors.search.Staged`), or None
+    via     an emotion to stage the change through (`editors.compose.Staged`), or None
     margin  what the square around a face adds on each side, as a share of the face
     """
 
@@ -100,8 +100,7 @@ class Recipe:
 def editor(recipe: Recipe, model: Backbone, strength: float) -> Editor:
     """The recipe's method on `model` at one strength, its detail kept, as `emolib edit` does."""
     from emolib.editors import METHODS as places
-    from emolib.editors.detail import KeepDetail
-    from emolib.editors.search import Staged
+    from emolib.editors.compose import KeepDetail, Staged
 
     given: dict[str, Any] = {
         "strength": strength,
@@ -249,13 +248,15 @@ def edit_from(path: Path, picture: str | None, output: str | None, *, device: st
 
     picture  where its source lies now (default: beside the recipe); output: default NAME-again.png there
     """
+    from emolib import images, runtime
+
     saved = load(path)
     where = Path(picture) if picture else saved.picture
     target = Path(output) if output else path.with_name(f"{path.stem}-again.png")
-    picture_files.check_edit(target, where)
-    image = picture_files.open_image(where)
+    images.check_edit(target, where)
+    image = images.open_image(where)
     replace(saved, picture=where).check(image)
-    from emolib import backbone, images, runtime
+    from emolib.diffusion import backbone
 
     runtime.pick_device(device)  # whose fault would not be the recipe's
     try:

@@ -12,7 +12,7 @@ from torch import Tensor
 from emolib.evaluation.tasks import Face, Task
 
 if TYPE_CHECKING:  # they load diffusers, which scoring finished pictures does not need
-    from emolib.editors.contract import Editor
+    from emolib.editors.base import Editor
     from emolib.editors.person import Target
 
 Edit = Callable[[Task, Tensor, torch.Generator], Tensor]

@@ -9,7 +9,8 @@ from contextlib import suppress
 import numpy as np
 
 from emolib.evaluation.results import Measured
-from emolib.metrics import control, estimates, joint
+from emolib.metrics import control, estimates
+from emolib.metrics import control as joint
 from emolib.metrics.estimates import Estimate
 
 MATCHED = ("psnr", "ssim", "identity", "background_psnr", "truth_psnr")

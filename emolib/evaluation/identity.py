@@ -15,7 +15,7 @@ from emolib.data import emofaces
 from emolib.evaluation import cache, parts
 from emolib.evaluation.observe import Embed
 from emolib.evaluation.tasks import TaskSet
-from emolib.metrics import fisherfaces
+from emolib.judges.identity import Fisherfaces, calibrated, crop_faces, fit_fisherfaces
 from emolib.runtime import InputError, progress
 
 
@@ -40,10 +40,10 @@ def from_emofaces(tasks: TaskSet, folder: Path) -> tuple[Embed, float, str]:
         known = _fitted(tasks.folder, tasks.size)
         cache.write(path, known)
     threshold = float(known["threshold"])
-    model = fisherfaces.Fisherfaces(*(torch.from_numpy(known[k]) for k in ("mean", "axes")), threshold)
+    model = Fisherfaces(*(torch.from_numpy(known[k]) for k in ("mean", "axes")), threshold)
 
     def embed(faces: Tensor, boxes: np.ndarray) -> Tensor:
-        return model(fisherfaces.crop_faces(faces, boxes))
+        return model(crop_faces(faces, boxes))
 
     about = f"Fisherfaces of {int(known['people'])} train people, {model.axes.shape[1]} directions"
     return embed, threshold, about
@@ -52,7 +52,7 @@ def from_emofaces(tasks: TaskSet, folder: Path) -> tuple[Embed, float, str]:
 def _fitted(folder: Path, size: int | None) -> dict[str, np.ndarray]:
     faces, names = _faces(folder, "train", size)
     try:
-        model = fisherfaces.calibrated(fisherfaces.fit(faces, names), *_faces(folder, "val", size))
+        model = calibrated(fit_fisherfaces(faces, names), *_faces(folder, "val", size))
     except ValueError as error:
         raise InputError(f"{folder}: no identity embedding can be fitted ({error})") from None
     people = np.array(len(np.unique(names)))
@@ -69,7 +69,7 @@ def _faces(folder: Path, split: str, size: int | None) -> tuple[Tensor, np.ndarr
         box = np.asarray(data.frame["face_box"].iloc[i])
         if size is not None:
             picture, box = pictures.resize(picture, size), (box * size / picture.shape[-1]).round()
-        crops.append(fisherfaces.crop_faces(picture, [box]))
+        crops.append(crop_faces(picture, [box]))
     return torch.cat(crops), data.frame["identity"].to_numpy()
 
 

@@ -26,8 +26,8 @@ from emolib.evaluation.tasks import Task, TaskSet
 from emolib.runtime import InputError, nearest
 
 if TYPE_CHECKING:  # they load diffusers, which scoring finished pictures does not need
-    from emolib.backbone import Backbone
-    from emolib.editors.contract import Editor
+    from emolib.diffusion.backbone import Backbone
+    from emolib.editors.base import Editor
 
 PALETTE_PEOPLE = 50
 SCENE_SIDE = 96  # px, for editors in scenes that do not say their own size
@@ -91,12 +91,12 @@ def _with_defaults(where: str, options: Options) -> Editor:
 
 def _colour(options: Options) -> Editor:
     """Colour transfer to the palettes that the emotions have among EmoFaces' first train people."""
-    from emolib import baselines
+    from emolib.editors import colour
 
     people = emofaces.portraits("train")
     rows = people.frame.index[people.frame["identity"].isin(people.identities[:PALETTE_PEOPLE])]
     images = pictures.to_tensor([people.image_at(i) for i in rows])
-    return baselines.fit_colours(images, people.frame["emotion"][rows].tolist())
+    return colour.fit_colours(images, people.frame["emotion"][rows].tolist())
 
 
 _models: dict[Options, Backbone] = {}
@@ -104,7 +104,7 @@ _models: dict[Options, Backbone] = {}
 
 def _model(options: Options) -> Backbone:
     """The backbone of these options, loaded once for all methods."""
-    from emolib import backbone
+    from emolib.diffusion import backbone
 
     if options not in _models:
         _models[options] = backbone.load(options.model, device=options.device, memory=options.memory)
@@ -149,7 +149,7 @@ def load_all(
 def load(spec: str, tasks: TaskSet, options: Options) -> Method:
     """The method that `spec` names: NAME[+detail][@STRENGTH], module:attribute[@STRENGTH], or a folder.
 
-    "+detail" gives back what the autoencoder took where the edit did nothing (`editors.detail.KeepDetail`).
+    "+detail" gives back what the autoencoder took where the edit did nothing (`editors.compose.KeepDetail`).
 
     An object from outside is an `Editor`, a folder what `submission.load` takes; both must say which judges
     their loop asked (`judges_used`, empty for none). InputError: unknown, not importable, nothing declared.
@@ -211,7 +211,7 @@ def _method(
 
 
 def _with_detail(editor: Any, name: str) -> Any:
-    from emolib.editors.detail import KeepDetail
+    from emolib.editors.compose import KeepDetail
 
     if not hasattr(editor, "backbone"):
         raise InputError(f"method {name!r}: {type(editor).__name__} has no autoencoder to make up for")

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from emolib import images as pictures
 from emolib.evaluation.tasks import Face, Task
-from emolib.judges import Judge
+from emolib.judges.emotion import Judge
+from emolib.metrics import control as joint
 from emolib.metrics import control as steering
-from emolib.metrics import emotion, joint, preservation, protocols, quality
+from emolib.metrics import emotion, preservation, protocols, quality
 from emolib.metrics.optional import Compare
 from emolib.metrics.protocols import Comparison
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from emolib.judges import Judge
+from emolib.judges.emotion import Judge
 
 if TYPE_CHECKING:
-    from emolib.backbone import Backbone
+    from emolib.diffusion.backbone import Backbone
 
 
 def inside(value: Any) -> Iterator[Any]:

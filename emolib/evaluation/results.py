@@ -9,11 +9,12 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from emolib.emotions import wheel
+from emolib.emotions import spaces
 from emolib.emotions.sets import MIKELS
 from emolib.evaluation.columns import PAIRED, column
 from emolib.evaluation.tasks import TaskSet
-from emolib.metrics import control, emotion, estimates, joint, quality
+from emolib.metrics import control, emotion, estimates, quality
+from emolib.metrics import control as joint
 from emolib.metrics.estimates import Estimate
 
 FACE_SIZES = (32, 64, 128)  # px, limits of the longer side's classes
@@ -86,7 +87,7 @@ def _distance(source: str | None, target: str) -> str:
     """The wheel distance in degrees, as text; what has no place on the wheel is named."""
     if source not in MIKELS or target not in MIKELS:
         return "to neutral" if target == "neutral" else f"from {source or 'unknown'}"
-    return f"{wheel.wheel_distance(source, target):.0f}"
+    return f"{spaces.wheel_distance(source, target):.0f}"
 
 
 def _size(box: Sequence[int]) -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from emolib import judges
 from emolib.evaluation import (
     board,
     cache,
@@ -30,6 +29,7 @@ from emolib.evaluation import (
 from emolib.evaluation.methods import Method, Options
 from emolib.evaluation.observe import Arrays, Instruments
 from emolib.evaluation.tasks import Task, TaskSet
+from emolib.judges import emotion
 from emolib.metrics import optional, protocols
 from emolib.runtime import InputError, check_folder, make_folder, one_of, progress
 
@@ -116,7 +116,7 @@ def prepare(settings: Settings) -> Run:
     found = tasks.resized(found, _size(settings, found, contestants))
     if settings.baseline != "nothing":
         one_of(settings.baseline, [method.name for method in contestants], "baseline")
-    judge = judges.load(settings.judge, device=settings.options.device)
+    judge = emotion.load_judge(settings.judge, device=settings.options.device)
     methods.check_roles(contestants, judge.name)
     checks.labels(found, judge)
     others = _others(settings, notes)
@@ -140,13 +140,15 @@ def _size(settings: Settings, found: TaskSet, contestants: tuple[Method, ...]) -
     return settings.size or next(iter(native), None)
 
 
-def _others(settings: Settings, notes: dict[str, str]) -> dict[str, judges.Judge]:
+def _others(settings: Settings, notes: dict[str, str]) -> dict[str, emotion.Judge]:
     """Further judges: roles, judge folders, or classifiers from the Hub's cache; a missing one is a note."""
     found = {}
     for name in settings.others:
-        known = name in judges.ROLES or (Path(name) / "calibration.json").is_file()
+        known = name in emotion.ROLES or (Path(name) / "calibration.json").is_file()
         try:
-            judge = (judges.load if known else judges.classifier)(name, device=settings.options.device)
+            judge = (emotion.load_judge if known else emotion.classifier)(
+                name, device=settings.options.device
+            )
             found[edits.slug(judge.name)] = judge
         except InputError as error:
             notes[f"emo_a@{edits.slug(name)}"] = f"{optional.OFFLINE} ({error})"

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from emolib.emotions import colours, facs, sets, spaces
-from emolib.emotions.ratings import LabelMeans
 from emolib.figures import labels, style
+from emolib.metrics.ratings import LabelMeans
 from emolib.runtime import InputError, one_of
 
 

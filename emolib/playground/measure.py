@@ -8,11 +8,12 @@ from functools import cache
 
 from torch import Tensor
 
-from emolib import images, judges
+from emolib import images
+from emolib.judges import emotion as judges
 from emolib.metrics import preservation
 from emolib.playground.pictures import Picture
 
-judge = cache(judges.load)
+judge = cache(judges.load_judge)
 
 
 def face_of(picture: Picture, pixels: Tensor, k: int) -> Tensor:

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from emolib.backbone import Backbone, Embedding
-from emolib.sampling import Prediction
+from emolib.diffusion.backbone import Backbone, Embedding
+from emolib.diffusion.sampling import Prediction
 
 T = TypeVar("T")
 

@@ -8,9 +8,10 @@ from functools import cache
 from PIL import Image
 from torch import Tensor
 
-from emolib import faces, images
+from emolib import images
 from emolib.data import emofaces
 from emolib.editors.recipe import Person
+from emolib.judges import faces
 from emolib.runtime import InputError
 
 LARGEST = 768  # px, the longer side of what is edited and shown; larger uploads are scaled down

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from emolib import backbone, images
+from emolib import images
+from emolib.diffusion import backbone
 from emolib.editors import recipe as recipes
 from emolib.editors.recipe import Recipe
 from emolib.playground.memory import Recent, Remembered

@@ -21,7 +21,8 @@ import anywidget
 import traitlets
 from torch import Tensor
 
-from emolib import backbone, images, runtime
+from emolib import images, runtime
+from emolib.diffusion import backbone
 from emolib.editors.recipe import Recipe
 from emolib.emotions import colours, sets
 from emolib.playground import asked, measure, pictures, session, wheels

@@ -5,7 +5,7 @@ The angle says which emotion, the distance from the middle how strong.
 
 from __future__ import annotations
 
-from emolib.emotions import colours, sets, wheel, words
+from emolib.emotions import colours, sets, spaces, words
 from emolib.runtime import InputError
 
 WHEELS = {"mikels": sets.MIKELS, "plutchik": sets.PLUTCHIK8}
@@ -17,7 +17,7 @@ def petals(name: str, model: str) -> list[dict[str, object]]:
     return [
         {
             "label": label,
-            "angle": wheel.angle(label, name),
+            "angle": spaces.angle(label, name),
             "colour": colours.colour(label),
             "ink": colours.text_on(colours.colour(label)),
             "means": meaning(label, model),

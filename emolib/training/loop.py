@@ -16,9 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed, nn
 
-from emolib.backbone import Backbone, Embedding
-from emolib.training.batches import Batch, Batches, pick
-from emolib.training.examples import Examples, fingerprint
+from emolib.diffusion.backbone import Backbone, Embedding
+from emolib.training.examples import Batch, Batches, Examples, fingerprint, pick
 from emolib.training.objective import Objective
 from emolib.training.run import Curve, Run
 from emolib.training.settings import Settings, rate

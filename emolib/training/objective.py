@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from emolib.adapters import text
-from emolib.backbone import Backbone, Embedding
-from emolib.sampling import Prediction, add_noise
-from emolib.training import precision
-from emolib.training.batches import Batch, Batches, pick
+from emolib.diffusion.backbone import Backbone, Embedding
+from emolib.diffusion.sampling import Prediction, add_noise
+from emolib.interventions import splice
+from emolib.training import settings as precision
+from emolib.training.examples import Batch, Batches, pick
 from emolib.training.settings import Settings
 
 
@@ -106,5 +106,5 @@ class Objective:
         """The batch's distinct prompts as embeddings, and which of them each draw has."""
         distinct, which = batch.prompt.unique(return_inverse=True)
         with self.autocast():
-            found = text.encode(self.network, [ids[distinct] for ids in self.batches.ids])
+            found = splice.encode_tokens(self.network, [ids[distinct] for ids in self.batches.ids])
         return found, which.to(self.network.device)

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from emolib.adapters import initial
-from emolib.adapters.splice import learned_token
-from emolib.adapters.tokens import Token
-from emolib.backbone import Backbone
+from emolib.diffusion.backbone import Backbone
+from emolib.diffusion.sampling import Trajectory, denoise
 from emolib.emotions.words import article
+from emolib.interventions import splice
+from emolib.interventions.splice import learned_token
+from emolib.interventions.tokens import Token
 from emolib.runtime import InputError, generator
-from emolib.sampling import Trajectory, denoise
 
 Recognise = Callable[[Tensor], Tensor]
 """Pictures (B, 3, H, W) in [-1, 1] -> (B,) bool: is the emotion seen?"""
@@ -133,7 +133,7 @@ def check(
     """
     if n < 1:
         raise InputError(f"{n} pictures a side show nothing; ask for 1 or more")
-    start = start or initial.of_words(backbone, token.name, word, vectors=len(token))
+    start = start or splice.vectors_of_words(backbone, token.name, word, vectors=len(token))
     who = [descriptions[i % len(descriptions)] for i in range(n)]
     with learned_token(backbone, token):
         # Token and word get the same article, so that they differ in nothing else.
@@ -159,7 +159,7 @@ def check(
         cosine=float(torch.cosine_similarity(now, then, dim=1).mean()),
         moved=float(((now - then).norm(dim=1) / then.norm(dim=1)).mean()),
         norm_ratio=float(now.norm(dim=1).mean() / then.norm(dim=1).mean()),
-        beyond=float(now.norm(dim=1).mean() / initial.lengths(backbone)[0][2]),
+        beyond=float(now.norm(dim=1).mean() / splice.lengths(backbone)[0][2]),
         difference=float(apart[0] / apart[2].clamp(min=1e-12)),
         recognised=seen,
         obeyed=kept,

@@ -1,10 +1,15 @@
-"""The knobs of a run."""
+"""The settings of a training run, and the precision it computes in."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from emolib.runtime import InputError
+from emolib.runtime import InputError, fast_bf16, one_of
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -64,3 +69,26 @@ def rate(settings: Settings, step: int) -> float:
     """Learning rate of `step`: linear warm-up, constant, linear decay towards zero at `settings.steps`."""
     tail = max(1.0, settings.decay * settings.steps)
     return settings.lr * min(1.0, (step + 1) / max(1, settings.warmup), (settings.steps - step) / tail)
+
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+def compute_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
+    """The autocast dtype of `device`; "auto" is bfloat16 where the device computes in it, float16 on older
+    GPUs, else float32. InputError for an unknown name."""
+    import torch
+
+    one_of(name, PRECISIONS, "precision")
+    if name != "auto":
+        return getattr(torch, name)
+    if fast_bf16(device):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
+    """Autocast to `dtype`; nothing at float32."""
+    import torch
+
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)

@@ -13,12 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from emolib.adapters import initial, text
-from emolib.adapters.names import pieces, placeholder
-from emolib.adapters.splice import parameters_of, spliced
-from emolib.adapters.tokens import Token
-from emolib.backbone import Backbone
+from emolib.diffusion.backbone import Backbone
 from emolib.emotions.words import ADJECTIVES
+from emolib.interventions import splice
+from emolib.interventions.splice import parameters_of, spliced
+from emolib.interventions.tokens import Token, pieces, placeholder
 from emolib.runtime import InputError
 from emolib.training import examples as caches
 from emolib.training.examples import TEMPLATES, Examples
@@ -35,7 +34,7 @@ class Concept:
     pictures     people who feel it; with neutral counterparts, the token learns the difference
     initializer  the word, or words, whose (mean) vectors it starts from
     vectors      how many vectors the word has, 1 to 8
-    cross        start from the text encoder's output instead; see `adapters.initial.of_words`
+    cross        start from the text encoder's output instead; see `splice.vectors_of_words`
     emotion      the label, for the file
     """
 
@@ -92,7 +91,7 @@ def learn(
     if len(set(names)) < len(names) or not names:
         raise InputError("give one token for each concept, all different")
     starts = [
-        initial.of_words(backbone, name, one.initializer, vectors=one.vectors, cross=one.cross)
+        splice.vectors_of_words(backbone, name, one.initializer, vectors=one.vectors, cross=one.cross)
         for name, one in zip(names, concepts, strict=True)
     ]
     rows = {token.name: parameters_of(backbone, token, requires_grad=True) for token in starts}
@@ -134,11 +133,11 @@ def _examples(
 
 def _check_prompts(backbone: Backbone, examples: dict[str, Examples], rows: dict) -> None:
     """InputError if a prompt is cut off before the whole token is in it."""
-    tokenizer = getattr(backbone.pipe, text.components(backbone)[0][0])
+    tokenizer = getattr(backbone.pipe, splice.components(backbone)[0][0])
     for name, one in examples.items():
         needed = set(tokenizer.convert_tokens_to_ids(pieces(name, len(rows[name][0]))))
         lines = sorted({line for texts in one.prompts for line in texts})
-        for line, ids in zip(lines, text.tokenise(backbone, lines)[0].tolist(), strict=True):
+        for line, ids in zip(lines, splice.tokenise(backbone, lines)[0].tolist(), strict=True):
             if not needed <= set(ids):
                 raise InputError(
                     f"prompt {line!r} does not hold {name} within the model's length; shorten it"
@@ -152,7 +151,7 @@ def _keeper(backbone: Backbone, rows: dict[str, list[nn.Parameter]]) -> Callable
     allowed."""
     bounds: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for name, parameters in rows.items():
-        pairs = zip(parameters, initial.lengths(backbone), strict=True)
+        pairs = zip(parameters, splice.lengths(backbone), strict=True)
         starts = [(parameter.detach().norm(dim=1, keepdim=True), usual) for parameter, usual in pairs]
         bounds[name] = [
             (torch.minimum(start, usual[0]), torch.maximum(start, usual[2])) for start, usual in starts

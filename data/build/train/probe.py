@@ -1,4 +1,4 @@
-"""Trains the attribute probe of `emolib.attributes` on all train people, and measures it on val."""
+"""Trains the attribute probe of `emolib.judges.attributes` on all train people, and measures it on val."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from emolib import attributes, judges
-from emolib.attributes import SIZE, Head, Probe, Values, features
 from emolib.images import resize
+from emolib.judges import attributes, emotion
+from emolib.judges.attributes import SIZE, Head, Probe, Values, features
 from emolib.runtime import atomic_write, generator, pick_device, progress, repo_path, write_json
 from train import augment, data, files, options
 from train.loop import train
@@ -81,7 +81,7 @@ def spoil(x: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     return torch.where(at_64, small, augment.degrade(x, draw))
 
 
-def cached(judge: judges.Judge, digest: str, people: data.Portraits, name: str, work: Path) -> torch.Tensor:
+def cached(judge: emotion.Judge, digest: str, people: data.Portraits, name: str, work: Path) -> torch.Tensor:
     """(N, C, 12, 12) float16 on the CPU: features of every picture, spoilt once if `name` says so; computed
     once for this judge, then read from `work`."""
     key = hashlib.sha256(json.dumps([digest, people.frame["image_id"].tolist()]).encode()).hexdigest()[:10]
@@ -114,7 +114,7 @@ def accuracies(head: Head, x: torch.Tensor, frame: pd.DataFrame, values: Values)
 def train_probe(args) -> None:
     """Train the probe on all train people, measure it on val, save it."""
     plan, device = options.plan(args, "judge-probe"), pick_device(args.device)
-    judge, digest = judges.load(args.judge, device=args.device), attributes.digest(args.judge)
+    judge, digest = emotion.load_judge(args.judge, device=args.device), attributes.digest(args.judge)
     people, val = data.load("train", args.data), data.load("val", args.data)
     values = {name: tuple(sorted({str(v) for v in people.frame[name]})) for name in ATTRIBUTES}
     x = cached(judge, digest, people, "train-spoilt", args.features)

@@ -16,9 +16,11 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from transformers import CLIPModel, CLIPTokenizer
 
-from emolib import attributes, images, judges
+from emolib import images
 from emolib.emotions import words
 from emolib.emotions.sets import EMOFACES
+from emolib.judges import attributes
+from emolib.judges import emotion as judges
 from emolib.metrics import estimates, preservation
 from emolib.runtime import one_of, pick_device, progress, repo_path, versions, write_json
 from train import captions, data, files, options, probe
@@ -43,7 +45,7 @@ def measure_judges(test: data.Portraits, args) -> dict:
     """Accuracy, calibration error, confusion and affect errors of both judges on the test renders."""
     found, x = {}, data.pixels(test.images)
     for role in judges.ROLES:
-        verdict = judges.load(role, device=args.device)(x)
+        verdict = judges.load_judge(role, device=args.device)(x)
         right = verdict.emotion == test.emotion
         confusion = torch.zeros(9, 9, dtype=torch.long)
         confusion.index_put_((test.emotion.cpu(), verdict.emotion.cpu()), torch.tensor(1), accumulate=True)
@@ -96,7 +98,7 @@ def measure_vae(test: data.Portraits, args) -> dict:
     whole = data.pixels(test.images)
     x = images.resize(whole, native)
     again = reconstruct(pipe.vae, x).to(x.device)
-    judge = judges.load("heldout", device=args.device)
+    judge = judges.load_judge("heldout", device=args.device)
     right = {
         name: judge(y).emotion == test.emotion for name, y in (("original", x), ("reconstructed", again))
     }
@@ -142,7 +144,7 @@ def measure_minisd(test: data.Portraits, args) -> dict:
     said = _described(rows)
     x = _painted([caption.text for caption in said], args)
     wanted = test.emotion[torch.from_numpy(order).to(test.emotion.device)].to(x.device)
-    right = judges.load("heldout", device=args.device)(x).emotion == wanted
+    right = judges.load_judge("heldout", device=args.device)(x).emotion == wanted
     found = {"emotion": estimate(estimates.rate(right)), "emotion_by_name": by_emotion(right, wanted)}
     hits = {}
     for name, hit in probe.right(_probe(args), x, rows).items():

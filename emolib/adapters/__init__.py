@@ -1,1 +1,0 @@
-"""What is plugged into a model for a while, by `with ...`; afterwards the model is as before."""

@@ -1,1 +1,0 @@
-"""Prompt-to-prompt: which pixels look at which word, and how a target prompt takes that over."""

@@ -1,0 +1,117 @@
+"""`emolib judge train DATA --out FOLDER`: a judge from your own pictures; `emolib judge transfer`: do judges
+agree?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emolib.runtime import InputError, check_folder, in_range
+
+if TYPE_CHECKING:
+    from emolib.data.manifest import Manifest
+    from emolib.judges.linear import Report
+
+EPILOG = """DATA is a folder of pictures (one subfolder an emotion) or a table of them, an EmoSet folder or
+zip, a manifest (.parquet, from `emolib data import`), emofaces:train, or findingemo:FOLDER with its pictures.
+examples:
+  emolib judge train faces/ --out mine
+  emolib judge train findingemo:pictures --labels mikels --backbone google/vit-base-patch16-224 --out scenes
+  emolib judge transfer --judges mine scenes guide --data faces/ emofaces:test
+  emolib evaluate --methods course --judges guide,mine --data emofaces:val --out board
+"""
+POWERS = (-4, 4)
+"""Between these --weight-power gives weights that are numbers, whatever is counted."""
+
+
+def add_parser(commands) -> None:
+    """Add `judge` and its commands; the chosen one is in `args.run`."""
+    parser = commands.add_parser("judge", help="train emotion judges, compare them", description=__doc__)
+    below = parser.add_subparsers(required=True, metavar="COMMAND")
+    plain = argparse.RawDescriptionHelpFormatter
+    train = below.add_parser("train", help="from labelled pictures", epilog=EPILOG, formatter_class=plain)
+    add = train.add_argument
+    add("data", metavar="DATA", help="labelled pictures, see below")
+    add("--out", type=Path, required=True, metavar="FOLDER", help="the judge's folder and its report.json")
+    add("--backbone", default="guide", metavar="NAME", help="whose features: guide, or a transformers image"
+        " model's folder or cached Hub id (default: %(default)s)")  # fmt: skip
+    add("--labels", metavar="SET", help="bring labels to this set first: mikels, ekman, ...")
+    add("--weight-power", type=float, default=1.0, help="classes weigh count^-power (default: %(default)s)")
+    add("--limit", type=int, metavar="N", help="only N pictures, emotions in turn")
+    train.set_defaults(run=_train)
+    compare = below.add_parser("transfer", help="every judge on every data set", epilog=EPILOG,
+        formatter_class=plain)  # fmt: skip
+    add = compare.add_argument
+    add("--judges", nargs="+", required=True, metavar="JUDGE", help="guide, heldout, or judge folders")
+    add("--data", nargs="+", required=True, metavar="DATA", help="labelled pictures, see below")
+    add("--labels", metavar="SET", help="bring labels to this set first: mikels, ekman, ...")
+    add("--limit", type=int, metavar="N", help="only N pictures of each, emotions in turn")
+    compare.set_defaults(run=_transfer)
+    for command in (train, compare):
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
+
+
+def open_data(spec: str, labels: str | None = None, limit: int | None = None) -> Manifest:
+    """The manifest that DATA names (see --help), its labels brought to the set `labels`. InputError."""
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit}: leaves no picture; give 1 or more, or leave it out for all")
+    from emolib.data.open import open_dataset, relabel_to_set
+
+    manifest = open_dataset(spec)
+    if labels is not None:
+        manifest = relabel_to_set(manifest, labels, spec)
+    return manifest if limit is None else manifest.sample(limit)
+
+
+def _train(args: argparse.Namespace) -> int:
+    in_range(args.weight_power, *POWERS, "--weight-power")
+    check_folder(args.out)
+    manifest = open_data(args.data, args.labels, args.limit)
+    from emolib.judges import linear
+
+    network = linear.backbone(args.backbone, device=args.device)
+    judge, report = linear.fit(network, manifest, weight_power=args.weight_power)
+    linear.save(judge, report, args.out, source=args.backbone)
+    print(text(report))
+    print(args.out)
+    return 0
+
+
+def text(report: Report) -> str:
+    """A report to read: rates with intervals, then the confusion matrix."""
+    train, val, test = report.sizes
+    lines = [
+        f"{train} pictures trained on, {val} to choose by, {test} to report on",
+        f"accuracy          {report.accuracy}",
+        f"mean over labels  {report.balanced}",
+        f"calibration error {report.ece[0]:.3f}, at temperature {report.temperature:.2f} {report.ece[1]:.3f}",
+        "",
+        "row = label, column = judged",
+    ]
+    width = max(len(name) for name in report.labels)
+    lines += [
+        f"{name:{width}} " + " ".join(f"{count:5d}" for count in row) + f"   {report.by_label[name]}"
+        for name, row in zip(report.labels, report.confusion, strict=True)
+    ]
+    return "\n".join(lines)
+
+
+def _transfer(args: argparse.Namespace) -> int:
+    data = {spec: open_data(spec, args.labels, args.limit) for spec in args.data}
+    from emolib.judges import emotion, linear
+
+    panel = {name: emotion.load_judge(name, device=args.device) for name in args.judges}
+    found = linear.transfer(panel, data)
+    print("| judge | " + " | ".join(args.data) + " |")
+    print("|---|" + "---|" * len(args.data))
+    for name in args.judges:
+        cells = [_cell(*found[name, spec]) for spec in args.data]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    return 0
+
+
+def _cell(accuracy, shared) -> str:
+    if accuracy is None:
+        return "– (no two labels in common)"
+    return f"{accuracy}, {len(shared)} labels"

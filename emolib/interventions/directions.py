@@ -1,0 +1,284 @@
+"""A bank of h-space directions, one an emotion, and its file format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from emolib.interventions import hspace
+from emolib.interventions.asyrp import T_EDIT, per_step
+from emolib.runtime import InputError, atomic_write, first_line, one_of, repo_path
+
+FORMAT = "emolib-hspace-1"
+SUPERVISED = "supervised"
+RECIPE = (
+    "emolib hspace fit data/emofaces/portraits-train.parquet --method supervised --place up1 --limit 100"
+    " --out data/minisd/hspace.safetensors"
+)
+"""The command that makes the directions that ship with MiniSD."""
+
+
+class Table(nn.Module):
+    """delta_h looked up by time: a shift for `hooks.shifted`.
+
+    delta (K, C, h, w) or (K, C, 1, 1) float32, one for each of `timesteps` (K,); the nearest one is taken,
+    and resized (bilinear) where h has another grid. It can be trained as it is, with K = 1 as a delta_h
+    shared by all times.
+    """
+
+    def __init__(self, delta: Tensor, timesteps: Tensor) -> None:
+        super().__init__()
+        if delta.ndim != 4 or len(delta) != len(timesteps):
+            raise ValueError(
+                f"delta {tuple(delta.shape)} must be (K, C, h, w) for {len(timesteps)} timesteps"
+            )
+        self.delta = nn.Parameter(delta.float(), requires_grad=False)
+        self.register_buffer("timesteps", timesteps.long())
+
+    def forward(self, h: Tensor, t: Tensor) -> Tensor:
+        """(B, C, h, w) or (B, C, 1, 1) for h (B, C, h, w) at timesteps t (B,)."""
+        nearest = (self.timesteps[:, None] - t).abs().argmin(0)
+        delta = self.delta[nearest]
+        if delta.shape[-2:] in ((1, 1), h.shape[-2:]):
+            return delta
+        return F.interpolate(delta, h.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class Network(nn.Module):
+    """f_t(h), the implicit function of Asyrp (Kwon et al. 2023, section 3.4): a shift that depends on h.
+
+    1 x 1 convolution, plus an embedding of the time, group norm, SiLU, 1 x 1 convolution. The last one starts
+    at zero, so that an untrained network shifts nothing.
+    """
+
+    def __init__(self, channels: int, hidden: int | None = None, frequencies: int = 32) -> None:
+        super().__init__()
+        hidden = hidden or channels
+        self.first = nn.Conv2d(channels, hidden, 1)
+        self.time = nn.Linear(2 * frequencies, hidden)
+        self.norm = nn.GroupNorm(1, hidden)
+        self.last = nn.Conv2d(hidden, channels, 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, h: Tensor, t: Tensor) -> Tensor:
+        """(B, C, h, w) for h (B, C, h, w) at timesteps t (B,)."""
+        x = self.first(h.float())
+        x = x + self.time(time_features(t, self.time.in_features // 2))[:, :, None, None]
+        return self.last(F.silu(self.norm(x)))
+
+
+def untrained(channels: int, generator: torch.Generator) -> Network:
+    """A network to train, its weights drawn by `generator`; torch's own random state stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        return Network(channels)
+
+
+def time_features(t: Tensor, frequencies: int) -> Tensor:
+    """(B, 2 frequencies): sines and cosines of t (B,), wavelengths from 2 pi to 2 pi 10^4."""
+    rates = torch.exp(torch.linspace(0, -1, frequencies, device=t.device) * torch.log(torch.tensor(1e4)))
+    angles = t.float()[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """What leads from the emotion `source` to each of the others, in the h-space of one model.
+
+    shifts   {emotion: Table or Network}
+    source   where they start: an emotion, or "" for the mean of all pictures (any picture, if supervised)
+    prompt   what the network was told while they were measured, and has to be told while they are used
+    model    name of the model; `channels` of its h and the `width` of its text say whether it is the same
+    method   how they were found: "mean", "pca", "probe", "trained", "supervised"
+    place    where in the network: "mid", or a block of the decoder (see `hooks`)
+    scale    how many times an edit of strength 1 takes them, in each of 30 steps: a network that sends little
+             through this place needs more than the difference between pictures (lesson 05 measures it)
+    notes    numbers worth keeping, e.g. pictures and agreement for each emotion
+    """
+
+    shifts: Mapping[str, nn.Module]
+    source: str
+    prompt: str
+    model: str
+    channels: int
+    width: int
+    method: str = "mean"
+    place: str = hspace.MIDDLE
+    scale: float = 1.0
+    t_edit: int = T_EDIT
+    t_start: int = 1000
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"{self.method} directions at {self.place} of {self.model} ({', '.join(self.emotions)})"
+
+    def __deepcopy__(self, memo: dict) -> Directions:
+        return self  # an editor's `asdict` is its log entry, not a second copy of the weights
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """What a picture can be changed to, the source itself among them (there the shift is zero)."""
+        names = tuple(self.shifts)
+        return names if self.source in ("", *names) else (self.source, *names)
+
+    def times(self, num_inference_steps: int) -> float:
+        """How often each of so many steps takes a shift of scale 1 (`asyrp.per_step`).
+
+        What was supervised has learned where to arrive, so the number of steps plays no part."""
+        return 1.0 if self.method == SUPERVISED else per_step(num_inference_steps)
+
+    def check(self, unet: Any) -> None:
+        """InputError unless these directions can have been made with this UNet."""
+        found = (hspace.channels(unet, self.place), unet.config.cross_attention_dim)
+        if found != (self.channels, self.width):
+            raise InputError(
+                f"these directions were made with {self.model} ({self.channels} channels, text width"
+                f" {self.width}), not with this model ({found[0]} and {found[1]}); fit them anew"
+            )
+
+    def to(self, device: torch.device | str) -> Directions:
+        """The same bank, its tensors moved to `device` (in place, as torch moves modules)."""
+        for shift in self.shifts.values():
+            shift.to(device)
+        return self
+
+    def shift(
+        self, emotions: str | Sequence[str], *, away: str | Sequence[str | None] | None = None
+    ) -> hspace.Shift:
+        """The shift towards an emotion for all rows of a batch, or one emotion for each of its n rows.
+
+        `away` is what the pictures show (one, or one each), whose direction is taken off; None: `source`.
+        Supervised networks see for themselves what a picture shows: there it plays no part.
+        InputError: an emotion that is not in the bank."""
+        away = None if self.method == SUPERVISED else away
+        if isinstance(emotions, str):
+            return self.mix({emotions: 1.0}, away=away)
+        before = [away] * len(emotions) if away is None or isinstance(away, str) else away
+        rows = [self.mix({name: 1.0}, away=old) for name, old in zip(emotions, before, strict=True)]
+
+        def apply(h: Tensor, t: Tensor) -> Tensor:
+            # A guided batch holds the n rows twice.
+            parts = [rows[i % len(rows)](h[i, None], t[i, None]) for i in range(len(h))]
+            return torch.cat([part.expand(1, *h.shape[1:]) for part in parts])
+
+        return apply
+
+    def mix(self, weights: Mapping[str, float], *, away: str | None = None) -> Mix:
+        """A weighted sum of directions: {"fear": 0.5, "anger": 0.5}. InputError as `shift`."""
+        terms = dict(weights)
+        if away is not None:
+            terms[away] = terms.get(away, 0.0) - sum(weights.values())
+        for name in terms:
+            one_of(name, self.emotions, "direction")
+        used = {name: weight for name, weight in terms.items() if name in self.shifts and weight}
+        return Mix([self.shifts[name] for name in used], tuple(used.values()))
+
+    def with_mix(self, name: str, weights: Mapping[str, float]) -> Directions:
+        """The same bank with a further direction `name`, the sum `mix(weights)`. InputError as `shift`."""
+        return replace(self, shifts={**self.shifts, name: self.mix(weights)})
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file in half precision: what is lost is far below the shifts' noise.
+
+        InputError: a bank that holds mixes (mix again after loading)."""
+        kinds = {Table: "table", Network: "network"}
+        mixed = [name for name, shift in self.shifts.items() if type(shift) not in kinds]
+        if mixed:
+            raise InputError(f"{path}: cannot store the mix {mixed[0]!r}; save before mixing")
+        about = {name: getattr(self, name) for name in ABOUT}
+        about["kinds"] = {name: kinds[type(shift)] for name, shift in self.shifts.items()}
+        tensors = {
+            f"{name}/{part}": _stored(value)
+            for name, shift in self.shifts.items()
+            for part, value in shift.state_dict().items()
+        }
+        with atomic_write(path) as temporary:
+            save_file(tensors, temporary, metadata={"format": FORMAT, "about": json.dumps(about)})
+            temporary.chmod(0o644)  # safetensors writes files only their owner can read
+
+
+class Mix(nn.Module):
+    """A weighted sum of shifts, each asked with the same h."""
+
+    def __init__(self, shifts: Sequence[nn.Module], weights: Sequence[float]) -> None:
+        super().__init__()
+        self.shifts, self.weights = nn.ModuleList(shifts), tuple(weights)
+
+    def forward(self, h: Tensor, t: Tensor) -> Tensor:
+        """Broadcasts over h (B, C, h, w) at timesteps t (B,)."""
+        terms = (weight * shift(h, t) for weight, shift in zip(self.weights, self.shifts, strict=True))
+        return sum(terms, torch.zeros_like(h[:1]))
+
+
+ABOUT = (
+    "source",
+    "prompt",
+    "model",
+    "channels",
+    "width",
+    "method",
+    "place",
+    "scale",
+    "t_edit",
+    "t_start",
+    "notes",
+)
+
+
+def load(path: str | Path) -> Directions:
+    """Read what `Directions.save` wrote. InputError: no such file, another kind of file, a damaged one."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; make one with `emolib hspace fit FOLDER --out FILE`")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a safetensors file ({first_line(error)})") from None
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path}: holds no h-space directions; make some with `emolib hspace fit`")
+    try:
+        about = json.loads(metadata["about"])
+        shifts = {name: _shift(kind, name, tensors) for name, kind in about["kinds"].items()}
+        about = {"t_edit": T_EDIT, "t_start": 1000, **about}  # older files do not say
+        return Directions(shifts, **{name: about[name] for name in ABOUT})
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        raise InputError(f"{path}: damaged; make it again with `emolib hspace fit`") from None
+
+
+def shipped() -> Directions:
+    """The directions that came with MiniSD: networks that lead from any emotion to each of the nine,
+    trained on pairs of EmoFaces' train people.
+
+    InputError, with the command that makes them, where they are not there."""
+    path = repo_path("data", "minisd", "hspace.safetensors")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; make it with `{RECIPE}`, or name another (--directions)")
+    return load(path)
+
+
+def _stored(value: Tensor) -> Tensor:
+    value = value.half() if value.is_floating_point() else value
+    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _shift(kind: str, name: str, tensors: Mapping[str, Tensor]) -> nn.Module:
+    state = {
+        key.rpartition("/")[2]: value for key, value in tensors.items() if key.rpartition("/")[0] == name
+    }
+    if kind == "table":
+        return Table(state["delta"], state["timesteps"])
+    hidden, channels = state["first.weight"].shape[:2]
+    network = Network(channels, hidden, state["time.weight"].shape[1] // 2)
+    network.load_state_dict(state)
+    return network.requires_grad_(False)

@@ -1,0 +1,143 @@
+"""Token files: ours is safetensors with one key, so that every known program opens it; theirs are read.
+
+Who writes what: diffusers `{"<token>": (n, d)}`; kohya `{"emb_params": ...}`; OneTrainer
+`{"emp_params": ...}`; A1111 a pickle with `string_to_param`; for SDXL everybody
+`{"clip_l": ..., "clip_g": ...}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from emolib import __version__
+from emolib.interventions.tokens import Token, bracketed, placeholder
+from emolib.runtime import InputError, atomic_write, first_line
+
+SUFFIX = ".safetensors"
+PICKLES = (".pt", ".pth", ".bin", ".ckpt")
+SDXL = ("clip_l", "clip_g")
+# Keys that name no token: the file's own name does then.
+NAMELESS = ("emb_params", "emp_params", "*", "clip_l", "vectors")
+SECONDARY = ("emp_params_out",)  # OneTrainer's second tensor; no other program reads it
+
+
+def check_output(path: str | Path) -> None:
+    """InputError unless a token file can be written there by its name: .safetensors, in a folder that is."""
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise InputError(f"{path}: tokens are written as {SUFFIX}; change the suffix")
+    if not path.parent.is_dir():
+        raise InputError(f"output folder {str(path.parent)!r} does not exist; make it first")
+
+
+def save(token: Token, path: str | Path) -> None:
+    """Write a token, atomically: one key, the token's name (SDXL: clip_l and clip_g), and a header.
+
+    The header holds token, base_model, emotion, initializer, steps and licence. Raises InputError.
+    """
+    check_output(path)
+    tensors = dict(zip(SDXL, token.rows, strict=True)) if token.vectors_2 is not None else None
+    header = {
+        "token": token.name,
+        "base_model": token.model,
+        "emotion": token.emotion,
+        "initializer": token.initializer,
+        "steps": str(token.steps),
+        "licence": token.licence,
+        "software": f"emolib {__version__}",
+    }
+    with atomic_write(path) as temporary:
+        save_file(tensors or {token.name: token.vectors}, temporary, metadata=header)
+        temporary.chmod(0o644)  # safetensors writes files only their owner can read
+
+
+def load(path: str | Path, *, name: str | None = None, allow_pickle: bool = False) -> Token:
+    """Read a token file of emolib, diffusers, kohya, OneTrainer, A1111 or ComfyUI's kinds.
+
+    `name` overrules the file's own; a file that names no token is called after itself. Pickles (.pt, .bin)
+    can run code when they are opened: they are refused, unless `allow_pickle`, and then only read with
+    `weights_only`. Raises InputError for anything that is no token file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; `emolib token train` makes one")
+    if path.suffix == SUFFIX:
+        content, header = _safetensors(path)
+    elif path.suffix in PICKLES:
+        content, header = _pickle(path, allow_pickle), {}
+    else:
+        raise InputError(f"{path}: not a token file ({SUFFIX} or {', '.join(PICKLES)})")
+    rows, found, header = _interpret(content, header, path)
+    name = placeholder(name) if name else bracketed(header.get("token") or found or path.stem)
+    steps = str(header.get("steps", ""))
+    facts = {key: str(header.get(key, "")) for key in ("emotion", "initializer", "licence")}
+    try:
+        return Token(
+            name,
+            *rows,
+            model=str(header.get("base_model", "")),
+            steps=int(steps) if steps.isdecimal() else 0,
+            **facts,
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt", device="cpu") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        reason = first_line(error)
+        raise InputError(f"{path}: not a readable safetensors file ({reason}); get a whole copy") from None
+
+
+def _pickle(path: Path, allowed: bool) -> Any:
+    if not allowed:
+        raise InputError(
+            f"{path}: is a pickle, which can run code when opened; if you trust it, allow pickles"
+            " (--allow-pickle), and save it as safetensors"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a hostile or broken pickle fails in nearly any way
+        reason = first_line(error).split(".")[0]
+        raise InputError(
+            f"{path}: holds more than plain tensors, or is broken ({reason}); get a .safetensors"
+        ) from None
+
+
+def _interpret(content: Any, header: Mapping, path: Path) -> tuple[list[Tensor], str | None, Mapping]:
+    """Rows for each text encoder, the token's name if the content has one, and the header."""
+    if isinstance(content, Tensor):
+        return [_rows(content, path)], None, header
+    if isinstance(content, list) and content and all(isinstance(part, Mapping) for part in content):
+        parts = [_rows(value, path) for part in content for value in part.values()]  # ComfyUI reads these
+        return [torch.cat(parts)], None, header
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"{path}: holds no vectors; it is not a token file")
+    if "string_to_param" in content:
+        vectors = dict(content["string_to_param"])
+        header = {"base_model": content.get("sd_checkpoint_name") or "", "steps": content.get("step") or 0}
+        name = content.get("name")
+        return [_rows(next(iter(vectors.values()), None), path)], name or None, header
+    if set(content) == set(SDXL):
+        return [_rows(content[key], path) for key in SDXL], None, header
+    keys = [key for key in content if key not in SECONDARY]
+    if len(keys) != 1:
+        shown = ", ".join(map(str, keys[:3]))
+        raise InputError(f"{path}: holds {len(keys)} tensors ({shown}, ...); it is not a token file")
+    return [_rows(content[keys[0]], path)], None if keys[0] in NAMELESS else keys[0], header
+
+
+def _rows(value: Any, path: Path) -> Tensor:
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim not in (1, 2):
+        raise InputError(f"{path}: holds something else than vectors; it is not a token file")
+    return value.reshape(-1, value.shape[-1])

@@ -1,0 +1,142 @@
+"""Name learned tokens, mix them, interpolate between them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from emolib.emotions import spaces as circle
+from emolib.runtime import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Token:
+    """A placeholder and its vectors, float32 on the CPU.
+
+    name         "<awe>": lower case, in angle brackets
+    vectors      (n, d) rows for the text encoder (SDXL: its first, clip_l)
+    vectors_2    (n, d2) rows for SDXL's second text encoder, clip_g; None elsewhere
+    model, emotion, initializer, steps, licence   where it comes from, for the file's header
+
+    Raises InputError for another shape or numbers that are not finite.
+    """
+
+    name: str
+    vectors: Tensor
+    vectors_2: Tensor | None = None
+    model: str = ""
+    emotion: str = ""
+    initializer: str = ""
+    steps: int = 0
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", placeholder(self.name))
+        for field in ("vectors", "vectors_2"):
+            value = getattr(self, field)
+            if value is not None:
+                object.__setattr__(self, field, value.detach().float().cpu().contiguous())
+        for rows in self.rows:
+            if rows.ndim != 2 or not rows.numel() or len(rows) != len(self.vectors):
+                shapes = " and ".join(str(tuple(part.shape)) for part in self.rows)
+                raise InputError(f"{self.name}: vectors of shape {shapes}; (n, width) is expected")
+            if not torch.isfinite(rows).all():
+                raise InputError(f"{self.name}: some of its numbers are not finite; train it again")
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def rows(self) -> list[Tensor]:
+        """The vectors, one tensor for each text encoder."""
+        return [self.vectors] if self.vectors_2 is None else [self.vectors, self.vectors_2]
+
+
+def _combine(tokens: Sequence[Token], name: str | None, how: Callable[..., Tensor]) -> Token:
+    first = tokens[0]
+    for other in tokens[1:]:
+        if [rows.shape for rows in other.rows] != [rows.shape for rows in first.rows]:
+            raise InputError(
+                f"{first.name} and {other.name} differ in the number or width of their vectors; train them"
+                " alike"
+            )
+    rows = [how(*parts) for parts in zip(*(token.rows for token in tokens), strict=True)]
+    second = rows[1] if len(rows) > 1 else None
+    return replace(first, name=name or first.name, vectors=rows[0], vectors_2=second)
+
+
+def interpolate(a: Token, b: Token, weight: float, *, name: str | None = None) -> Token:
+    """`a` at weight 0, `b` at 1, and the straight line through them; called `name` (default: as `a`)."""
+    return _combine([a, b], name, lambda x, y: (1 - weight) * x + weight * y)
+
+
+def strengthen(emotion: Token, neutral: Token, alpha: float, *, name: str | None = None) -> Token:
+    """neutral + alpha (emotion - neutral): 0 is neutral, 1 the token, above 1 an exaggeration.
+
+    EmotiCrafter (Dang et al. 2025, arXiv 2501.05710) scales its residual so, with alpha about 1.5.
+    """
+    return interpolate(neutral, emotion, alpha, name=name or emotion.name)
+
+
+def mix(tokens: Sequence[Token], weights: Sequence[float], *, name: str | None = None) -> Token:
+    """The weighted mean of several tokens. InputError unless the weights have a positive sum."""
+    total = float(sum(weights))
+    if len(weights) != len(tokens) or not tokens or not total > 0:
+        given = list(weights)
+        raise InputError(f"{len(tokens)} tokens need as many weights with a positive sum, not {given}")
+
+    def mean(*parts: Tensor) -> Tensor:
+        return sum(weight / total * part for weight, part in zip(weights, parts, strict=True))
+
+    return _combine(tokens, name, mean)
+
+
+def around(
+    tokens: Mapping[str, Token], degrees: float, *, wheel: str = "mikels", name: str | None = None
+) -> Token:
+    """The token at an angle of the emotion wheel, mixed from its two neighbours there.
+
+    `tokens` maps labels of `wheel` (see `emotions.spaces.ANGLES`) to tokens; two at least. At a label's own
+    angle the result is that label's token; between two it moves in proportion to the angle.
+    """
+    if len(tokens) < 2:
+        raise InputError("a walk around the wheel needs two tokens or more")
+    order = sorted((circle.angle(label, wheel), label) for label in tokens)
+    angles = [angle for angle, _ in order]
+    place = degrees % 360
+    after = next((i for i, angle in enumerate(angles) if angle > place), 0)
+    (low, one), (high, other) = order[after - 1], order[after]
+    weight = (place - low) % 360 / ((high - low) % 360 or 360)
+    return interpolate(tokens[one], tokens[other], weight, name=name)
+
+
+def placeholder(name: str) -> str:
+    """The one spelling of a token's name: lower case in angle brackets, "<awe>".
+
+    Brackets keep it from being part of a word; tokenizers of CLIP's kind know no capitals. Raises InputError
+    for a name without brackets (which may be a word already) and for one that no tokenizer keeps whole.
+    """
+    if not re.fullmatch(r"<[^<>]+>", name):
+        bare = re.sub(r"[<>\s]+", "-", name).strip("-").casefold() or "awe"
+        raise InputError(
+            f"token {name!r} is not a name in angle brackets, and may be a word already; write '<{bare}>'"
+        )
+    if re.search(r"[\s|]", name):
+        mended = re.sub(r"[\s|]+", "-", name[1:-1]).strip("-").casefold() or "awe"
+        raise InputError(f"token {name!r} has a space or a bar in it; write '<{mended}>'")
+    return name.casefold()
+
+
+def bracketed(name: str) -> str:
+    """Another program's token name, or a file's, as a placeholder: "charturner v2" -> "<charturner-v2>"."""
+    bare = re.sub(r"[<>|\s]+", "-", name).strip("-").casefold()
+    return f"<{bare or 'token'}>"
+
+
+def pieces(name: str, n: int) -> list[str]:
+    """The vocabulary entries of a token of n vectors: "<awe>", "<awe>_1", ... as diffusers names them."""
+    return [name, *(f"{name}_{i}" for i in range(1, n))]

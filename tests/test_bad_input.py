@@ -10,7 +10,7 @@ import pytest
 import tiny_pipelines
 from PIL import Image
 
-import emolib
+from emolib import diffusion
 from emolib.cli import edit, main
 from emolib.diffusion import backbone
 
@@ -155,8 +155,8 @@ def test_options_that_cannot_be_followed(folder, capfd, changes, says):
         ({"--to": "surprise"}, "or use a learned token: '<surprise>' with --token FILE"),
     ],
 )
-def test_what_can_be_known_without_torch_is_said_at_once(folder, capfd, monkeypatch, changes, says):
-    monkeypatch.delattr(emolib, "backbone")
+def test_what_can_be_known_without_a_model_is_said_at_once(folder, capfd, monkeypatch, changes, says):
+    monkeypatch.delattr(diffusion, "backbone")
     monkeypatch.setitem(sys.modules, "emolib.diffusion.backbone", None)  # importing it is an error now
     assert says in refused(capfd, folder, **changes)
 

@@ -8,8 +8,7 @@ import pytest
 import tiny_pipelines
 import torch
 
-import emolib
-from emolib import images, runtime
+from emolib import diffusion, images, runtime
 from emolib.cli import main
 from emolib.diffusion import backbone
 from emolib.editors import recipe as recipes
@@ -210,7 +209,7 @@ def test_a_model_that_is_not_there_is_the_recipes_fault(saved, capsys, monkeypat
     ],
 )
 def test_a_recipe_is_refused_before_anything_is_loaded(saved, options, says, capsys, monkeypatch):
-    monkeypatch.delattr(emolib, "backbone")
+    monkeypatch.delattr(diffusion, "backbone")
     monkeypatch.setitem(sys.modules, "emolib.diffusion.backbone", None)  # importing it is an error now
     assert main.main(["edit", "--from", str(saved[0]), *options]) == 2
     assert says in capsys.readouterr().err

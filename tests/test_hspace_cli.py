@@ -53,7 +53,7 @@ def test_a_folder_becomes_directions(folder, tmp_path, tiny_model, capsys, optio
 
 @pytest.mark.parametrize("options", [(), ("--pairs",)])
 def test_a_saved_manifest_gives_the_same_directions(folder, tmp_path, tiny_model, options):
-    assert cli.main(["data", "import", str(folder), "-o", str(tmp_path / "m.parquet")]) == 0
+    assert main.main(["data", "import", str(folder), "-o", str(tmp_path / "m.parquet")]) == 0
     found = []
     for data in (folder, tmp_path / "m.parquet"):
         assert run(data, tmp_path / "found.safetensors", tiny_model, *options) == 0

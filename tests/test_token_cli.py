@@ -96,7 +96,7 @@ def test_pairs_and_check(tmp_path, capsys):
 def test_a_saved_manifest_of_several_emotions_teaches_the_tokens_own(tmp_path, capsys):
     for k, name in enumerate(("awe", "fear")):
         write(tmp_path / "in" / name, 3, seed=k)
-    assert cli.main(["data", "import", str(tmp_path / "in"), "-o", str(tmp_path / "m.parquet")]) == 0
+    assert main.main(["data", "import", str(tmp_path / "in"), "-o", str(tmp_path / "m.parquet")]) == 0
     assert train(tmp_path / "m.parquet", tmp_path / "awe.safetensors", token="<awe>", init=None) == 0
     assert "<awe>: 3 pictures" in capsys.readouterr().err
     assert train(tmp_path / "m.parquet", tmp_path / "glee.safetensors", token="<glee>") == 2
@@ -240,7 +240,7 @@ def test_where_a_token_starts_when_nothing_is_said():
 def test_help_and_names_load_no_torch():
     code = (
         "import sys\nfrom emolib import cli\n"
-        "code = cli.main(['token', 'train', '.', '--token', 'awe'])\nprint(code, 'torch' in sys.modules)"
+        "code = main.main(['token', 'train', '.', '--token', 'awe'])\nprint(code, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=repo_path(), capture_output=True, text=True)
     assert done.stdout == "2 False\n" and "write '<awe>'" in done.stderr

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from emolib.data._files import read_json
+from emolib.data.files import read_json
 from emolib.evaluation import boards
 from emolib.evaluation.tables import Board
 from emolib.metrics.estimates import Estimate

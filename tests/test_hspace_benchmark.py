@@ -27,7 +27,7 @@ def script(monkeypatch):
     spec.loader.exec_module(module)
     anger = EMOFACES.index("anger")
     judge = lambda x: SimpleNamespace(emotion=torch.full((len(x),), anger))  # noqa: E731
-    monkeypatch.setattr(emotion, "load_judge", lambda name: judge)
+    monkeypatch.setattr(emotion, "load_judge", lambda name, **options: judge)
     monkeypatch.setattr(backbone, "load", lambda name: tiny("sd"))
     return module
 

@@ -247,7 +247,7 @@ MEMORY = ("auto", "fast", "balanced", "low")
 class Wish(NamedTuple):
     """What --person asks of one person."""
 
-    parse_emotion: str
+    emotion: str
     strength: float | None
 
 

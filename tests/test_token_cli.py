@@ -237,10 +237,10 @@ def test_where_a_token_starts_when_nothing_is_said():
     assert token_cli._start(None, "surprise", "sd15") == ["surprised"]
 
 
-def test_help_and_names_load_no_torch():
+def test_help_and_names_load_no_model():
     code = (
-        "import sys\nfrom emolib import cli\n"
-        "code = main.main(['token', 'train', '.', '--token', 'awe'])\nprint(code, 'torch' in sys.modules)"
+        "import sys\nfrom emolib.cli import main\n"
+        "code = main.main(['token', 'train', '.', '--token', 'awe'])\nprint(code, 'diffusers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=repo_path(), capture_output=True, text=True)
     assert done.stdout == "2 False\n" and "write '<awe>'" in done.stderr

@@ -287,6 +287,24 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 @contextmanager
+def hold_lock(path: str | os.PathLike[str], busy: str) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs; InputError(`busy`) if another process holds it.
+
+    Released also by a kill. Windows has no such lock: there nothing stops a second run."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(busy) from None
+        yield
+
+
+@contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path` (same suffix) to write to; which replaces `path` on success.
 

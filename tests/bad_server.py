@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email.utils
+import gzip
 import io
 import socket
 import threading
@@ -9,11 +11,9 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import httpcore
+import httpx
 import numpy as np
 from PIL import Image
-
-from emolib.data._net import Network
 
 PUBLIC = "93.184.216.34"
 BIG = 50 * 2**20
@@ -105,12 +105,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"x")
             time.sleep(0.02)
 
-    def do_dripheaders(self, name):
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
-        for _ in range(300):
-            self.wfile.write(b"x")
-            time.sleep(0.02)
-
     def do_silent(self, name):
         self.send(200, length=10_000)
         self.server.gate.wait(5)
@@ -138,6 +132,29 @@ class _Handler(BaseHTTPRequestHandler):
     def do_to(self, name):
         self.send(302, Location=name)
 
+    def do_nowhere(self, name):
+        self.send(302)
+
+    def do_moved(self, name):
+        self.send(302, Location="/ok/größe".encode().decode("latin-1"))  # UTF-8 as it is, unescaped
+
+    def do_later(self, kind):
+        when = {"seconds": "3600", "date": email.utils.formatdate(time.time() + 3600, usegmt=True)}[kind]
+        first = self.server.hits[self.path] == 1
+        self.send(429, Retry_After=when) if first else self.send(200, picture(kind))
+
+    def do_zipped(self, name):
+        self.send(200, gzip.compress(picture(name)), Content_Encoding="gzip")
+
+    def do_bomb(self, name):
+        self.send(200, gzip.compress(bytes(4 * 2**20)), Content_Encoding="gzip")
+
+    def do_badzip(self, name):
+        self.send(200, picture(name), Content_Encoding="gzip")
+
+    def do_web(self, name):
+        self.do_ok(name) if name.endswith("/b") else self.do_missing(name)
+
     def do_big(self, name):
         """50 MB, with its length stated or not."""
         self.send(200, length=BIG if name == "stated" else -1)
@@ -161,39 +178,28 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[len(body) // 2 :])
 
 
-class _Reroute(httpcore.NetworkBackend):
-    """Sockets of the fake internet: every public address is the bad server; who was connected to is noted."""
+class Internet(httpx.HTTPTransport):
+    """A fake internet: every name is at a public address, and every address leads to `server`.
 
-    def __init__(self, port: int):
-        self.port, self.connected = port, []
-        self._real = httpcore.SyncBackend()
-
-    def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):
-        self.connected.append(host)
-        return self._real.connect_tcp("127.0.0.1", self.port, timeout, local_address, socket_options)
-
-
-def internet(server: BadServer, **names) -> Network:
-    """A network on which every name is at a public address that leads to `server`.
-
-    `names` (dots written as _) say otherwise: a list of answers, one a look-up, each a list of addresses.
-    Literal addresses resolve to what they are, as in the real look-up.
+    `names` (dots written as _) are at the addresses given here, none for one that is not found. Literal
+    addresses resolve to what they are, as in the real look-up. `connected` notes the hosts asked.
     """
-    answers = {name.replace("_", "."): list(given) for name, given in names.items()}
-    lookups: Counter = Counter()
 
-    def resolve(host, port, **options):
-        host = host.decode() if isinstance(host, bytes) else host
-        lookups[host] += 1
-        if host in answers:
-            found = answers[host][min(lookups[host], len(answers[host])) - 1]
-            if not found:
-                raise socket.gaierror("Name or service not known")
-            return [(0, 0, 0, "", (address, port)) for address in found]
-        if host.endswith(".example"):
-            return [(0, 0, 0, "", (PUBLIC, port))]
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    def __init__(self, server: BadServer, **names: list[str]):
+        super().__init__()
+        self._port, self.connected = server.port, []
+        self._names = {name.replace("_", "."): addresses for name, addresses in names.items()}
 
-    network = Network(resolve, _Reroute(server.port))
-    object.__setattr__(network, "lookups", lookups)
-    return network
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.connected.append(request.url.host)
+        url = request.url.copy_with(scheme="http", host="127.0.0.1", port=self._port)
+        there = httpx.Request(request.method, url, headers=request.headers, extensions=request.extensions)
+        return super().handle_request(there)
+
+    def resolve(self, host, port, **options):
+        if not host.endswith(".example"):
+            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = self._names.get(host, [PUBLIC])
+        if not addresses:
+            raise socket.gaierror("Name or service not known")
+        return [(0, 0, 0, "", (address, port)) for address in addresses]

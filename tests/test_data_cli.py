@@ -68,8 +68,9 @@ def test_download_of_a_list(tmp_path, capsys):
     assert "1 ok, 1 failed" in capsys.readouterr().out
     assert (tmp_path / "out/a.jpg").read_bytes() == picture("a.jpg")
     server.stop()
-    with pytest.raises(InputError, match="--workers 0: must be greater than 0"):
-        emolib(*command, "--workers", 0)
+    for option, value in (("--workers", 0), ("--interval", "nan"), ("--timeout", "inf"), ("--limit", -1)):
+        with pytest.raises(InputError, match=f"{option} must lie in"):
+            emolib(*command, option, value)
 
 
 @pytest.mark.skipif(

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from emolib.data import findingemo, urls
+from emolib.data import findingemo
+from emolib.data.addresses import address_fault, safe_path
 from emolib.emotions.sets import PETALS, PLUTCHIK24
 from emolib.runtime import InputError
 from tests.bad_server import picture
@@ -181,7 +182,7 @@ def test_published_names(published, column, counts):
 
 @needs_package
 def test_published_names_make_distinct_files(published):
-    files = [urls.safe_path(path).lower() for path in published.frame["path"]]
+    files = [safe_path(path).lower() for path in published.frame["path"]]
     assert len(set(files)) == len(files)
 
 
@@ -204,7 +205,7 @@ def test_published_names_make_distinct_files(published):
     ],
 )
 def test_what_counts_as_an_address(url, fault):
-    found = urls.fault(url)
+    found = address_fault(url)
     assert found is None if fault is None else fault in found
 
 
@@ -222,9 +223,9 @@ def test_what_counts_as_an_address(url, fault):
     ],
 )
 def test_safe_paths(name, path):
-    assert urls.safe_path(name) == path
+    assert safe_path(name) == path
 
 
 def test_long_names_stay_distinct_and_keep_their_suffix():
-    one, two = (urls.safe_path("é" * 200 + f"{i}.jpg") for i in range(2))
+    one, two = (safe_path("é" * 200 + f"{i}.jpg") for i in range(2))
     assert one != two and one.endswith(".jpg") and len(one.encode()) <= 150

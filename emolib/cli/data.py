@@ -8,6 +8,12 @@ from pathlib import Path
 
 from emolib.runtime import SEEDS, InputError, check_output, in_range
 
+ENDS = {
+    "limit": (0, 10**9), "seed": (0, SEEDS[1]), "workers": (1, 256), "interval": (0, 3600),
+    "timeout": (1, 86400), "max_mb": (0.001, 1024),
+}  # fmt: skip
+"""Between these the numbers of `emolib data download` make sense."""
+
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     """Add `data` and its commands; a chosen command is in `args.run`, to be called with `args`."""
@@ -136,21 +142,23 @@ def _findingemo(args: argparse.Namespace) -> int:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from emolib.data import download, findingemo
-    from emolib.data.download import Limits, Settings
+    from emolib.data import download
+    from emolib.data.addresses import read_list
+    from emolib.data.findingemo import read_findingemo
 
-    for name in ("workers", "timeout", "max_mb"):
-        if getattr(args, name) <= 0:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be greater than 0")
-    pictures = download.read_list(args.urls) if args.urls else findingemo.read_findingemo().frame
-    settings = Settings(
-        limits=Limits(total_timeout=args.timeout, max_bytes=int(args.max_mb * 2**20)),
+    for name, (low, high) in ENDS.items():
+        if getattr(args, name) is not None:
+            in_range(getattr(args, name), low, high, f"--{name.replace('_', '-')}")
+    pictures = read_list(args.urls) if args.urls else read_findingemo().frame
+    settings = download.Settings(
+        timeout=args.timeout,
+        max_bytes=int(args.max_mb * 2**20),
         workers=args.workers,
         interval=args.interval,
         allow_private=args.allow_private,
         **({"wayback": None} if args.no_wayback else {}),
     )
-    found = download.download(
+    table = download.download(
         pictures,
         args.to,
         settings=settings,
@@ -159,7 +167,7 @@ def _download(args: argparse.Namespace) -> int:
         retry_failed=args.retry_failed,
         verify=args.verify,
     )
-    counts = found["status"].value_counts()
+    counts = table["status"].value_counts()
     summary = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing to do"
     print(f"{args.to}: {summary} (record: {args.to / download.RECORD})")
     return 0

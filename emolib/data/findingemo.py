@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from emolib.data import urls
+from emolib.data.addresses import address_fault, safe_path
 from emolib.data.files import read_json, read_table
 from emolib.data.manifest import Manifest, Problems, build_manifest
 from emolib.emotions import spaces
@@ -65,7 +65,7 @@ class FindingEmo:
             )
         frame = self.frame
         if pictures is not None:
-            frame = frame.assign(path=[urls.safe_path(path) for path in frame["path"]])
+            frame = frame.assign(path=[safe_path(path) for path in frame["path"]])
             frame = frame[[(root / path).is_file() for path in frame["path"]]]
         affect = spaces.convert(frame[["valence", "arousal"]].to_numpy(), "findingemo", "signed")
         kept = ["path", "emotion", "tags", "ages", "factors", "petal", "intensity", "ambiguity", "annotator"]
@@ -158,8 +158,8 @@ def _addresses(path: Path, known: set[str]) -> tuple[dict[str, tuple[tuple[str, 
     out, malformed = {}, 0
     for name, listed in grouped.items():
         # Once each, in order: the next address is tried only where the one before failed.
-        good = tuple(dict.fromkeys(url.strip() for url in listed if urls.fault(url) is None))
-        bad = sum(urls.fault(url) is not None for url in listed)
+        good = tuple(dict.fromkeys(url.strip() for url in listed if address_fault(url) is None))
+        bad = sum(address_fault(url) is not None for url in listed)
         malformed += bad
         out[name] = (good, bad)
     totals = {

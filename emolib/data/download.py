@@ -31,7 +31,7 @@ from emolib import __version__
 from emolib.data.addresses import address_fault, is_public, mark_name, name_files
 from emolib.data.files import PICTURE_SUFFIXES
 from emolib.data.manifest import stratified
-from emolib.picture_files import open_image
+from emolib.images import open_image
 from emolib.runtime import InputError, hold_lock, make_folder, progress
 
 RECORD = "downloads.jsonl"

@@ -224,8 +224,9 @@ def _clip(args: argparse.Namespace):
     if args.method != "trained":
         return None
     from emolib.diffusion.clip import load_clip
+    from emolib.runtime import pick_device
 
-    return load_clip(args.clip)
+    return load_clip(args.clip, pick_device(args.device))
 
 
 def _encode(model: Backbone, pictures: Manifest, batch: int = 16) -> Tensor:

@@ -53,7 +53,8 @@ class Backbone:
     """A Stable Diffusion 1.x, 2.x or XL, as functions of tensors. Made by `load`.
 
     Pictures are float32 (B, 3, H, W) in [-1, 1], latents float32 (B, C, H / f, W / f). Networks run in
-    `dtype`, everything else in float32 or better.
+    `dtype`, everything else in float32 or better. Pictures and latents may be given from any device; latents
+    and embeddings live on `device`, and pictures come back on the CPU.
 
     name, pipe, unet, vae  the model's name and diffusers objects
     device, dtype          where and in what precision the networks run
@@ -117,12 +118,12 @@ class Backbone:
         return mean + std * torch.randn(mean.shape, generator=generator, device=generator.device).to(mean)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents -> pictures, clipped to [-1, 1]. Raises FloatingPointError if the decoder overflowed."""
+        """Latents -> pictures on the CPU, clipped to [-1, 1]. FloatingPointError if the decoder overflows."""
         z = (z / self._scale + self._shift).to(self.device, self.vae.dtype)
         images = self.vae.decode(z, return_dict=False)[0].float()
         if not torch.isfinite(images).all():
             raise FloatingPointError(f"{self.name}: the decoder overflowed in {self.vae.dtype}; use float32")
-        return images.clamp(-1, 1)
+        return images.clamp(-1, 1).cpu()
 
     def embed(self, prompts: str | Sequence[str]) -> Embedding:
         """Encode prompts, as the model's own pipeline does (its text encoders, its learned tokens).
@@ -165,7 +166,7 @@ class Backbone:
         the doubled batch; scale 1 is one call with `cond` alone, 0 one with `uncond` alone; a scale of (B,)
         gives each picture its own. Raises ValueError for guidance without `uncond`.
         """
-        n, scale = len(z), guidance_scale
+        z, n, scale = z.to(self.device), len(z), guidance_scale
         if uncond is None and (isinstance(scale, Tensor) or scale != 1):
             raise ValueError(f"guidance_scale {scale} needs uncond")
         if not isinstance(scale, Tensor) and scale in (0, 1):

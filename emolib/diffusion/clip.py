@@ -16,7 +16,10 @@ from emolib.runtime import InputError, repo_path
 
 
 class Clip:
-    """A CLIP as two differentiable functions; made by `load_clip`. Embeddings are (B, D) of length one."""
+    """A CLIP as two differentiable functions; made by `load_clip`.
+
+    Embeddings are (B, D) of length one, float32 on the CPU, wherever the network runs.
+    """
 
     def __init__(self, model: CLIPModel, tokenizer: Any, processor: Any) -> None:
         self.model, self.tokenizer = model.requires_grad_(False).eval(), tokenizer
@@ -27,9 +30,10 @@ class Clip:
 
     def images(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1], resized to CLIP's square -> (B, D)."""
+        images = images.to(self.model.device)
         x = images if images.shape[-2:] == (self.size, self.size) else self._resize(images)
         x = ((x + 1) / 2 - self.mean.to(x)) / self.std.to(x)
-        return F.normalize(self.model.get_image_features(pixel_values=x).pooler_output, dim=-1)
+        return F.normalize(self.model.get_image_features(pixel_values=x).pooler_output, dim=-1).cpu()
 
     def _resize(self, images: Tensor) -> Tensor:
         return F.interpolate(
@@ -41,7 +45,7 @@ class Clip:
         """Texts -> (B, D)."""
         tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
         found = self.model.get_text_features(**tokens.to(self.model.device)).pooler_output
-        return F.normalize(found, dim=-1)
+        return F.normalize(found, dim=-1).cpu()
 
 
 def load_clip(folder: str | Path | None = None, device: torch.device | str = "cpu") -> Clip:

@@ -4,6 +4,10 @@ A *level* is an index into `alphas_cumprod` (0 is the cleanest, T-1 the noisiest
 z = sqrt(abar) x0 + sqrt(1 - abar) eps. A walk is a list of levels, and its order is the direction of time:
 descending denoises, ascending inverts. The clean end is level 0, not abar = 1 (`set_alpha_to_one=False` in
 diffusers): at abar = 1 the last step's noise vanishes and edit-friendly inversion could not be exact.
+
+Latents, and all that is made of them (predictions, trajectories), live on the model's device. Noise may come
+from anywhere, and does from the CPU, where `runtime.generator` draws the same numbers for every device: the
+functions that take it bring it to the device and dtype of the latents.
 """
 
 from __future__ import annotations
@@ -147,7 +151,7 @@ def guide(plain: Tensor, conditioned: Tensor, scale: float | Tensor) -> Tensor:
 
 def add_noise(x0: Tensor, noise: Tensor, abar: float | Tensor) -> Tensor:
     """Draw from q(z | x0) with the given standard normal `noise`: Ho et al. 2020, eq. 4."""
-    return abar**0.5 * x0 + (1 - abar) ** 0.5 * noise
+    return abar**0.5 * x0 + (1 - abar) ** 0.5 * noise.to(x0)
 
 
 def ddpm_variance(abar_from: float | Tensor, abar_to: float | Tensor) -> float | Tensor:
@@ -180,7 +184,7 @@ def ddim_step(
         variance, direction = variance.clamp(min=0), direction.clamp(min=0)
     else:
         variance, direction = max(variance, 0.0), max(direction, 0.0)
-    return abar_to**0.5 * x0 + direction**0.5 * eps + variance**0.5 * noise
+    return abar_to**0.5 * x0 + direction**0.5 * eps + variance**0.5 * noise.to(x0)
 
 
 def denoise(predictor: Predictor, trajectory: Trajectory, *, callback: Callback | None = None) -> Tensor:

@@ -20,10 +20,12 @@ TEMPLATE = "photo of {article} {word} {description}"
 class Editor(Protocol):
     """`editor(images, emotion, *, generator) -> images`: the same people, feeling `emotion`.
 
-    images       float32 (B, 3, H, W) in [-1, 1]; the result has the same shape, device and range
+    images       float32 (B, 3, H, W) in [-1, 1], on any device; the result has the same shape, dtype, range
+                 and device, wherever the method computes
     emotion      a label, or one for each picture; several for a single picture give one edit each, made as
                  one batch from one encoding and the same noise
-    generator    the only source of randomness
+    generator    the only source of randomness. Noise is drawn on its device and moved: with the CPU
+                 generators of `runtime.generator` one seed gives one picture, whatever computes it
     description  who is in the picture, e.g. "woman with red hair", one or one each; for methods with prompts
     source_emotion  what is felt in the picture as it is, if known, one or one each; for methods that use it
 

@@ -32,7 +32,7 @@ class Table(nn.Module):
 
     delta (K, C, h, w) or (K, C, 1, 1) float32, one for each of `timesteps` (K,); the nearest one is taken,
     and resized (bilinear) where h has another grid. It can be trained as it is, with K = 1 as a delta_h
-    shared by all times.
+    shared by all times. Like `Network`, it answers on h's device, wherever it lies itself.
     """
 
     def __init__(self, delta: Tensor, timesteps: Tensor) -> None:
@@ -46,8 +46,8 @@ class Table(nn.Module):
 
     def forward(self, h: Tensor, t: Tensor) -> Tensor:
         """(B, C, h, w) or (B, C, 1, 1) for h (B, C, h, w) at timesteps t (B,)."""
-        nearest = (self.timesteps[:, None] - t).abs().argmin(0)
-        delta = self.delta[nearest]
+        nearest = (self.timesteps[:, None] - t.to(self.timesteps.device)).abs().argmin(0)
+        delta = self.delta[nearest].to(h.device)
         if delta.shape[-2:] in ((1, 1), h.shape[-2:]):
             return delta
         return F.interpolate(delta, h.shape[-2:], mode="bilinear", align_corners=False)
@@ -72,9 +72,10 @@ class Network(nn.Module):
 
     def forward(self, h: Tensor, t: Tensor) -> Tensor:
         """(B, C, h, w) for h (B, C, h, w) at timesteps t (B,)."""
-        x = self.first(h.float())
-        x = x + self.time(time_features(t, self.time.in_features // 2))[:, :, None, None]
-        return self.last(F.silu(self.norm(x)))
+        own = self.first.weight.device
+        x = self.first(h.to(own, torch.float32))
+        x = x + self.time(time_features(t.to(own), self.time.in_features // 2))[:, :, None, None]
+        return self.last(F.silu(self.norm(x))).to(h.device)
 
 
 def untrained(channels: int, generator: torch.Generator) -> Network:

@@ -91,9 +91,9 @@ class Probe:
 
     @torch.no_grad()
     def logits(self, images: Tensor, *, batch_size: int = 128) -> dict[str, Tensor]:
-        """Attribute -> logits (B, values) of pictures (B, 3, H, W) in [-1, 1], any size, on their device."""
-        parts = [self.head(features(self.judge, part)) for part in images.split(batch_size)]
-        split = torch.cat(parts).to(images.device).split(self.head.counts, 1)
+        """Attribute -> logits (B, values) on the CPU of pictures (B, 3, H, W) in [-1, 1], any size."""
+        parts = [self.head(features(self.judge, part)).cpu() for part in images.split(batch_size)]
+        split = torch.cat(parts).split(self.head.counts, 1)
         return dict(zip(self.values, split, strict=True))
 
     def see(self, images: Tensor) -> dict[str, list[str]]:

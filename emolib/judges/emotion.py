@@ -24,7 +24,7 @@ FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "calibr
 
 
 class Verdict(NamedTuple):
-    """What a judge sees in B pictures, float32 on their device.
+    """What a judge sees in B pictures: float32 on the CPU, wherever the pictures and the judge are.
 
     probs            (B, K) calibrated probabilities in the order of `Judge.labels`
     valence, arousal (B,) in [-1, 1]
@@ -72,14 +72,14 @@ class Judge:
         return f"Judge({self.name!r})"
 
     def logits(self, images: Tensor) -> Tensor:
-        """Raw outputs (B, K + 2), float32, of (B, 3, H, W) pictures in [-1, 1], any size. Differentiable."""
+        """Raw outputs (B, K + 2), float32 on the CPU, of (B, 3, H, W) pictures in [-1, 1]. Differentiable."""
         images = images.to(self.device)
         if tuple(images.shape[-2:]) != (self.size, self.size):
             size = (self.size, self.size)
             images = F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True)
         # The resampling overshoots at edges; no real picture leaves the range.
         pixels = (images.clamp(-1, 1) - self._centre) / self._spread
-        return self.network(pixels).logits.float()
+        return self.network(pixels).logits.float().cpu()
 
     def __call__(self, images: Tensor, *, batch_size: int = 256) -> Verdict:
         """Judge pictures, float32 (B, 3, H, W) in [-1, 1] of any size, `batch_size` at a time."""
@@ -87,16 +87,16 @@ class Judge:
 
     @torch.no_grad()
     def describe(self, images: Tensor, *, batch_size: int = 256) -> tuple[Verdict, Tensor]:
-        """The verdict, and the features (B, D) that the last layer reads, float32, from one pass.
+        """The verdict, and the features (B, D) that the last layer reads, float32 on the CPU, from one pass.
 
         The features serve Frechet distances and the like. Valence and arousal are NaN for a network that has
         no outputs for them.
         """
         seen: list[Tensor] = []
         last = [module for module in self.network.modules() if isinstance(module, torch.nn.Linear)][-1]
-        hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float()))
+        hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().cpu()))
         try:
-            outputs = torch.cat([self.logits(part) for part in images.split(batch_size)]).to(images.device)
+            outputs = torch.cat([self.logits(part) for part in images.split(batch_size)])
         finally:
             hook.remove()
         k = len(self.labels)
@@ -104,7 +104,7 @@ class Judge:
         affect = (
             outputs[:, k:].tanh() if outputs.shape[1] > k else outputs.new_full((len(outputs), 2), torch.nan)
         )
-        return Verdict(probs, *affect.unbind(1)), torch.cat(seen).to(images.device)
+        return Verdict(probs, *affect.unbind(1)), torch.cat(seen)
 
 
 def load_judge(name: str | Path, *, device: str = "auto") -> Judge:

@@ -27,8 +27,9 @@ DIRECTIONS = 40  # kept discriminants
 class Fisherfaces:
     """`embed(faces) -> (B, directions)`; cosines of embeddings say how alike two people are.
 
-    mean (P,), axes (P, directions) float32 over the P pixels of the ellipse; `threshold` is the cosine that
-    one in a hundred pairs of different people reaches, on people the fit has not seen.
+    mean (P,), axes (P, directions) float32 over the P pixels of the ellipse, on the CPU, as all that judges
+    answer; `threshold` is the cosine that one in a hundred pairs of different people reaches, on people the
+    fit has not seen.
     """
 
     mean: Tensor
@@ -37,15 +38,15 @@ class Fisherfaces:
 
     def __call__(self, faces: Tensor) -> Tensor:
         """(B, directions) of `faces` (B, P) as `crop_faces` gives them."""
-        return (faces.float() - self.mean) @ self.axes
+        return (faces.float().cpu() - self.mean) @ self.axes
 
 
 def crop_faces(images: Tensor, boxes) -> Tensor:
-    """(B, P) float32: the ellipse in each face box, grey, at 32 px, mean 0 and standard deviation 1.
+    """(B, P) float32 on the CPU: the ellipse in each face box, grey, at 32 px, mean 0, deviation 1.
 
     The normalisation takes brightness and contrast out; a flat face is all zeros.
     """
-    grey = (images.float() * torch.tensor(LUMA, device=images.device).view(3, 1, 1)).sum(1, keepdim=True)
+    grey = (images.float().cpu() * torch.tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
     faces = []
     for one, (x0, y0, x1, y1) in zip(grey, np.asarray(boxes, dtype=int).reshape(-1, 4).tolist(), strict=True):
         face = one[None, :, y0:y1, x0:x1]

@@ -55,7 +55,7 @@ def seed_spread(edits: Tensor) -> Tensor:
         raise ValueError("the spread over seeds needs two seeds or more")
     pairs = itertools.combinations(edits.double(), 2)
     apart = [((a - b) / 2).square().mean((1, 2, 3)).sqrt() for a, b in pairs]
-    return torch.stack(apart).mean(0).float()
+    return torch.stack(apart).mean(0).float().cpu()
 
 
 def change_diversity(edit: Tensor, source: Tensor) -> float:

@@ -1,5 +1,7 @@
 """Does the edit show the emotion? Functions of a judge's probabilities (B, K) and target positions (B,).
 
+A judge answers on the CPU; what comes from another device is brought there, and so is every result.
+
 Emo-A and Emo-S are EmoEdit's (Yang et al. 2025): the share of edits whose most probable label is the target,
 and the target's probability in the edit minus that in the source.
 """
@@ -19,7 +21,7 @@ from emolib.metrics.estimates import Estimate, rate
 
 def target_rate(emotion: ArrayLike, target: ArrayLike, *, groups: Sequence | None = None) -> Estimate:
     """Emo-A: how often the judged emotion (positions of labels) is the target."""
-    judged, wanted = (torch.as_tensor(x).reshape(-1) for x in (emotion, target))
+    judged, wanted = (torch.as_tensor(x).cpu().reshape(-1) for x in (emotion, target))
     if judged.shape != wanted.shape and wanted.numel() != 1:
         raise ValueError(f"{judged.numel()} judged emotions for {wanted.numel()} targets")
     return rate(judged == wanted, groups=groups)
@@ -27,7 +29,7 @@ def target_rate(emotion: ArrayLike, target: ArrayLike, *, groups: Sequence | Non
 
 def target_probability(probs: Tensor, target: Tensor) -> Tensor:
     """(B,) probability that the judge gives to the target."""
-    return probs.gather(1, target[:, None]).squeeze(1)
+    return probs.cpu().gather(1, target.cpu()[:, None]).squeeze(1)
 
 
 def emotion_score(edit: Tensor, source: Tensor, target: Tensor) -> Tensor:
@@ -37,7 +39,7 @@ def emotion_score(edit: Tensor, source: Tensor, target: Tensor) -> Tensor:
 
 def top_k(probs: Tensor, target: Tensor, k: int = 2) -> Tensor:
     """(B,) bool: fewer than k labels are more probable than the target. k = 1 is Emo-A's hit."""
-    return (probs > target_probability(probs, target)[:, None]).sum(1) < k
+    return (probs.cpu() > target_probability(probs, target)[:, None]).sum(1) < k
 
 
 def valence_hit(probs: Tensor, target: Tensor, labels: Sequence[str]) -> Tensor:
@@ -45,8 +47,8 @@ def valence_hit(probs: Tensor, target: Tensor, labels: Sequence[str]) -> Tensor:
 
     Mikels' eight split four to four (EmoSet's two classes); NaN for a target without a side ("neutral").
     """
-    sign = torch.tensor([float(POLARITY.get(label, 0)) for label in labels], device=probs.device)
-    leaning = (probs * sign).sum(1) * sign[target]
+    sign, target = torch.tensor([float(POLARITY.get(label, 0)) for label in labels]), target.cpu()
+    leaning = (probs.cpu() * sign).sum(1) * sign[target]
     return torch.where(sign[target] == 0, torch.nan, (leaning > 0).float())
 
 
@@ -55,32 +57,33 @@ def kl_divergence(target: Tensor, probs: Tensor) -> Tensor:
 
     For a position it is -log p_target. The probabilities are kept above 1e-7, so it stays finite.
     """
-    logs = probs.double().clamp(min=1e-7).log()
+    logs = probs.cpu().double().clamp(min=1e-7).log()
     if target.ndim == 1:
         return -target_probability(logs, target).float()
-    target = target.double()
+    target = target.cpu().double()
     return (torch.special.xlogy(target, target) - target * logs).sum(1).float()
 
 
 def confusion(emotion: Tensor, target: Tensor, k: int) -> Tensor:
     """(k, k) int64 counts, row = target, column = judged emotion."""
-    return torch.bincount(target * k + emotion, minlength=k * k).reshape(k, k)
+    return torch.bincount(target.cpu() * k + emotion.cpu(), minlength=k * k).reshape(k, k)
 
 
 def calibration_error(probs: Tensor, target: Tensor, *, bins: int = 15) -> float:
     """Expected calibration error (Guo et al. 2017, eq. 3): |confidence - accuracy|, over equal bins, weighed.
 
     0 for a judge that is right as often as it says. (N, K) probabilities, (N,) positions of labels."""
+    probs, target = probs.cpu(), target.cpu()
     confidence, judged = probs.max(1)
     bin_of = (confidence * bins).long().clamp(max=bins - 1)
     gap = (confidence - (judged == target).to(confidence)).double()
-    sums = torch.zeros(bins, dtype=torch.float64).index_add(0, bin_of.cpu(), gap.cpu())
+    sums = torch.zeros(bins, dtype=torch.float64).index_add(0, bin_of, gap)
     return float(sums.abs().sum() / len(probs))
 
 
 def affect_error(predicted: Tensor, wanted: Tensor) -> Tensor:
     """Absolute error of valence or arousal, any one shape, on the scale they are given in."""
-    return (predicted - wanted).abs()
+    return (predicted.cpu() - wanted.cpu()).abs()
 
 
 def constant_error(wanted: ArrayLike) -> np.ndarray:
@@ -100,4 +103,4 @@ def all_faces(hits: ArrayLike, picture: Sequence) -> np.ndarray:
 
 def bystander_change(edit: Tensor, source: Tensor) -> Tensor:
     """(B,) how far the judged emotion of people not asked for has moved: total variation, in [0, 1]."""
-    return 0.5 * (edit - source).abs().sum(1)
+    return 0.5 * (edit.cpu() - source.cpu()).abs().sum(1)

@@ -1,7 +1,8 @@
 """What the edit kept: PSNR, SSIM, MS-SSIM, background, identity, alignment, sharpness, distance to the truth.
 
 Pictures are float32 (B, 3, H, W) in [-1, 1]; masks (B, H, W), nonzero inside; per-picture metrics return
-(B,). The reference is the source, or, where there is one, the true answer.
+(B,). The reference is the source, or, where there is one, the true answer. All may lie on any device, each on
+another; what was measured is on the CPU.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # MS-SSIM's five scales, fines
 
 def psnr(images: Tensor, reference: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, higher is closer; inf for equal pictures."""
-    _same_shape(images, reference)
+    images, reference = _on_cpu(images, reference)
     error = (images.double() - reference.double()).square().mean((1, 2, 3))
     return (10 * torch.log10(4 / error)).float()  # the range [-1, 1] is 2 wide
 
@@ -37,7 +38,7 @@ def ssim(images: Tensor, reference: Tensor) -> Tensor:
 
 def ssim_map(images: Tensor, reference: Tensor) -> Tensor:
     """The map (B, H, W), averaged over channels, whose mean `ssim` is. The border is mirrored."""
-    _same_shape(images, reference)
+    images, reference = _on_cpu(images, reference)
     _check_side(images, "SSIM")
     luminance, contrast = _similarity(_unit(images), _unit(reference))
     return (luminance * contrast).mean(1)
@@ -54,10 +55,10 @@ def ms_ssim(images: Tensor, reference: Tensor) -> Tensor:
 
 def ssim_map_and_ms_ssim(images: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """`ssim_map` (B, H, W) and `ms_ssim` (B,) at once: the finest scale, the dear one, is in both."""
-    _same_shape(images, reference)
+    images, reference = _on_cpu(images, reference)
     _check_side(images, "MS-SSIM")
     used = BETAS[: scales(*images.shape[-2:])]
-    a, b, product = _unit(images), _unit(reference), torch.ones(len(images), device=images.device)
+    a, b, product = _unit(images), _unit(reference), torch.ones(len(images))
     rim, maps = WINDOW // 2, []
     for scale, beta in enumerate(used):
         luminance, contrast = _similarity(a, b)
@@ -80,7 +81,7 @@ def scales(height: int, width: int) -> int:
 
 def _similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """SSIM's two factors (B, C, H, W) of pictures on [0, 1]: luminance, and contrast with structure."""
-    down, across = (_window(side, a.dtype).to(a.device) for side in a.shape[-2:])
+    down, across = (_window(side, a.dtype) for side in a.shape[-2:])
     moments = down @ torch.cat([a, b, a * a, b * b, a * b], 1) @ across.T
     mean_a, mean_b, square_a, square_b, both = moments.chunk(5, 1)
     product, squares = mean_a * mean_b, mean_a**2 + mean_b**2
@@ -112,8 +113,8 @@ def _check_side(images: Tensor, what: str) -> None:
 
 def masked_error(images: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     """Mean squared error over the pixels inside `mask`, on the [0, 1] scale; NaN where there are none."""
-    _same_shape(images, reference)
-    inside = (mask != 0).double()
+    images, reference = _on_cpu(images, reference)
+    inside = (mask.cpu() != 0).double()
     error = (images.double() - reference.double()).square().mean(1) / 4
     return ((error * inside).sum((1, 2)) / inside.sum((1, 2))).float()
 
@@ -128,7 +129,7 @@ def masked_ssim(similarity: Tensor, mask: Tensor) -> Tensor:
 
     Windows that reach across the mask's rim would let the outside in.
     """
-    outside = (mask == 0).float()[:, None]
+    similarity, outside = similarity.cpu(), (mask.cpu() == 0).float()[:, None]
     reach = WINDOW // 2
     padded = F.pad(outside, (reach,) * 4, value=1.0)
     near = F.max_pool2d(F.max_pool2d(padded, (WINDOW, 1), 1), (1, WINDOW), 1)[:, 0]
@@ -154,18 +155,18 @@ def identity_matches(edit: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
     """
     from scipy.optimize import linear_sum_assignment
 
-    similar = F.normalize(source.double(), dim=1) @ F.normalize(edit.double(), dim=1).T
-    rows, columns = linear_sum_assignment(similar.cpu().numpy(), maximize=True)
+    similar = F.normalize(source.cpu().double(), dim=1) @ F.normalize(edit.cpu().double(), dim=1).T
+    rows, columns = linear_sum_assignment(similar.numpy(), maximize=True)
     cosine = torch.zeros(len(source), dtype=torch.float32)
     partner = torch.full((len(source),), -1, dtype=torch.long)
-    cosine[rows] = similar[rows, columns].float().cpu()
+    cosine[rows] = similar[rows, columns].float()
     partner[rows] = torch.from_numpy(columns)
     return cosine, partner
 
 
 def cosine(edit: Tensor, source: Tensor) -> Tensor:
     """(B,) cosine of embeddings (B, D), one face against one."""
-    return F.cosine_similarity(edit.double(), source.double(), dim=1).float()
+    return F.cosine_similarity(edit.cpu().double(), source.cpu().double(), dim=1).float()
 
 
 def alignment_shift(images: Tensor, reference: Tensor) -> Tensor:
@@ -175,8 +176,8 @@ def alignment_shift(images: Tensor, reference: Tensor) -> Tensor:
     what is only a shift. NaN where one is flat. No window: under one, pictures of img2img were said to have
     moved by 7 px that have not moved at all.
     """
-    _same_shape(images, reference)
-    pairs = zip(_luma(images).cpu().numpy(), _luma(reference).cpu().numpy(), strict=True)
+    images, reference = _on_cpu(images, reference)
+    pairs = zip(_luma(images).numpy(), _luma(reference).numpy(), strict=True)
     return torch.tensor([_shift(a - a.mean(), b - b.mean()) for a, b in pairs], dtype=torch.float32)
 
 
@@ -192,8 +193,8 @@ def sharpness(images: Tensor) -> Tensor:
     """Standard deviation of the luminance's Laplacian: linear in contrast, 0 for a flat picture.
 
     The root of the variance-of-Laplacian focus measure (Pech-Pacheco et al. 2000)."""
-    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], device=images.device)
-    return F.conv2d(_luma(images)[:, None], kernel[None, None]).std((1, 2, 3), correction=0)
+    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])
+    return F.conv2d(_luma(images.cpu())[:, None], kernel[None, None]).std((1, 2, 3), correction=0)
 
 
 def sharpness_ratio(images: Tensor, source: Tensor) -> Tensor:
@@ -208,22 +209,23 @@ def beats_doing_nothing(images: Tensor, source: Tensor, truth: Tensor) -> Tensor
 
     The honest bar: an editor that fails it does more harm than good, whatever a judge says.
     """
-    _same_shape(images, truth)
-    _same_shape(source, truth)
-    edit, nothing = ((x.double() - truth.double()).square().mean((1, 2, 3)) for x in (images, source))
+    pairs = (_on_cpu(x, truth) for x in (images, source))
+    edit, nothing = ((a.double() - b.double()).square().mean((1, 2, 3)) for a, b in pairs)
     return edit < nothing
 
 
 def _luma(images: Tensor) -> Tensor:
-    return (images.float() * torch.tensor(LUMA, device=images.device).view(3, 1, 1)).sum(1)
+    return (images.float() * torch.tensor(LUMA).view(3, 1, 1)).sum(1)
 
 
 def _unit(images: Tensor) -> Tensor:
     return images.float() / 2 + 0.5
 
 
-def _same_shape(images: Tensor, reference: Tensor) -> None:
+def _on_cpu(images: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Both on the CPU. ValueError unless they are pictures of one shape."""
     if images.shape != reference.shape or images.ndim != 4:
         raise ValueError(
             f"shapes {tuple(images.shape)} and {tuple(reference.shape)} are not one (B, 3, H, W)"
         )
+    return images.cpu(), reference.cpu()

@@ -43,6 +43,8 @@ FAULTS = {
 class Comparison:
     """B edits and what they are compared with.
 
+    All on the CPU.
+
     edit, source  float32 (B, 3, H, W) in [-1, 1]
     mask          (B, H, W), nonzero where an edit is meant
     probs, source_probs, target   the judge's (B, K) for both, and positions (B,); `labels` name the K

@@ -183,5 +183,5 @@ def sample(
     noise = torch.stack(
         [torch.randn(shape, generator=generator(seed, "check", i)) for i in range(len(prompts))]
     )
-    walk = Trajectory(backbone.timesteps(num_inference_steps), start=noise.to(backbone.device))
-    return backbone.decode(denoise(backbone.guided(backbone.embed(prompts), guidance_scale), walk)).cpu()
+    walk = Trajectory(backbone.timesteps(num_inference_steps), start=noise)
+    return backbone.decode(denoise(backbone.guided(backbone.embed(prompts), guidance_scale), walk))

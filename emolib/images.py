@@ -182,9 +182,9 @@ def data_uri(data: bytes, kind: str = "webp") -> str:
 
 def read_provenance(path: str | os.PathLike[str]) -> dict | None:
     """What `save_image` recorded in the file's metadata, or None if it is not one of emolib's."""
-    with Image.open(path, formats=READABLE) as image:
-        record = image.info.get("Description") or image.getexif().get(_DESCRIPTION)
-    with suppress(TypeError, ValueError):
+    with suppress(TypeError, ValueError):  # ValueError: also of a PNG's text that Pillow finds too long
+        with Image.open(path, formats=READABLE) as image:
+            record = image.info.get("Description") or image.getexif().get(_DESCRIPTION)
         value = json.loads(record)
         if isinstance(value, dict) and str(value.get("software", "")).startswith("emolib"):
             return value
@@ -196,6 +196,7 @@ MAX_PIXELS = 100_000_000
 
 # Only decoders that never start another program (EPS runs Ghostscript) and are well exercised.
 READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+_PNG = b"\x89PNG\r\n\x1a\n"
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -209,7 +210,7 @@ def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_
     name = "the picture" if isinstance(source, bytes) else str(source)
     stream = io.BytesIO(source) if isinstance(source, bytes) else _stream(Path(source))
     try:
-        with stream, warnings.catch_warnings():
+        with _without_text(stream) as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about bombs and odd metadata; the limit is ours
             with Image.open(stream, formats=READABLE) as image:
                 width, height = image.size
@@ -238,6 +239,25 @@ def _stream(path: Path) -> BinaryIO:
         return path.open("rb")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _without_text(stream: BinaryIO) -> BinaryIO:
+    """The file without a PNG's texts: Pillow refuses long ones, such as the workflows of diffusion editors.
+
+    Texts that may hold the orientation stay."""
+    data = stream.read() if stream.read(len(_PNG)) == _PNG else b""
+    stream.seek(0)
+    if not data:
+        return stream
+    kept, start = [_PNG], 0
+    while start < len(data):  # a chunk: length, kind, content, checksum
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        text = data[start + 4 : start + 8] in (b"tEXt", b"zTXt", b"iTXt")
+        if not text or data[start + 8 : end].startswith((b"XML:com.adobe.xmp", b"Raw profile type exif")):
+            kept.append(data[start:end])
+        start = end
+    stream.close()
+    return io.BytesIO(b"".join(kept))
 
 
 def _too_large(name: str, size: str, limit: int) -> str:

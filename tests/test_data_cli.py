@@ -1,8 +1,12 @@
 """`emolib data ...`: what the commands print, write, and refuse."""
 
 import argparse
+import json
+import shutil
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from emolib.cli.data import add_parser
@@ -44,6 +48,43 @@ def test_import_folder_with_a_label_set(tmp_path, capsys):
     assert len(manifest.load_manifest(tmp_path / "m.parquet").labels) == 24
     emolib("data", "import", tmp_path / "pictures", "-o", tmp_path / "n.parquet", "--labels", "sorrow, joy")
     assert manifest.load_manifest(tmp_path / "n.parquet").labels == ("sorrow", "joy")
+
+
+def test_an_import_over_its_own_input_loses_nothing(tmp_path):
+    table, link = tmp_path / "faces.parquet", tmp_path / "link.parquet"
+    picture = {"bytes": encode((1, 2, 3)), "path": None}
+    pq.write_table(pa.Table.from_pylist([{"image": picture, "emotion": "awe"}]), table)
+    link.symlink_to(table)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    shutil.copy(table, folder / "metadata.parquet")
+    before = table.read_bytes()
+    for source, output in (
+        (table, table), (table, tmp_path / "folder/../faces.parquet"), (table, link), (link, table),
+        (folder, folder / "metadata.parquet"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match="is an input of this command"):
+            emolib("data", "import", source, "-o", output)
+    assert table.read_bytes() == before == (folder / "metadata.parquet").read_bytes()
+    emolib("data", "import", table, "-o", tmp_path / "m.parquet")
+    with pytest.raises(InputError, match="is an input of this command"):  # where the manifest's pictures are
+        emolib("data", "import", tmp_path / "m.parquet", "-o", table)
+    with pytest.raises(InputError, match="manifests are stored as .parquet"):
+        emolib("data", "import", folder, "-o", folder / "metadata.csv")
+
+
+def test_import_counts_everything_that_looks_like_data(tmp_path, capsys):
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / f"{name}.png").write_bytes(encode((1, 2, 3), kind="PNG"))
+    (tmp_path / "d.png").write_bytes(b"broken")
+    lines = [{"file_name": "a.png", "label": "contentment "}, {"file_name": "b.png"}, {"file_name": "d.png"}]
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    emolib("data", "import", tmp_path, "-o", tmp_path / "m.parquet", "--skip-bad")
+    said = capsys.readouterr()
+    assert "2 pictures (1 without a label), 2 skipped" in said.out
+    assert "does not name 'c.png'" in said.err and "d.png" in said.err
+    emolib("data", "show", tmp_path / "m.parquet")
+    assert "contentment" in capsys.readouterr().out
 
 
 def test_download_of_a_list(tmp_path, capsys):

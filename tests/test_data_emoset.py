@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +110,8 @@ def test_same_seed_same_bytes(standin, tmp_path):
     assert (again / name).read_bytes() == (standin / name).read_bytes() != (other / name).read_bytes()
     with pytest.raises(InputError, match="not an empty folder"):
         emoset.write_standin(again)
+    with pytest.raises(InputError, match="1 or more"):
+        emoset.write_standin(tmp_path / "none", -5)
 
 
 def edit(path, change):
@@ -152,6 +156,36 @@ def test_a_fault_is_refused_or_skipped_and_counted(copy, fault):
     m = emoset.read_emoset(copy, on_error="skip").manifest("train", show_progress=False)
     assert m.problems.counts == {kind: 1}
     assert len(m) == before - (fault != "twice")
+
+
+def patch(path, name, offset, value):
+    """Set two bytes of an entry's headers, at `offset` behind the version in either."""
+    data = bytearray(path.read_bytes())
+    entry = zipfile.ZipFile(path).getinfo(name)
+    data[entry.header_offset + 4 + offset : entry.header_offset + 6 + offset] = value.to_bytes(2, "little")
+    central = data.rindex(name.encode()) - 46
+    data[central + 6 + offset : central + 8 + offset] = value.to_bytes(2, "little")
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda path, name: patch(path, name, 4, 9), "cannot be unpacked here"),  # Deflate64
+        (lambda path, name: patch(path, name, 2, 1), "encrypted"),
+        (lambda path, name: patch(path, name, 4, 12), "broken"),  # another method than it was packed with
+    ],
+)
+def test_a_zip_entry_that_cannot_be_unpacked_is_refused_or_skipped(copy, tmp_path, damage, says):
+    path = Path(zipped(copy, tmp_path / "EmoSet-118K"))
+    damage(path, "EmoSet/image/awe/awe_00000.jpg")
+    with pytest.raises(InputError, match=says):
+        emoset.read_emoset(path).manifest(show_progress=False).check("refuse")
+    good = emoset.read_emoset(path).manifest(show_progress=False).check()
+    assert len(good) == 95 and good.problems.counts == {"picture": 1}
+    damage(path, "EmoSet/info.json")
+    with pytest.raises(InputError, match=says):
+        emoset.read_emoset(path)
 
 
 def test_missing_files_are_named(copy, tmp_path):

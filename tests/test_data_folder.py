@@ -1,5 +1,7 @@
 """Any folder: ImageFolder layouts, metadata tables, pictures inside parquet, EXIF, and faults."""
 
+import os
+
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -51,7 +53,7 @@ def test_label_order_given_or_alphabetical(tmp_path):
     assert len(m) == 1 and m.problems.counts == {"label": 1}
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
 def test_metadata_tables(tmp_path, suffix):
     put(tmp_path, "a.png", "sub/b.png", "unlisted.png")
     table = pd.DataFrame(
@@ -63,12 +65,48 @@ def test_metadata_tables(tmp_path, suffix):
         }
     )
     path = tmp_path / f"metadata.{suffix}"
-    table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path)
+    write = {"csv": table.to_csv, "parquet": table.to_parquet, "jsonl": table.to_json}[suffix]
+    write(path, **({"orient": "records", "lines": True} if suffix == "jsonl" else {"index": False}))
+    assert folder.read_folder(tmp_path).problems.counts == {"unlisted": 1}  # told of, but no fault
     for source in (tmp_path, path):
         m = folder.read_folder(source)
         assert m.frame["path"].tolist() == ["a.png", "sub/b.png"] and m.frame["who"].tolist() == ["x", "y"]
         assert m.frame["emotion"].iloc[0] == "awe" and m.frame["emotion"].isna()[1]
         assert m.frame["valence"].tolist()[0] == 0.5 and m.image(1).size == (8, 6)
+
+
+def test_tables_of_split_folders_and_headings_in_capitals(tmp_path):
+    put(tmp_path, "train/1.png", "test/1.png", "test/sub/2.png")
+    (tmp_path / "train/metadata.jsonl").write_text('{"file_name": "1.png", "Label": " Awe "}\n')
+    (tmp_path / "test/metadata.csv").write_text("File_name ,EMOTION\n1.png,fear\nsub/2.png,awe\n")
+    m = folder.read_folder(tmp_path)
+    rows = m.frame[["path", "split", "emotion"]].to_numpy().tolist()
+    assert rows == [
+        ["test/1.png", "test", "fear"], ["test/sub/2.png", "test", "awe"], ["train/1.png", "train", "awe"]
+    ]  # fmt: skip
+    (tmp_path / "train/metadata.jsonl").write_text("{")
+    with pytest.raises(InputError, match="metadata.jsonl: not readable as a table"):
+        folder.read_folder(tmp_path)
+
+
+def test_what_looks_like_a_picture_is_read_or_told_of(tmp_path):
+    put(tmp_path, "awe/a.png", "awe/phone.HEIC", "elsewhere/b.png", "notes/readme.txt")
+    (tmp_path / "awe" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "awe" / "zirkel").symlink_to(tmp_path / "awe")
+    with pytest.raises(InputError, match="phone.HEIC: .heic is not read here"):
+        folder.read_folder(tmp_path / "awe")
+    m = folder.read_folder(tmp_path / "awe", on_error="skip")
+    assert m.frame["path"].tolist() == ["a.png", "linked/b.png"] and m.problems.counts == {"format": 1}
+    name = b"M\xfcller.png"  # Latin-1
+    try:
+        (tmp_path / "elsewhere" / os.fsdecode(name)).write_bytes(encode((1, 2, 3), (8, 6), "PNG"))
+    except OSError:
+        return  # this file system takes none but UTF-8 names
+    with pytest.raises(InputError, match="not UTF-8; rename it"):
+        folder.read_folder(tmp_path / "elsewhere")
+    m = folder.read_folder(tmp_path / "elsewhere", on_error="skip")
+    assert m.frame["path"].tolist() == ["b.png"] and m.problems.counts == {"name": 1}
+    m.save(tmp_path / "m.parquet")
 
 
 def test_distributions_need_their_labels_named(tmp_path):
@@ -79,6 +117,12 @@ def test_distributions_need_their_labels_named(tmp_path):
     with pytest.raises(InputError, match="give labels="):
         folder.read_folder(tmp_path)
     assert folder.read_folder(tmp_path, labels=("x", "y")).frame["emotion"].tolist() == ["y"]
+    (tmp_path / "metadata.parquet").unlink()
+    (tmp_path / "metadata.csv").write_text('path,distribution\na.png,"[0.75, 0.25]"\n')
+    assert folder.read_folder(tmp_path, labels=("x", "y")).frame["emotion"].tolist() == ["x"]
+    (tmp_path / "metadata.csv").write_text("path,distribution\na.png,0.75 0.25\n")
+    with pytest.raises(InputError, match="not a list of numbers"):
+        folder.read_folder(tmp_path, labels=("x", "y"))
 
 
 def test_pictures_inside_a_parquet_file(tmp_path):

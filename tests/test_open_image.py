@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from emolib import images
 from emolib.runtime import InputError
@@ -124,6 +124,17 @@ def test_colour_profiles_are_converted_and_broken_ones_ignored():
     assert images.open_image(encoded(picture, icc_profile=b"rubbish")).getpixel((0, 0)) == (200, 100, 50)
     lab = Image.new("L", (4, 4), 128)
     assert images.open_image(encoded(lab, icc_profile=srgb)).getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_a_long_text_does_not_hide_the_pixels(tmp_path):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("workflow", "x" * 2**22, zip=True)
+    path = tmp_path / "drawn.png"
+    picture = noise_picture()
+    picture.save(path, pnginfo=texts)
+    assert images.open_image(path).tobytes() == picture.tobytes()
+    assert images.open_image(path.read_bytes()).tobytes() == picture.tobytes()
+    assert images.read_provenance(path) is None
 
 
 def test_an_animation_gives_its_first_frame():

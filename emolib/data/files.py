@@ -160,15 +160,15 @@ def read_zip_entry(path: Path, name: str) -> bytes:
 
 def open_zip(path: Path) -> zipfile.ZipFile:
     """Open a zip file, its table of contents read once; InputError if it is none."""
-    # One handle per process: a forked worker that shared its parent's file offset would read rubbish.
-    return _opened_zip(str(path), os.getpid())
-
-
-@lru_cache(maxsize=4)
-def _opened_zip(path: str, _process: int) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(path)
+        # One handle per process: a forked worker that shared its parent's file offset would read rubbish.
+        return _opened_zip(str(path), os.stat(path).st_mtime_ns, os.getpid())
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable zip file ({error})") from None
+
+
+@lru_cache(maxsize=4)
+def _opened_zip(path: str, _mtime: int, _process: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)

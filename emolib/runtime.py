@@ -35,11 +35,14 @@ REPORTED = (
     "diffusers",
     "transformers",
     "accelerate",
-    "peft",
-    "datasets",
+    "torchmetrics",
+    "scikit-learn",
+    "scikit-image",
+    "scipy",
     "numpy",
     "pillow",
 )
+"""Whose version is reported: the packages that make pictures and numbers."""
 
 
 class InputError(ValueError):

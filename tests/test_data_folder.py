@@ -1,5 +1,6 @@
 """Any folder: ImageFolder layouts, metadata tables, pictures inside parquet, EXIF, and faults."""
 
+import json
 import os
 
 import pandas as pd
@@ -138,12 +139,11 @@ def test_pictures_inside_a_parquet_file(tmp_path):
 
 
 def test_class_numbers_of_a_hub_data_set_get_their_names(tmp_path):
-    datasets = pytest.importorskip("datasets")
-    names = ["sadness", "awe"]
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
-    rows = {"image": [{"bytes": encode((1, 2, 3)), "path": None}] * 2, "label": [1, 0]}
-    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "hub.parquet")
-    assert folder.read_folder(tmp_path / "hub.parquet").frame["emotion"].tolist() == ["awe", "sadness"]
+    rows = [{"image": {"bytes": encode((1, 2, 3)), "path": None}, "label": label} for label in (1, 0, -1)]
+    features = {"label": {"names": ["sadness", "awe"], "_type": "ClassLabel"}, "image": {"_type": "Image"}}
+    about = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}  # as `datasets` writes it
+    pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata(about), tmp_path / "hub.parquet")
+    assert folder.read_folder(tmp_path / "hub.parquet").frame["emotion"].tolist() == ["awe", "sadness", None]
 
 
 def test_exif_orientation_is_respected(tmp_path):

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from people import look, pack, portraits, scenes
+from people import look, portraits, scenes
 from people.hair import CUTS
 from PIL import Image
 from train.captions import ATTRIBUTES, NEVER
@@ -15,6 +15,9 @@ from emolib.data import emofaces
 from emolib.emotions import facs, spaces
 from emolib.emotions.sets import EMOFACES, EMOFACES_ALL
 from emolib.runtime import InputError
+
+pytest.importorskip("datasets", reason="needs datasets: pip install -e '.[render]'")
+from people import pack  # noqa: E402
 
 VALUES = {
     "gender": {"woman", "man"},

@@ -1,8 +1,10 @@
 """The checkout itself: environments in step, sizes, licence, the two commands."""
 
+import ast
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,27 @@ def test_torch_is_pinned_alike_everywhere_and_nothing_brings_cuda():
     assert pins()["torch"] == "2.13.0"
     assert "torch==2.13.0" in (ROOT / "Makefile").read_text(encoding="utf-8")
     assert not [name for name in pins() if re.match(r"nvidia|cuda|triton|torchvision|torchaudio", name)]
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
+    """Imports anywhere in emolib, by distribution, against hard dependencies and extras."""
+    installed = metadata.packages_distributions()
+    needed = {}
+    for path in sorted((ROOT / "emolib").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            for name in (name.split(".")[0] for name in names):
+                if name not in sys.stdlib_module_names and name != "emolib":
+                    assert name in installed, f"{path.name} imports {name}, which is not installed"
+                    needed.setdefault(canonicalize_name(installed[name][0]), set()).add(path)
+    hard, notebooks = set(requirements(PROJECT["dependencies"])), set(requirements(EXTRAS["notebooks"]))
+    shells = {ROOT / "emolib" / name for name in ("course", "playground")}
+    for name, paths in needed.items():
+        kept_apart = all(shells & set(path.parents) for path in paths)
+        assert name in hard or (kept_apart and name in notebooks), f"{name} is imported, but not declared"
+    assert not hard - set(needed), "declared, but imported nowhere"
 
 
 def test_extras_that_the_readme_and_makefile_name_exist():

@@ -77,6 +77,19 @@ def test_a_unit_varies_about_its_prototype_and_sides_differ_little():
     assert 0.06 < difference < 0.12  # sqrt(2) * 0.06 = 0.085: the common factor cancels
 
 
+def test_heads_are_held_as_the_emotion_asks():
+    held = {
+        emotion: np.array(
+            [expressions.sample_pose(np.random.default_rng(s), emotion, 0.85) for s in range(300)]
+        )
+        for emotion in EMOFACES_ALL
+    }
+    pitch = {emotion: poses[:, 1].mean() for emotion, poses in held.items()}
+    assert min(pitch, key=pitch.get) == "sadness" and max(pitch, key=pitch.get) == "awe"
+    assert all(np.abs(poses).max() <= 12 for poses in held.values())
+    assert abs(pitch["neutral"]) < 0.3 and np.abs(held["neutral"]).max() < 4
+
+
 def test_neutral_is_nearly_nothing():
     drawn = draws("neutral", 100)
     assert all(0 <= value < 0.08 for units, *_ in drawn for value in units.values())

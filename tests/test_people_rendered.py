@@ -5,6 +5,7 @@ import pytest
 from people import look, portraits
 
 from emolib.emotions import facs
+from emolib.framing import LANDMARKS
 
 NEEDED = "the extra `render` is not installed"
 SMILE = {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9, "jawOpen": 0.4}
@@ -189,11 +190,59 @@ def test_an_expression_changes_the_face_and_not_the_wall(pictures, portrait):
 def test_the_face_box_holds_the_features(portrait, rig):
     x0, y0, x1, y1 = portraits.face_box(portrait.figure, portrait)
     assert 0 <= x0 < x1 <= 24 and 0 <= y0 < y1 <= 24
-    assert 0.6 < (y1 - y0) / 24 < 0.95  # brow to chin spans about three quarters of the picture
+    assert 0.6 < (y1 - y0) / 24 < 1  # forehead to below the chin
     lips = rig.neutral[rig.assets.lips > 0.5]
     for points in (*(eye.centre[None] for eye in rig.eyes({})), lips):
         x, y = portrait.project(portrait.figure.world(points)).T
         assert x0 < x.min() and x.max() < x1 and y0 < y.min() and y.max() < y1
+
+
+def test_landmarks_follow_the_face(portrait, rig):
+    from people import landmarks
+
+    still, open_wide, gaze = (
+        dict(zip(LANDMARKS, landmarks.in_picture(portrait.figure, portrait, units), strict=True))
+        for units in ({}, {"jawOpen": 1.0}, {"eyeLookUpLeft": 1.0})
+    )
+    assert open_wide["chin"][1] > still["chin"][1] + 1
+    assert np.allclose(open_wide["nose_tip"], still["nose_tip"], atol=0.3)
+    assert gaze["left_pupil"][1] < still["left_pupil"][1] - 0.3
+    assert np.allclose(gaze["right_pupil"], still["right_pupil"])
+    for name in ("eye_inner", "eye_outer", "brow_inner", "mouth_corner"):
+        assert still[f"left_{name}"][0] > still[f"right_{name}"][0]  # their left is the picture's right
+    down = [
+        "left_brow_middle",
+        "left_eye_top",
+        "left_eye_bottom",
+        "nose_base",
+        "upper_lip",
+        "lower_lip",
+        "chin",
+    ]
+    heights = [still[name][1] for name in down]
+    assert heights == sorted(heights)
+
+
+def test_a_nod_moves_the_head_and_leaves_the_shoulders(rig):
+    points = np.array([[0, 0, 10.0], [0, -10, 9.0], [5, -30, 2.0]])  # between the eyes, chin, shoulder
+    still = rig.place(points)
+    rig.pose = (0.0, -8.0, 0.0)
+    try:
+        nodded = rig.place(points)
+    finally:
+        rig.pose = (0.0, 0.0, 0.0)
+    assert nodded[0, 1] < still[0, 1] - 1 and nodded[1, 2] < still[1, 2] - 0.3
+    assert np.allclose(nodded[2], still[2])
+
+
+def test_frowning_folds_the_brow(rig):
+    smooth, frown = (
+        rig.skin(rig.neutral, units)[0] for units in ({}, {"browDownLeft": 1.0, "browDownRight": 1.0})
+    )
+    moved = np.linalg.norm(frown - smooth, axis=1)
+    template = rig.surface.assets.template
+    brow = (np.abs(template[:, 0]) < 0.2) & (template[:, 1] > 7.3) & (template[:, 1] < 7.65)
+    assert moved[brow].max() > 0.05 and moved[template[:, 1] < 7.0].max() == 0
 
 
 def test_darker_skin_is_exposed_longer(studio, rig):

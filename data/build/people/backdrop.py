@@ -120,8 +120,38 @@ def _lamp(rng, draw: ImageDraw.ImageDraw, box) -> None:
     )
 
 
+def _outside(rng, colour, size: tuple[int, int]) -> Image.Image:
+    """A street or a park: sky, houses with windows or trees, ground, small lights that blur into discs."""
+    w, h = size
+    picture = Image.new("RGB", size, _near(rng, (176, 200, 226), 20))
+    draw = ImageDraw.Draw(picture)
+    ground = h * rng.uniform(0.6, 0.85)
+    park = rng.random() < 0.5
+    for _ in range(int(w / h * (60 if park else 9))):
+        x, high = rng.uniform(-0.1 * w, w), rng.uniform(0.1, 0.55) * h
+        if park:
+            radius = rng.uniform(0.02, 0.09) * h
+            green = _near(rng, (58, 104, 44), 26)
+            draw.ellipse([x - radius, high - radius, x + radius, high + radius], fill=green)
+            continue
+        wide = rng.uniform(0.12, 0.3) * h
+        draw.rectangle([x, high, x + wide, ground], fill=_near(rng, colour, 25))
+        for row in np.arange(high + 0.03 * h, ground - 0.05 * h, 0.09 * h):
+            for column in np.arange(x + 0.02 * h, x + wide - 0.04 * h, 0.07 * h):
+                pane = _near(rng, (250, 214, 140) if rng.random() < 0.3 else (70, 84, 100), 20)
+                draw.rectangle([column, row, column + 0.035 * h, row + 0.05 * h], fill=pane)
+    draw.rectangle([0, ground, w, h], fill=_near(rng, (96, 132, 70) if park else (110, 106, 102), 18))
+    for _ in range(int(rng.integers(0, 14))):
+        x, y, radius = rng.uniform(0, w), rng.uniform(0.1, 0.9) * h, rng.uniform(0.008, 0.02) * h
+        draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=_near(rng, (255, 236, 190), 30))
+    return picture
+
+
 def _cluttered(rng, colour, size: tuple[int, int]) -> Image.Image:
-    picture = _textured(rng, colour, size) if rng.random() < 0.4 else Image.new("RGB", size, colour)
+    kind = rng.random()
+    if kind > 0.7:
+        return _outside(rng, colour, size)
+    picture = _textured(rng, colour, size) if kind < 0.4 else Image.new("RGB", size, colour)
     draw = ImageDraw.Draw(picture)
     w, h = size
     for _ in range(int(w / h * rng.integers(5, 9))):

@@ -20,7 +20,7 @@ N_SKIN = 13_380  # the first so many vertices are the body; what follows are hel
 KEEP = ("body", "helper-tights", "helper-upper-teeth", "helper-lower-teeth", "helper-tongue")
 EYES = ("helper-l-eye", "helper-r-eye")
 LASHES = ("helper-l-eyelashes-2", "helper-r-eyelashes-2")
-CUT_BELOW = {"body": 5.3, "helper-tights": 4.4}  # MakeHuman decimetres: keep neck, collar, shoulders
+CUT_BELOW = {"body": 4.7, "helper-tights": 4.4}  # MakeHuman decimetres: keep neck, collar, shoulders
 
 
 @dataclass(frozen=True)

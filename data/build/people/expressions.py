@@ -86,9 +86,29 @@ PROTOTYPES: dict[str, list[dict[str, float]]] = {
 GAIN = {
     "browDownLeft": 1.7, "browDownRight": 1.7, "browInnerUp": 1.5,
     "mouthFrownLeft": 1.5, "mouthFrownRight": 1.5, "noseSneerLeft": 1.5, "noseSneerRight": 1.5,
-    "mouthStretchLeft": 1.3, "mouthStretchRight": 1.3,
-    "browOuterUpLeft": 1.3, "browOuterUpRight": 1.3, "eyeWideLeft": 1.3, "eyeWideRight": 1.3,
+    "mouthStretchLeft": 1.4, "mouthStretchRight": 1.4, "mouthSmileLeft": 1.15, "mouthSmileRight": 1.15,
+    "mouthUpperUpLeft": 1.2, "mouthUpperUpRight": 1.2, "mouthLowerDownLeft": 1.3, "mouthLowerDownRight": 1.3,
+    "eyeSquintLeft": 1.2, "eyeSquintRight": 1.2,
+    "browOuterUpLeft": 1.3, "browOuterUpRight": 1.3, "eyeWideLeft": 1.5, "eyeWideRight": 1.5,
 }  # fmt: skip
+
+# How the head is held beyond the person's own way, degrees at intensity 1: pitch (up), and how much yaw,
+# pitch and roll vary. Sadness sinks, awe looks up, anger lowers its brow, disgust turns away.
+POSES: dict[str, tuple[float, tuple[float, float, float]]] = {
+    "neutral": (0.0, (0.7, 0.7, 0.5)), "amusement": (3.0, (1.5, 2.0, 2.5)), "awe": (5.0, (1.0, 2.0, 1.0)),
+    "contentment": (1.0, (1.5, 1.5, 2.0)), "excitement": (2.0, (1.5, 2.0, 1.5)),
+    "anger": (-4.0, (1.5, 2.0, 1.0)), "disgust": (1.5, (3.5, 2.0, 2.5)), "fear": (1.5, (2.0, 2.0, 1.0)),
+    "sadness": (-7.0, (2.0, 2.5, 2.5)), "surprise": (2.0, (1.0, 1.5, 1.0)),
+    "contempt": (3.0, (2.0, 1.5, 2.5)),
+}  # fmt: skip
+
+
+def sample_pose(rng: np.random.Generator, emotion: str, intensity: float) -> tuple[float, float, float]:
+    """How the head is turned for an expression of this intensity: yaw, pitch, roll in degrees, at most 12."""
+    pitch, spread = POSES[emotion]
+    strength = intensity if emotion != "neutral" else 1.0
+    turn = np.array([0.0, pitch, 0.0]) * strength + rng.normal(0, 1, 3) * spread
+    return tuple(float(angle) for angle in np.clip(turn, -12, 12))
 
 
 def geometry(units: dict[str, float]) -> dict[str, float]:

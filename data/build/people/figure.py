@@ -12,11 +12,14 @@ import mitsuba as mi
 import numpy as np
 
 from people.body import KEEP
+from people.eyes import eyeball
+from people.light import rgb
 from people.paint import to_linear
-from people.rig import Eye, Rig
+from people.rig import Eye, Rig, rotation
 
 mi.set_variant("scalar_rgb")
 SHADES = (0.72, 1.0, 1.35)  # strands come in three near shades
+MOUTH = tuple(name for name in KEEP if name not in ("body", "helper-tights"))
 VERTEX_COLOUR = {"type": "mesh_attribute", "name": "vertex_color"}
 
 
@@ -49,27 +52,9 @@ def _curves(strands: np.ndarray, root: float, tip: float, colour: np.ndarray, fo
     return mi.load_dict({"type": "linearcurve", "filename": str(file), "bsdf": _hair_bsdf(colour)})
 
 
-def rgb(colour) -> dict:
-    """Linear RGB as Mitsuba takes it."""
-    return {"type": "rgb", "value": [float(c) for c in colour]}
-
-
 def _hair_bsdf(colour) -> dict:
     colour = rgb(np.clip(colour, 0, 1))
     return {"type": "principled", "base_color": colour, "roughness": 0.45, "specular": 0.35}
-
-
-def _iris(colour) -> mi.Bitmap:
-    """A latitude texture for the eyeball: pupil, iris with a dark rim, sclera. Row 0 is where it looks."""
-    degrees = np.linspace(0, 180, 1024)
-    picture = np.tile(to_linear((226, 220, 214)), (1024, 1))
-    inside = degrees < 27
-    fibre = 0.85 + 0.5 * np.exp(-(((degrees - 15) / 6) ** 2))
-    picture[inside] = (np.asarray(colour)[None] * fibre[:, None])[inside]
-    rim = np.exp(-(((degrees - 27) / 2.0) ** 2))[:, None]
-    picture = picture * (1 - 0.8 * rim)
-    picture[degrees < 10.5] = 0.004
-    return mi.Bitmap(np.tile(picture[:, None], (1, 4, 1)).astype(np.float32))
 
 
 def _compact(triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,38 +74,43 @@ class Figure:
         """Head frame -> world frame, cm: turned, then put where the head is."""
         return self.rig.place(points) + self.offset
 
-    def _meshes(self, vertices: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Compact (vertices, triangles) per Anny group, in world space."""
-        result = {}
-        for name in KEEP:
-            if name == "helper-tights":
-                continue
+    def _placed(self, strands: np.ndarray) -> np.ndarray:
+        """(N, P, 3) strands in world space."""
+        return self.world(strands.reshape(-1, 3)).reshape(strands.shape)
+
+    def _meshes(self, moving: dict) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Compact (vertices, triangles) of the skin and of what is in the mouth, in world space."""
+        result = {"body": (self.world(moving["skin"]), self.rig.surface.triangles)}
+        for name in MOUTH:
             used, triangles = _compact(self.rig.assets.triangles[name])
-            result[name] = (self.world(vertices[used]), triangles)
+            result[name] = (self.world(moving["vertices"][used]), triangles)
         return result
 
     def shapes(self, units: dict[str, float]) -> dict:
         """Everything of the person under these face units, as entries of a scene."""
         moving, parts = self.rig.moving(units), {}
-        for name, (vertices, triangles) in self._meshes(moving["vertices"]).items():
-            parts[name] = _mesh(name, vertices, triangles, *self._surface(name, len(vertices)))
+        for name, (vertices, triangles) in self._meshes(moving).items():
+            bsdf, colours = self._surface(name, moving, len(vertices))
+            parts[name] = _mesh(name, vertices, triangles, bsdf, colours)
         for side, eye in zip("lr", self.rig.eyes(units), strict=True):
-            parts[f"eye_{side}"] = self._eye(eye)
+            parts[f"eye_{side}"] = eyeball(self._eye_pose(eye), self.rig.look.detail, self.rig.look.seed)
         parts["clothes"] = self._clothes()
         if self.rig.look.glasses:
             parts["glasses"] = self._glasses()
         parts.update(self._strands(moving))
         return {f"{self.tag}_{name}": shape for name, shape in parts.items()}
 
-    def _surface(self, name: str, count: int) -> tuple[dict, np.ndarray | None]:
-        """Material and vertex colours of an Anny group of `count` vertices."""
+    def _surface(self, name: str, moving: dict, count: int) -> tuple[dict, np.ndarray | None]:
+        """Material and vertex colours of a mesh of `count` vertices."""
         if name == "body":
-            skin = {"type": "principled", "base_color": VERTEX_COLOUR, "roughness": 0.48, "specular": 0.32}
-            return skin, self.rig.colours[np.unique(self.rig.assets.triangles[name])]
+            oil = self.rig.look.detail["complexion"]["oil"]
+            skin = {"type": "principled", "base_color": VERTEX_COLOUR, "roughness": 0.58 - 0.2 * oil,
+                    "specular": 0.26 + 0.16 * oil}  # fmt: skip
+            return skin, moving["colours"]
         if "teeth" in name:  # brighter than physics: three bounces light too little of a mouth's inside
             enamel = {"type": "diffuse", "reflectance": VERTEX_COLOUR}
-            return enamel, np.tile((1.35, 1.3, 1.2), (count, 1))
-        tongue = rgb(to_linear((176, 80, 84)))
+            return enamel, np.tile((1.30, 1.23, 1.08), (count, 1))
+        tongue = rgb(to_linear((190, 92, 96)))
         return {"type": "principled", "base_color": tongue, "roughness": 0.4}, None
 
     def _clothes(self):
@@ -136,19 +126,9 @@ class Figure:
             "glasses", self.world(vertices), triangles, {"type": "plastic", "diffuse_reflectance": colour}
         )
 
-    def _eye(self, eye: Eye):
-        texture = {
-            "type": "bitmap",
-            "bitmap": _iris(self.rig.look.detail["iris"]),
-            "raw": True,
-            "wrap_mode": "clamp",
-        }
-        bsdf = {"type": "plastic", "diffuse_reflectance": texture}
-        return mi.load_dict({"type": "sphere", "to_world": self._eye_pose(eye), "bsdf": bsdf})
-
     def _eye_pose(self, eye: Eye) -> mi.ScalarTransform4f:
         """Unit sphere -> eyeball; the sphere's +z pole goes onto the gaze."""
-        z = self.rig.turn @ eye.gaze
+        z = self.rig.turn @ rotation(*self.rig.pose) @ eye.gaze
         x = np.cross([0, 1, 0], z)
         x /= np.linalg.norm(x)
         matrix = np.eye(4)
@@ -157,31 +137,45 @@ class Figure:
         return mi.ScalarTransform4f().translate(self.offset.tolist()) @ mi.ScalarTransform4f(matrix)
 
     def _strands(self, moving: dict) -> dict:
-        """Hair in three shades, brows and beard."""
+        """Hair in three shades, brows, lashes and beard."""
         look, parts = self.rig.look, {}
         colour = np.array(look.detail["hair"])
-        brow_colour = 0.5 * colour if look.hair_color != "grey" else 0.4 * colour
+        brow_colour = 0.62 * colour + 0.004 if look.hair_color != "grey" else 0.4 * colour
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             if self.rig.hair is not None:
                 for i, shade in enumerate(SHADES):
-                    strands = self.world(self.rig.hair[i :: len(SHADES)])
-                    parts[f"hair{i}"] = _curves(strands, 0.085, 0.05, colour * shade, folder)
-            parts["brows"] = _curves(self.world(moving["brows"]), 0.038, 0.018, brow_colour, folder)
+                    strands = self._placed(self.rig.hair[i :: len(SHADES)])
+                    parts[f"hair{i}"] = _curves(strands, 0.075, 0.04, colour * shade, folder)
+            parts["brows"] = _curves(self._placed(moving["brows"]), 0.024, 0.009, brow_colour, folder)
+            parts["lashes"] = _curves(self._placed(moving["lashes"]), 0.02, 0.008, 0.25 * brow_colour, folder)
             if "beard" in moving:
-                parts["beard"] = _curves(self.world(moving["beard"]), 0.05, 0.03, colour * 0.9, folder)
+                parts["beard"] = _curves(self._placed(moving["beard"]), 0.05, 0.03, colour * 0.9, folder)
         return parts
 
-    def move(self, params, units: dict[str, float]) -> None:
-        """Writes the geometry of another expression into traversed scene parameters."""
+    def move(self, params, units: dict[str, float], pose=(0.0, 0.0, 0.0)) -> None:
+        """Writes the geometry of another expression, and of how the head is held, into scene parameters."""
+        turned, self.rig.pose = tuple(pose) != tuple(self.rig.pose), tuple(pose)
         moving = self.rig.moving(units)
-        for name, (vertices, _) in self._meshes(moving["vertices"]).items():
+        for name, (vertices, _) in self._meshes(moving).items():
             params[f"{self.tag}_{name}.vertex_positions"] = vertices.astype(np.float32).ravel()
+        params[f"{self.tag}_body.vertex_color"] = moving["colours"].astype(np.float32).ravel()
         for side, eye in zip("lr", self.rig.eyes(units), strict=True):
             params[f"{self.tag}_eye_{side}.to_world"] = self._eye_pose(eye)
-        for name in ("brows", "beard"):
-            if name in moving:
-                key = f"{self.tag}_{name}.control_points"
-                points = np.array(params[key], dtype=np.float32).reshape(-1, 4)
-                points[:, :3] = self.world(moving[name]).reshape(-1, 3)
-                params[key] = points.ravel()
+        strands = {name: moving[name] for name in ("brows", "lashes", "beard") if name in moving}
+        if turned:
+            strands.update(self._turned(params))
+        for name, points in strands.items():
+            key = f"{self.tag}_{name}.control_points"
+            kept = np.array(params[key], dtype=np.float32).reshape(-1, 4)
+            kept[:, :3] = self.world(points.reshape(-1, 3))
+            params[key] = kept.ravel()
+
+    def _turned(self, params) -> dict[str, np.ndarray]:
+        """Moves the glasses with the head; returns the strands of head hair that have to follow."""
+        if self.rig.look.glasses:
+            vertices = self.world(self.rig.glasses()[0]).astype(np.float32)
+            params[f"{self.tag}_glasses.vertex_positions"] = vertices.ravel()
+        if self.rig.hair is None:
+            return {}
+        return {f"hair{i}": self.rig.hair[i :: len(SHADES)] for i in range(len(SHADES))}

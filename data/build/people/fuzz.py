@@ -5,11 +5,13 @@ Sizes and places of brows are template positions (MakeHuman decimetres); strands
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 
 from people.body import Assets
+from people.body import assets as base_mesh
 from people.hair import Roots, scatter
 from people.paint import beard_area
 
@@ -40,20 +42,20 @@ class Fuzz:
 def brows(rng, assets: Assets, *, thickness: float, arch: float, density: float) -> Fuzz:
     """Both brows; thickness and density are about 1, arch is in [0, 1]."""
     template, body = assets.template, assets.triangles["body"]
-    roots = _scatter_fine(rng, assets, body, lambda p: _brow_shape(p, thickness, arch), int(420 * density))
+    roots = _scatter_fine(rng, assets, body, lambda p: _brow_shape(p, thickness, arch), int(560 * density))
     rest = roots.at(template)
     outwards = np.sign(rest[:, 0])
     turn = np.clip((np.abs(rest[:, 0]) - 0.13) / 0.4, 0, 1)
     direction = np.stack([outwards * (0.6 + 0.4 * turn), 0.5 - 0.85 * turn, -0.5 * turn], axis=1)
-    direction += rng.normal(0, 0.08, direction.shape)
-    return Fuzz(roots, direction, rng.uniform(0.4, 0.75, len(rest)), lift=0.07)
+    direction += rng.normal(0, 0.13, direction.shape)
+    return Fuzz(roots, direction, rng.uniform(0.4, 0.85, len(rest)), lift=0.07)
 
 
 def _brow_shape(p: np.ndarray, thickness: float, arch: float) -> np.ndarray:
     """(N,) bool: which template points (N, 3) lie in a brow."""
     x, y = np.abs(p[:, 0]), p[:, 1]
     bend = np.interp(x, [0.13, 0.28, 0.42, 0.58], [7.485, 7.53 + 0.02 * arch, 7.55 + 0.03 * arch, 7.475])
-    half = np.interp(x, [0.11, 0.15, 0.40, 0.57, 0.61], [0.0, 0.029, 0.025, 0.008, 0.0]) * thickness
+    half = np.interp(x, [0.11, 0.15, 0.40, 0.57, 0.61], [0.0, 0.026, 0.023, 0.008, 0.0]) * thickness
     return np.abs(y - bend) < half
 
 
@@ -88,3 +90,39 @@ def beard(rng, assets: Assets, *, length: float, density: float, goatee: bool) -
     moustache = rest[:, 1] > 6.68
     trimmed = np.where(moustache, np.minimum(tapered, 0.4), tapered)
     return Fuzz(roots, direction, trimmed * rng.uniform(0.7, 1.1, len(rest)), lift=0.3)
+
+
+# The strip of upper lashes of MakeHuman's left eye: where lashes grow, and where they end, from nose to ear.
+LASH_ROOTS = (14763, 14762, 14761, 14760, 14743, 14742, 14744, 14745, 14746, 14747, 14748, 14749)
+LASH_TIPS = (14853, 14852, 14808, 14807, 14806, 14809, 14816, 14817, 14815, 14814, 14813, 14812, 14811, 14810)
+
+
+@functools.cache
+def _mirrored(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """The vertices of the right lashes that mirror these of the left."""
+    base = base_mesh()
+    right = np.unique(base.triangles["helper-r-eyelashes-2"])
+    gap = base.template[right][None] - (base.template[list(numbers)] * (-1, 1, 1))[:, None]
+    return tuple(int(n) for n in right[(gap**2).sum(axis=2).argmin(axis=1)])
+
+
+def lashes(vertices: np.ndarray, amount: float) -> np.ndarray:
+    """(N, 4, 3) upper lashes of both eyes on the posed face, cm; `amount` in [0, 1]."""
+    count = int(26 + 40 * amount)
+    rng = np.random.default_rng(count)
+    t = np.linspace(0.02, 0.98, count)
+    both = []
+    for mirror in (tuple, _mirrored):
+        roots, tips = (vertices[list(mirror(numbers))] for numbers in (LASH_ROOTS, LASH_TIPS))
+        root, tip = _along(roots, t), _along(tips, np.clip(t + rng.normal(0, 0.025, count), 0, 1))
+        way = (tip - root) * (0.75 + 0.5 * amount * rng.uniform(0.5, 1, count)[:, None])
+        s = np.linspace(0, 1, 4)[None, :, None]
+        lift = np.array([0, 0.12, 0]) * (s**2 - s * 0.6)
+        both.append(root[:, None] + way[:, None] * s + lift)
+    return np.concatenate(both)
+
+
+def _along(path: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Points at shares `t` of the way along `path` (N, 3)."""
+    at = np.linspace(0, 1, len(path))
+    return np.stack([np.interp(t, at, path[:, i]) for i in range(3)], axis=1)

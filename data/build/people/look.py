@@ -174,6 +174,36 @@ def _scene_detail(rng) -> dict:
     }
 
 
+def _second_detail(seed: int, age: float, skin: float) -> dict:
+    """What the second edition added, from a generator of its own: the people of the first stay who they were.
+
+    Shares in [0, 1] unless said otherwise; angles in degrees, lengths in cm.
+    """
+    rng = np.random.default_rng([2027, seed])
+    worn = max(age - 0.5, 0)
+    return {
+        "complexion": {
+            "redness": float(rng.uniform(0.1, 0.75) * (1 - 0.6 * skin)),
+            "mottle": float(rng.uniform(0.03, 0.07)),
+            "freckles": float(rng.choice([0, 0.3, 1.0], p=[0.5, 0.3, 0.2]) * (1.2 - skin)),
+            "relief": float(rng.uniform(0.25, 0.7) + worn),
+            "oil": float(rng.beta(2, 2)),
+        },
+        "folds": rng.lognormal(0, 0.25, 40).tolist(),  # how readily each fold of this face forms
+        "sided": float(rng.normal(0, 0.06)),  # how much stronger the left side of every expression is
+        "iris_size": float(rng.normal(1.0, 0.04)),
+        "sclera": float(rng.uniform(0.0, 1.0)),  # from clear to yellowish and veined
+        "lashes": float(rng.uniform(0.5, 1.0)),
+        "neckline": float(rng.uniform(0, 1)),
+        "room": int(rng.integers(1 << 30)),
+        "lamp": str(
+            rng.choice(["window", "soft", "flash", "back", "overcast"], p=[0.3, 0.3, 0.12, 0.1, 0.18])
+        ),
+        "distance": float(np.exp(rng.uniform(np.log(62), np.log(170)))),
+        "defocus": float(np.exp(rng.uniform(np.log(0.8), np.log(9)))),
+    }
+
+
 def sample(seed: int) -> Look:
     """The person with this seed, always the same one."""
     rng = np.random.default_rng([2026, seed])
@@ -187,6 +217,7 @@ def sample(seed: int) -> Look:
     beard = gender == "man" and rng.random() < 0.38
     detail = {"skin": skin, "age": phenotype["age"], **_person_detail(rng, gender, age, hair_color)}
     detail.update(_scene_detail(rng))
+    detail.update(_second_detail(seed, phenotype["age"], skin))
     clothes = _pick(rng, dict.fromkeys(COLOURS, 1))
     wall = _pick(rng, dict.fromkeys(COLOURS, 1))
     detail["clothes"] = vary(rng, COLOURS[clothes]).tolist()

@@ -24,6 +24,7 @@ from train.captions import ATTRIBUTES, describe
 
 from emolib.emotions import facs, spaces, words
 from emolib.emotions.sets import HELD_OUT
+from emolib.framing import LANDMARKS
 from emolib.runtime import InputError, atomic_write, progress
 from people import look
 from people.portraits import FIRST_CONCEPT
@@ -57,6 +58,9 @@ FEATURES = datasets.Features(
         "arkit": datasets.Sequence(datasets.Value("float32"), length=len(facs.ARKIT)),
         "aus": datasets.Sequence(datasets.Value("float32"), length=len(facs.AUS)),
         "face_box": datasets.Sequence(datasets.Value("int32"), length=4),
+        "landmarks": datasets.Sequence(
+            datasets.Sequence(datasets.Value("float32"), length=2), length=len(LANDMARKS)
+        ),
     }
 )
 
@@ -165,7 +169,7 @@ def rows_of(file: Path, quality: int) -> list[dict]:
     with np.load(file) as stored:
         pictures, meta = stored["pictures"], json.loads(str(stored["meta"]))
     person, identity = look.sample(meta["seed"]), meta["seed"]
-    shared = {name: getattr(person, name) for name in (*ATTRIBUTES[1:], "yaw", "pitch", "roll")}
+    shared = {name: getattr(person, name) for name in ATTRIBUTES[1:]}
     rows = []
     for picture, record in zip(pictures, meta["records"], strict=True):
         emotion, units = record["emotion"], record["units"]
@@ -186,6 +190,8 @@ def rows_of(file: Path, quality: int) -> list[dict]:
             "arkit": arkit,
             "aus": facs.arkit_to_aus(arkit),
             "face_box": meta["face_box"],
+            "landmarks": record["landmarks"],
+            **dict(zip(("yaw", "pitch", "roll"), record["pose"], strict=True)),
             **shared,
         }
         row["caption"] = caption(row)

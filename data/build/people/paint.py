@@ -82,8 +82,45 @@ def skin_colours(assets: Assets, look: dict) -> np.ndarray:
     blend(beard_area(assets), (0.62, 0.62, 0.66), look["stubble"])
     red, lipstick = look["lip_red"], 0.35 * base + 0.65 * to_linear((176, 44, 56))
     lip = base * np.array([1.02, 0.62, 0.64]) * (1 - red) + red * lipstick
-    mask = np.clip(assets.lips * 1.2, 0, 1)[:, None]
+    mask = np.clip(assets.lips * 2.2 - 0.6, 0, 1)[:, None] * (0.75 + 0.25 * red)
     colours = colours * (1 - mask) + lip * mask
     inside = np.clip(assets.mouth_inside, 0, 1)[:, None]
     colours = colours * (1 - inside) + to_linear((120, 40, 40)) * inside
     return np.clip(colours, 0.004, 0.95)
+
+
+def _noise(rng, template: np.ndarray, wave: float) -> np.ndarray:
+    """Smooth random values, about normal(0, 1), that change over `wave` decimetres."""
+    way = rng.normal(size=(14, 3)) * (2 * np.pi / wave / 3**0.5)
+    return np.cos(template @ way.T + rng.uniform(0, 2 * np.pi, 14)).sum(axis=1) / 7**0.5
+
+
+def complexion(assets: Assets, colours: np.ndarray, look: dict) -> np.ndarray:
+    """Uneven colour on (N, 3) skin colours: redness, blotches, freckles or moles, a beard's shadow in dots.
+
+    `assets` are those of the same points as `colours`; `look` is `Look.detail`.
+    """
+    rng = np.random.default_rng([look["freckle_seed"], 2])
+    t, fine = assets.template, look["complexion"]
+    red = np.array([1.06, 0.88, 0.87])
+    flush = np.clip(0.5 + 0.5 * _noise(rng, t, 0.55), 0, 1) * fine["redness"]
+    around_nose = np.maximum(_blob(t, (0.16, 6.93, 1.5), 0.09), _blob(t, (0.0, 6.35, 1.5), 0.13))
+    flush = np.clip(flush + 0.9 * fine["redness"] * around_nose, 0, 1)[:, None]
+    colours = colours * (1 - flush + flush * red)
+    mottle = 0.6 * _noise(rng, t, 0.16) + 0.4 * _noise(rng, t, 0.06)
+    colours = colours * (1 + fine["mottle"] * mottle)[:, None]
+    spots = fine["freckles"] * np.clip(_noise(rng, t, 0.075) - 1.1, 0, 1.2)
+    spots = spots * np.exp(-(((t[:, 1] - 7.0) / 0.28) ** 2)) * (t[:, 2] > 0.9)
+    spots = np.clip(spots, 0, 0.6)[:, None] * (1 - np.clip(assets.lips * 2, 0, 1))[:, None]
+    colours = colours * (1 - spots + spots * np.array([0.72, 0.52, 0.42]))
+    return np.clip(colours, 0.004, 0.95)
+
+
+def relief(assets: Assets, look: dict) -> np.ndarray:
+    """The skin's own unevenness, pores and small lumps: (N,) cm along the normals."""
+    rng = np.random.default_rng([look["freckle_seed"], 3])
+    t, rough = assets.template, look["complexion"]["relief"]
+    lumps = 0.014 * _noise(rng, t, 0.10) + 0.010 * _noise(rng, t, 0.045) + 0.008 * _noise(rng, t, 0.028)
+    lips = np.clip(assets.lips * 2, 0, 1)
+    grooves = 0.012 * np.cos(t[:, 0] * 2 * np.pi / 0.022 + 1.5 * _noise(rng, t, 0.1)) * lips
+    return rough * (lumps * (1 - lips) * (t[:, 2] > 0.75) * (1 - assets.ears)) + grooves

@@ -52,19 +52,22 @@ def face_box(figure, view) -> list[int]:
 
 def render_identity(seed: int, folder: Path, size: int, samples: int) -> str:
     """Every emotion of one identity -> one npz: pictures (E, size, size, 3) uint8 and the records as JSON."""
-    from people import expressions, look, rig, studio
+    from people import expressions, landmarks, look, rig, studio
 
-    person = look.sample(seed)
-    body_rig = rig.Rig(person)
-    portrait = studio.Portrait(body_rig, size=size, samples=samples)
-    rng = np.random.default_rng([11, seed])
+    portrait = studio.Portrait(rig.Rig(look.sample(seed)), size=size, samples=samples)
+    figure, rng = portrait.figure, np.random.default_rng([11, seed])
     pictures, records = [], []
     for emotion in NINE + (NEW if seed >= FIRST_CONCEPT else ()):
         units, intensity, variant = expressions.sample(rng, emotion)
-        pictures.append(portrait.shoot(units))
-        records.append({"emotion": emotion, "intensity": intensity, "variant": variant, "units": units})
+        pose = expressions.sample_pose(rng, emotion, intensity)
+        pictures.append(portrait.shoot(units, pose))
+        points = landmarks.in_picture(figure, portrait, units)
+        record = {"emotion": emotion, "intensity": intensity, "variant": variant, "units": units}
+        turned = landmarks.head_pose(figure.rig)
+        records.append({**record, "pose": turned, "landmarks": points.round(2).tolist()})
+    figure.rig.pose = (0.0, 0.0, 0.0)
     target, part = folder / f"{seed:06d}.npz", folder / f".{seed:06d}.part.npz"
-    meta = json.dumps({"seed": seed, "records": records, "face_box": face_box(portrait.figure, portrait)})
+    meta = json.dumps({"seed": seed, "records": records, "face_box": face_box(figure, portrait)})
     np.savez_compressed(part, pictures=np.stack(pictures), meta=np.array(meta))
     os.replace(part, target)
     return target.name
@@ -82,7 +85,7 @@ def main() -> int:
     parser.add_argument(
         "--concepts", type=int, default=64, help="more of them, also in surprise and contempt"
     )
-    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--samples", type=int, default=4, help="paths per sub-pixel (four to a pixel)")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     args = parser.parse_args()

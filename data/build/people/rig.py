@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from people import body, expressions, fuzz, hair, paint
+from people import body, expressions, folds, fuzz, hair, paint
 from people.look import Look
+from people.surface import surface
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,12 @@ class Rig:
         self.neutral = self.person.neutral
         rng = np.random.default_rng([7, look.seed])
         detail = look.detail
-        self.colours = paint.skin_colours(self.assets, detail)
-        self._shade_scalp()
+        self.surface = surface()
+        self.colours = self._shaded(paint.skin_colours(self.assets, detail), self.assets)
+        fine = self.surface.assets
+        skin = paint.complexion(fine, paint.skin_colours(fine, detail), detail)
+        self.skin_colours = self._shaded(skin, fine)
+        self.relief = paint.relief(fine, detail)
         self.hair = None
         if look.cut:
             cut = hair.CUTS[look.cut]
@@ -88,23 +93,34 @@ class Rig:
                 rng, self.assets, length=detail["beard_length"], density=1.0, goatee=detail["goatee"]
             )
         self.turn = rotation(look.yaw, look.pitch, look.roll)
+        self.pose = (0.0, 0.0, 0.0)  # yaw, pitch, roll of the expression, degrees, beyond the person's own
 
-    def _shade_scalp(self) -> None:
-        """Tints the skin under hair, brows and beard so that gaps between strands do not shine through."""
+    def _shaded(self, colours: np.ndarray, assets: body.Assets) -> np.ndarray:
+        """Tints the skin under hair and beard so that gaps between strands do not shine through."""
         detail, strands = self.look.detail, np.array(self.look.detail["hair"])
         if self.look.cut:
-            mask = 0.8 * hair.scalp_area(self.assets, detail["hairline"])[:, None]
-            self.colours = self.colours * (1 - mask) + 0.8 * strands * mask
+            mask = 0.8 * hair.scalp_area(assets, detail["hairline"])[:, None]
+            colours = colours * (1 - mask) + 0.8 * strands * mask
         if self.look.beard:
-            area = paint.beard_area(self.assets)
+            area = paint.beard_area(assets)
             if detail["goatee"]:
-                area = area * (np.abs(self.assets.template[:, 0]) < 0.27)
+                area = area * (np.abs(assets.template[:, 0]) < 0.27)
             mask = 0.55 * area[:, None]
-            self.colours = self.colours * (1 - mask) + strands * mask
+            colours = colours * (1 - mask) + strands * mask
+        return colours
 
     def place(self, points: np.ndarray) -> np.ndarray:
-        """Points (N, 3) of the head frame, turned about the top of the neck as the head is held."""
+        """Points (N, 3) of the head frame, turned about the top of the neck as the head is held.
+
+        `pose` turns the head only: what lies lower follows less and less, the shoulders not at all.
+        """
         pivot = np.array([0.0, -6.0, -7.0])
+        if any(self.pose):
+            height = points[:, 1] + 0.5 * (points[:, 2] + 3)
+            share = np.clip((height + 15) / 7, 0, 1)[:, None]
+            share = share**2 * (3 - 2 * share)
+            turned = (points - pivot) @ rotation(*self.pose).T + pivot
+            points = points * (1 - share) + turned * share
         return (points - pivot) @ self.turn.T + pivot
 
     def eyes(self, units: dict[str, float]) -> list[Eye]:
@@ -124,16 +140,52 @@ class Rig:
         return result
 
     def moving(self, units: dict[str, float]) -> dict[str, np.ndarray]:
-        """What these face units move: "vertices" (19158, 3) and the strands "brows", "beard" (if any)."""
-        vertices = self.person(expressions.geometry(units))
-        parts = {"vertices": vertices, "brows": self.brows.strands(vertices, self.assets.template)}
+        """What these face units move, head frame, cm: "vertices" (19158, 3), the fine "skin" (V, 3) and its
+        "colours" (V, 3), and the strands "brows", "lashes" and "beard" (if any)."""
+        vertices, units = self.shape(units), self.worn(units)
+        skin, colours = self.skin(vertices, units)
+        template = self.assets.template
+        parts = {"vertices": vertices, "skin": skin, "colours": colours}
+        parts["brows"] = self.brows.strands(vertices, template)
+        parts["lashes"] = fuzz.lashes(vertices, self.look.detail["lashes"])
         if self.beard:
-            parts["beard"] = self.beard.strands(vertices, self.assets.template)
+            parts["beard"] = self.beard.strands(vertices, template)
         return parts
 
+    def shape(self, units: dict[str, float]) -> np.ndarray:
+        """(19158, 3) vertices of the body model under these face units, head frame, cm."""
+        units = self.worn(units)
+        return folds.mouth(self.person(expressions.geometry(units)) + folds.push(units), units)
+
+    def skin(self, vertices: np.ndarray, units: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
+        """The fine skin over these vertices (V, 3), folded as the units say, and its colours (V, 3)."""
+        detail = self.look.detail
+        smooth = self.surface.matrix @ vertices
+        strength = folds.strengths(units, detail["age"], np.array(detail["folds"][: len(folds.FOLDS)]))
+        height, shade = folds.fold(strength)
+        skin = smooth + self.surface.normals(smooth) * (height + self.relief)[:, None]
+        return skin, self.skin_colours * (1 - shade[:, None] * np.array([0.30, 0.38, 0.40]))
+
+    def worn(self, units: dict[str, float]) -> dict[str, float]:
+        """The units as this face shows them: one side a little stronger, upper lids following the gaze."""
+        units, sided = dict(units), self.look.detail["sided"]
+        for side, sign in (("Left", 1), ("Right", -1)):
+            for name in units:
+                if name.endswith(side) and not name.startswith("eye"):
+                    units[name] = min(units[name] * (1 + sign * sided), 1.1)
+            down = units.get(f"eyeLookDown{side}", 0)
+            if down:
+                units[f"eyeBlink{side}"] = min(units.get(f"eyeBlink{side}", 0) + 0.25 * down, 1)
+        return units
+
     def clothes(self, long: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """A sweater: MakeHuman's tights helper pushed out along its normals; `long` reaches the waist."""
+        """A sweater: MakeHuman's tights helper pushed out along its normals; `long` reaches the waist.
+
+        It ends between the collar-bones and below the chin.
+        """
         triangles = self.assets.triangles["tights-long" if long else "helper-tights"]
+        top = self.assets.template[triangles][:, :, 1].max(axis=1)
+        triangles = triangles[top < 5.55 + 0.5 * self.look.detail["neckline"]]
         normals = body.vertex_normals(self.neutral, triangles)
         return self.neutral + 0.6 * self.look.detail["collar"] * normals + 0.25 * normals, triangles
 

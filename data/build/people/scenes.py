@@ -28,13 +28,13 @@ def layout(rng, n: int) -> list[tuple[float, float, float]]:
 
     Of three or more, every other one stands behind and higher.
     """
-    step = {2: 30.0, 3: 26.0, 4: 25.0}[n]
+    step = {2: 30.0, 3: 23.0, 4: 19.0}[n]
     odd = rng.integers(2)
     places = []
     for k in range(n):
         back = (k + odd) % 2 if n > 2 else 0
         x = (k - (n - 1) / 2) * step + rng.normal(0, 0.8)
-        y, z = 7.0 * back + rng.normal(0, 1.5), -16.0 * back + rng.normal(0, 2)
+        y, z = {3: 8.0, 4: 16.0}.get(n, 0) * back + rng.normal(0, 1.5), -16.0 * back + rng.normal(0, 2)
         places.append((float(x), float(y), float(z)))
     return places
 
@@ -58,31 +58,38 @@ def paste(picture: np.ndarray, crop: np.ndarray, mine: np.ndarray, box: list[int
     return result
 
 
+def felt(rng, emotion: str) -> tuple[dict[str, float], tuple[float, float, float]]:
+    """One expression of an emotion: face units, and how the head is turned for it (degrees)."""
+    from people import expressions
+
+    units, intensity, _ = expressions.sample(rng, emotion)
+    return units, expressions.sample_pose(rng, emotion, intensity)
+
+
 def render_scene(number: int, folder: Path, samples: int) -> str:
     """One scene: the source, a counterfactual per person, and one in which everybody changes -> one npz."""
-    from people import expressions, look, rig, stage
+    from people import look, rig, stage
 
     rng = np.random.default_rng([17, number])
     n = 2 + number % 3
     rigs = [rig.Rig(look.sample(FIRST_PERSON + 10 * number + k)) for k in range(n)]
     emotions = [str(e) for e in rng.choice(NINE, n)]
     targets = [str(rng.choice([e for e in NINE if e != source])) for source in emotions]
-    before = [expressions.sample(rng, e) for e in emotions]
-    after = [expressions.sample(rng, e) for e in targets]
-    scene = stage.Stage(rigs, layout(rng, n), [b[0] for b in before], FIRST_PERSON + number, samples)
+    before, after = ([felt(rng, e) for e in names] for names in (emotions, targets))
+    scene = stage.Stage(rigs, layout(rng, n), before, FIRST_PERSON + number, samples)
     source, owners = scene.picture(0), scene.owners()
     exchanges, people = [], []
     for k in range(n):
         # Both faces are filmed by the same sensor: what the change leaves alone looks the same in both.
         old, box = scene.picture(k + 1), face_box(scene.figures[k], scene)
-        scene.move(k, after[k][0])
+        scene.move(k, *after[k])
         new, changed = scene.picture(k + 1), owners.copy()
         x0, y0, x1, y1 = scene.boxes[k]
         changed[y0:y1, x0:x1] = scene.owners(k + 1)
         mine = exchanged(owners, changed, k)
         source = paste(source, old, mine, scene.boxes[k])
         exchanges.append((new, mine, scene.boxes[k]))
-        scene.move(k, before[k][0])
+        scene.move(k, *before[k])
         person = rigs[k].look
         people.append({"identity": person.seed, "emotion": emotions[k], "target": targets[k],
                        "gender": person.gender, "hair_color": person.hair_color, "box": box})  # fmt: skip

@@ -10,12 +10,13 @@ import numpy as np
 
 from people import studio
 from people.backdrop import backdrop
-from people.figure import Figure, rgb
+from people.figure import Figure
+from people.light import lights, rgb
 from people.paint import to_linear
 
-HEIGHT, WIDTH = 256, 384  # pixels
-SPAN = {2: 66.0, 3: 84.0, 4: 104.0}  # cm across the picture, by the number of people
-HEADROOM = {2: 18.0, 3: 22.0, 4: 26.0}  # cm above the eyes of the front row
+HEIGHT, WIDTH = 384, 576  # pixels
+SPAN = {2: 66.0, 3: 78.0, 4: 80.0}  # cm across the picture, by the number of people
+HEADROOM = {2: 18.0, 3: 24.0, 4: 31.0}  # cm above the eyes of the front row
 CAMERA = 190.0  # cm from the camera to the people
 WOODS = np.array([(120, 78, 48), (190, 160, 120), (70, 52, 44), (200, 200, 198)])  # sRGB of tables
 
@@ -23,8 +24,11 @@ WOODS = np.array([(120, 78, 48), (190, 160, 120), (70, 52, 44), (200, 200, 198)]
 class Stage:
     """People before a wall, behind a table; sensor 0 films all of it, sensors 1, 2, ... a head each."""
 
-    def __init__(self, rigs: list, places: list, units: list[dict], seed: int, samples: int):
-        """`places`: of the heads, cm; `units`: everybody's face; light and wall are the first person's."""
+    def __init__(self, rigs: list, places: list, felt: list[tuple], seed: int, samples: int):
+        """`places`: of the heads, cm; `felt`: everybody's face units, and how the head is turned for them.
+
+        Light and wall are the first person's.
+        """
         self.seed, self.samples, self.size = seed, samples, np.array([WIDTH, HEIGHT])
         look, span = rigs[0].look, SPAN[len(rigs)]
         target = np.array([0.0, HEADROOM[len(rigs)] - span * HEIGHT / WIDTH / 2, 0.0])
@@ -43,13 +47,17 @@ class Stage:
             **self._sensors(target, samples),
             "wall": studio.wall(picture, 96, 64, -75),
             "table": self._table(),
-            **studio.lights(look.detail["light"]),
+            **lights(look.detail, wall),
         }
-        for figure, setting in zip(self.figures, units, strict=True):
-            scene.update(figure.shapes(setting))
+        for figure in self.figures:
+            scene.update(figure.shapes({}))
         self.scene = mi.load_dict(scene)
         self.params = mi.traverse(self.scene)
-        self.exposure = float(np.mean([studio.exposure(rig) for rig in rigs]))
+        faces = [(figure.rig, studio.middle_of_face(figure, self)) for figure in self.figures]
+        for k, (units, pose) in enumerate(felt):
+            self.move(k, units, pose)
+        light = studio.meter(self.scene, samples, faces, self.size)
+        self.exposure = float(np.mean([studio.exposure(rig) for rig in rigs])) * studio.LIT / light
 
     def _sensors(self, target: np.ndarray, samples: int) -> dict:
         """The camera for the whole picture, and for each head the same one with its film cut to the head."""
@@ -83,9 +91,12 @@ class Stage:
         """What an expression can change, [x0, y0, x1, y1] in pixels: the head and neck with a margin."""
         rig = figure.rig
         body = np.unique(rig.assets.triangles["body"])
-        xy = self.project(figure.world(rig.neutral[body[rig.assets.template[body, 1] > 5.9]]))
-        low = np.clip(np.floor(xy.min(axis=0)) - 6, 0, None)
-        high = np.minimum(np.ceil(xy.max(axis=0)) + 8, [WIDTH, HEIGHT])
+        head = rig.neutral[body[rig.assets.template[body, 1] > 5.9]]
+        if rig.hair is not None:
+            head = np.concatenate([head, rig.hair.reshape(-1, 3)])
+        xy = self.project(figure.world(head))
+        low = np.clip(np.floor(xy.min(axis=0)) - 16, 0, None)
+        high = np.minimum(np.ceil(xy.max(axis=0)) + 16, [WIDTH, HEIGHT])
         return [int(low[0]), int(low[1]), int(high[0]), int(high[1])]
 
     def picture(self, sensor: int) -> np.ndarray:
@@ -106,7 +117,7 @@ class Stage:
                 table[i] = int(tag[1:]) + 1
         return np.where(index >= 1, table[np.clip(index - 1, 0, len(table) - 1)], 0).astype(np.uint8)
 
-    def move(self, k: int, units: dict[str, float]) -> None:
-        """Gives person k another expression."""
-        self.figures[k].move(self.params, units)
+    def move(self, k: int, units: dict[str, float], pose=(0.0, 0.0, 0.0)) -> None:
+        """Gives person k another expression; `pose` turns the head for it, degrees."""
+        self.figures[k].move(self.params, units, pose)
         self.params.update()

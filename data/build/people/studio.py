@@ -1,4 +1,4 @@
-"""The photographer's studio in Mitsuba 3: light, wall, camera, development, and the portrait of one person.
+"""The photographer's studio in Mitsuba 3: wall, camera, development, and the portrait of one person.
 
 World frame: the head frame of `people.body` (centimetres, x to the person's left, y up, z towards the camera)
 with the portrayed head at the origin.
@@ -11,42 +11,20 @@ import mitsuba as mi
 import numpy as np
 import pyoidn
 
+from emolib.framing import face_square
+from people import landmarks
 from people.backdrop import backdrop
-from people.figure import Figure, rgb  # selects Mitsuba's variant
+from people.figure import Figure  # selects Mitsuba's variant
+from people.light import lights
 from people.rig import Rig
 
-FRAME = 18.8  # cm of face plane across the picture: brow to chin spans about three quarters of the height
-DISTANCE = 105.0  # cm from camera to face
-LOOK_AT = np.array([0.0, -2.4, 1.0])
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+LIT = 0.85  # the light that a meter makes of any light, as radiance of a white face
 
 
 def single_thread() -> None:
     """One render thread in this process: several processes of one thread each are faster than the reverse."""
     dr.set_thread_count(1)
-
-
-def lights(light: dict) -> dict:
-    """A constant sky, a weaker light from the other side, a soft key light, after `Look.detail["light"]`.
-
-    They are loaded here and not with the scene: Mitsuba orders what it loads itself differently from run to
-    run, and the order of the lights decides the pattern of the noise.
-    """
-    warm = np.array([1 + light["warmth"], 1.0, 1 - light["warmth"]])
-
-    def panel(azimuth, elevation, power, size, distance):  # degrees, radiance, half width and distance in cm
-        a, e = np.radians([azimuth, elevation])
-        position = distance * np.array([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)])
-        pose = mi.ScalarTransform4f().look_at(origin=position.tolist(), target=[0, -3, 0], up=[0, 1, 0.01])
-        return {
-            "type": "rectangle",
-            "to_world": pose @ mi.ScalarTransform4f().scale(size),
-            "emitter": {"type": "area", "radiance": rgb(power * warm)},
-        }
-
-    sky = {"type": "constant", "radiance": rgb(light["fill"] * np.array([0.97, 1.0, 1.03]))}
-    other = panel(-light["azimuth"] * 1.3 + 10, 25, 0.35 * light["key"], 45, 190)
-    key = panel(light["azimuth"], light["elevation"], light["key"], 45, 170)
-    return {name: mi.load_dict(one) for name, one in (("sky", sky), ("rim", other), ("key", key))}
 
 
 def wall(picture: np.ndarray, half_width: float, half_height: float, depth: float) -> dict:
@@ -75,7 +53,7 @@ def expose(scene, seed: int, sensor: int = 0) -> np.ndarray:
 
 def exposure(rig: Rig) -> float:
     """What a camera's automatic exposure does: darker skin gets more light, though not all the difference."""
-    luminance = float(np.median(rig.colours[rig.assets.lips < 0.1] @ (0.2126, 0.7152, 0.0722)))
+    luminance = float(np.median(rig.colours[rig.assets.lips < 0.1] @ LUMINANCE))
     return float(np.clip((0.42 / luminance) ** 0.38, 0.9, 1.9))
 
 
@@ -87,34 +65,67 @@ def develop(image: np.ndarray, exposure: float) -> np.ndarray:
     return (np.clip(srgb, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
+def meter(scene, samples: int, faces: list[tuple], size: np.ndarray) -> float:
+    """How bright the light on the faces is: their median radiance by that of their skin in a light of 1.
+
+    `faces`: (rig, box [x0, y0, x1, y1] in pixels) each; `size`: of the picture, (width, height); `samples` is
+    given back to the sampler, in which rendering with another count leaves that one.
+    """
+    quick = np.nan_to_num(np.array(mi.render(scene, sensor=0, spp=1, seed=1), dtype=np.float64))
+    scene.sensors()[0].sampler().set_sample_count(samples)
+    ratios = []
+    for rig, box in faces:
+        x0, y0, x1, y1 = np.clip(np.round(2 * np.array(box)), 0, 2 * np.tile(size, 2)).astype(int)
+        radiance = quick[y0:y1, x0:x1, :3] @ LUMINANCE
+        ratios.append(np.median(radiance) / np.median(rig.colours[rig.assets.lips < 0.1] @ LUMINANCE))
+    return float(np.mean(ratios))
+
+
+def middle_of_face(figure, view) -> tuple[float, float, float, float]:
+    """From the eyes to the mouth, in pixels of the view: [x0, y0, x1, y1]."""
+    eyes, mouth = landmarks.frame_points(figure, view)
+    return eyes[:, 0].min(), eyes[:, 1].mean(), eyes[:, 0].max(), mouth[:, 1].mean()
+
+
 class Portrait:
     """The fixed scene of one person; `shoot(units)` renders an expression in it."""
 
-    def __init__(self, rig: Rig, size: int = 96, samples: int = 4):
+    def __init__(self, rig: Rig, size: int = 128, samples: int = 4):
         """`size`: pixels of the square picture; `samples`: paths per sub-pixel (four to a pixel)."""
         look = rig.look
-        camera = look.detail["camera"]
-        target = LOOK_AT + np.array([*camera["shift"], 0.0])
-        self.origin = target + np.array([0, 0, DISTANCE])
-        self.fov = 2 * np.degrees(np.arctan(FRAME * camera["zoom"] / 2 / DISTANCE))
-        self.figure = Figure(rig)
-        picture = backdrop(look.background, look.detail["wall"], look.detail["backdrop_seed"])
+        self.seed, self.size, self.figure = look.seed, size, Figure(rig)
+        self._aim(look.detail)
+        depth = max(look.detail["defocus"], 0.6)
+        picture = backdrop(look.background, look.detail["wall"], look.detail["backdrop_seed"], blur=depth)
         pose = mi.ScalarTransform4f().look_at(
-            origin=self.origin.tolist(), target=target.tolist(), up=[0, 1, 0]
+            origin=self.origin.tolist(), target=(self.origin - [0, 0, 1]).tolist(), up=[0, 1, 0]
         )
         sensor = {"type": "perspective", "fov": float(self.fov), "to_world": pose}
         scene = {
             "type": "scene",
             "integrator": {"type": "path", "max_depth": 3},
             "sensor": {**sensor, **film(2 * size, 2 * size, samples)},
-            "wall": wall(picture, 24, 24, -55),
-            **lights(look.detail["light"]),
+            "wall": wall(picture, 30, 30, -55),
+            **lights(look.detail, look.detail["wall"]),
             **self.figure.shapes({}),
         }
         self.scene = mi.load_dict(scene)
         self.params = mi.traverse(self.scene)
-        self.exposure = exposure(rig)
-        self.seed, self.size = look.seed, size
+        faces = [(rig, middle_of_face(self.figure, self))]
+        self.exposure = exposure(rig) * LIT / meter(self.scene, samples, faces, np.array([size, size]))
+
+    def _aim(self, detail: dict) -> None:
+        """Places the camera so that `face_square` of the face without expression fills the picture."""
+        camera, distance = detail["camera"], detail["distance"]
+        self.origin, self.fov = np.array([0.0, -2.4, distance]), 12.0
+        for _ in range(3):
+            square = face_square(*landmarks.frame_points(self.figure, self))
+            centimetres = 2 * distance * np.tan(np.radians(self.fov / 2)) / self.size
+            off = np.array([square.x, square.y]) - self.size / 2
+            self.origin = self.origin + np.array([off[0], -off[1], 0]) * centimetres
+            half = square.side * camera["zoom"] / 2 * centimetres
+            self.fov = float(2 * np.degrees(np.arctan(half / distance)))
+        self.origin = self.origin + np.array([*camera["shift"], 0.0])
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """World points (N, 3) -> pixel positions (N, 2), x to the right, y down."""
@@ -122,8 +133,8 @@ class Portrait:
         scale = self.size / 2 / np.tan(np.radians(self.fov / 2)) / relative[:, 2:]
         return self.size / 2 + relative[:, :2] * scale * np.array([-1.0, 1.0])
 
-    def shoot(self, units: dict[str, float]) -> np.ndarray:
-        """Face units -> (size, size, 3) uint8."""
-        self.figure.move(self.params, units)
+    def shoot(self, units: dict[str, float], pose=(0.0, 0.0, 0.0)) -> np.ndarray:
+        """Face units, and degrees by which the head turns for them -> (size, size, 3) uint8."""
+        self.figure.move(self.params, units, pose)
         self.params.update()
         return develop(expose(self.scene, self.seed), self.exposure)

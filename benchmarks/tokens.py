@@ -155,7 +155,7 @@ def met_for_the_first_time(model: Backbone, tokens: Mapping[str, Token], see, n:
     frame = people.manifest.frame
     split = frame["identity"].map(dict(zip(people.identities, roles, strict=True)))
     others = replace(people.manifest, frame=frame.assign(split=split))
-    knowing, card = linear.fit(linear.backbone("guide"), others)
+    knowing, card = linear.fit(linear.load_backbone("guide"), others)
     found = {"judge, all eleven": numbers(card.accuracy)}
     asked = attributes.descriptions(n)
     for emotion, token in tokens.items():

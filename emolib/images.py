@@ -49,13 +49,15 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(one) for one in pixels.permute(0, 2, 3, 1).cpu().numpy()]
 
 
-def resize(images: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Resample (B, 3, H, W) to `size` (a side, or height and width): bicubic, antialiased, within [-1, 1]."""
+def resize(images: Tensor, size: int | tuple[int, int], *, mode: str = "bicubic") -> Tensor:
+    """Resample (B, 3, H, W) to `size` (a side, or height and width), antialiased, within [-1, 1].
+
+    mode  "bicubic", whose overshoots are cut off, or "bilinear"
+    """
     size = (size, size) if isinstance(size, int) else tuple(size)
     if tuple(images.shape[-2:]) == size:
         return images
-    scaled = F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True)
-    return scaled.clamp(-1, 1)
+    return F.interpolate(images, size, mode=mode, align_corners=False, antialias=True).clamp(-1, 1)
 
 
 FACE_MARGIN = 0.06

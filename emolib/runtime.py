@@ -12,12 +12,15 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from safetensors import SafetensorError
 
 from emolib import __version__
 
@@ -234,59 +237,31 @@ def progress(items: Iterable[T], what: str = "", *, total: int | None = None) ->
     )
 
 
-def check_output(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
-    """InputError unless a file can be written at `path`: no folder, but in one that is there and writable.
+def check_output(
+    path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = (), *, folder: bool = False
+) -> None:
+    """Refuse an output that cannot be written, before any work is done (InputError).
 
-    Refuses as well what is one of the command's `inputs` (files; missing ones are passed over) under another
-    spelling, a link included: writing it would lose that input."""
+    A file needs a folder that is there and writable. A `folder` may be made later with those above it, and
+    may be there already. What is one of the command's `inputs` (missing ones are passed over) is refused
+    under every spelling, links included: writing it would lose that input.
+    """
     target = Path(path)
-    for folder in (target.parent, *target.parent.parents):
-        if folder.is_file():
-            raise InputError(f"output {str(target)!r}: {str(folder)!r} is a file; give another folder")
-    if not target.parent.is_dir():
+    place = next(part for part in (target if folder else target.parent, *target.parents) if part.exists())
+    if not place.is_dir():
+        raise InputError(f"output {str(target)!r}: {str(place)!r} is a file; give another folder")
+    if not folder and place != target.parent:
         raise InputError(
             f"output folder {str(target.parent)!r} does not exist; make it first: mkdir -p {target.parent}"
         )
-    _check_overlap(target, inputs)
-    if target.is_dir():
+    for source in inputs if target.exists() else ():
+        if os.path.exists(source) and os.path.samefile(source, target):
+            same = "" if os.fspath(source) == str(target) else f" ({str(source)!r})"
+            raise InputError(f"output {str(target)!r} is an input of this command{same}; give another name")
+    if not folder and target.is_dir():
         raise InputError(f"output {str(target)!r} is a folder; give the name of a file in it")
-    if not os.access(target.parent, os.W_OK):
-        raise InputError(f"output folder {str(target.parent)!r} is not writable; choose another")
-
-
-def check_folder(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
-    """InputError unless files can be written in the folder `path`, once `make_folder` has made it.
-
-    Refuses as well a folder that is one of the command's `inputs`, see `check_output`."""
-    folder = Path(path)
-    there = next(part for part in (folder, *folder.parents) if part.exists())
-    if not there.is_dir():
-        raise InputError(f"{folder}: cannot be made ({str(there)!r} is a file); give another folder")
-    _check_overlap(folder, inputs)
-    if not os.access(there, os.W_OK):
-        raise InputError(f"{folder}: {str(there)!r} is not writable; give another folder")
-
-
-def _check_overlap(output: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
-    """InputError if the output that lies there already is the same file or folder as one of `inputs`."""
-    if not output.exists():
-        return
-    status = output.stat()
-    for path in inputs:
-        if os.path.exists(path) and os.path.samestat(status, os.stat(path)):
-            same = "" if os.fspath(path) == str(output) else f" ({str(path)!r})"
-            raise InputError(f"output {str(output)!r} is an input of this command{same}; give another name")
-
-
-def make_folder(path: str | os.PathLike[str]) -> Path:
-    """Make a folder with all above it, unless it is there. InputError where that is impossible."""
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = "a file is in its way" if isinstance(error, FileExistsError) else error.strerror
-        raise InputError(f"{folder}: cannot be made ({reason}); give another folder") from None
-    return folder
+    if not os.access(place, os.W_OK):
+        raise InputError(f"output folder {str(place)!r} is not writable; choose another")
 
 
 @contextmanager
@@ -311,16 +286,76 @@ def hold_lock(path: str | os.PathLike[str], busy: str) -> Iterator[None]:
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path` (same suffix) to write to; which replaces `path` on success.
 
-    Raises InputError before anything is written if the folder is missing or `path` is a folder."""
+    The file has the mode of any new file. Raises InputError before anything is written if the folder is
+    missing or `path` is a folder; OSError where writing fails, of safetensors' own errors too."""
     target = Path(path)
     check_output(target)
     # The suffix stays, because PIL and others choose the format by it; the stem does not, for it may be long.
     temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask has it; safetensors makes files for their owner alone
         yield temporary
+        temporary.chmod(mode)
         os.replace(temporary, target)
+    except SafetensorError as error:
+        raise OSError(f"{target}: cannot be written ({first_line(error)})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` to fill; its files move into `path` when all are written.
+
+    `path` and the folders above it are made. Modes and errors are those of `atomic_write`."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{secrets.token_hex(8)}")
+    try:
+        temporary.mkdir()
+        yield temporary
+        target.mkdir(exist_ok=True)
+        for file in sorted(temporary.iterdir()):
+            file.chmod(temporary.stat().st_mode & 0o666)
+            os.replace(file, target / file.name)
+    except SafetensorError as error:
+        raise OSError(f"{target}: cannot be written ({first_line(error)})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory ran out: Python's, CUDA's, or torch's own on the CPU."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
+    """Turn what a broken file raises inside into an InputError that says that no `kind` can be read there."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, InputError) or is_out_of_memory(error):
+            raise
+        reason = f"{first_line(error)} is missing" if isinstance(error, KeyError) else first_line(error)
+        raise InputError(f"{path}: not a readable {kind} ({reason}); get a whole copy of it") from error
+
+
+def local_folder(name: str | os.PathLike[str], file: str = "config.json") -> Path | None:
+    """Find the folder `name`, or the copy of the repository `name` in the Hub's cache that holds `file`.
+
+    None where there is neither. Nothing is downloaded."""
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    with suppress(HFValidationError):
+        cached = try_to_load_from_cache(str(name), file)
+        return Path(cached).parent if isinstance(cached, str) else None
+    return None
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

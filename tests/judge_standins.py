@@ -57,7 +57,9 @@ def judge_folder(
     network = NETWORKS[kind](**(more or {"num_labels": outputs})).eval()
     network.half().save_pretrained(path)
     square = {"height": 32, "width": 32}
-    ViTImageProcessorPil(size=square, image_mean=[mean] * 3, image_std=[std] * 3).save_pretrained(path)
+    ViTImageProcessorPil(size=square, image_mean=[mean] * 3, image_std=[std] * 3, resample=3).save_pretrained(
+        path
+    )
     calibration = {"temperature": temperature, "ece": 0.01, "labels": list(labels), "n": 10}
     (path / "calibration.json").write_text(json.dumps(calibration))
     return network.float()

@@ -135,7 +135,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
 def test_out_below_a_file(tmp_path):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "board"):
-        with pytest.raises(InputError, match=r"cannot be made \(.*file' is a file\); give another folder"):
+        with pytest.raises(InputError, match="is a file; give another folder"):
             world.evaluate(out, "nothing")
     assert (tmp_path / "file").read_text() == "mine"
 

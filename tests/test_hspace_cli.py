@@ -76,8 +76,10 @@ def test_people_in_folders_of_their_own_are_paired_one_by_one(folder, tmp_path, 
 
 
 def test_networks_are_trained_from_a_folder_of_one_emotion(folder, tmp_path, tiny_model, monkeypatch, capsys):
-    model, words, processor = tiny_clip.parts()
-    monkeypatch.setattr("emolib.diffusion.clip.load_clip", lambda path, device: Clip(model, words, processor))
+    model, words, _ = tiny_clip.parts()
+    monkeypatch.setattr(
+        "emolib.diffusion.clip.load_clip", lambda path, device: Clip(model, words, tiny_clip.PREPARE)
+    )
     out = tmp_path / "found.safetensors"
     assert run(folder, out, tiny_model, "--method", "trained", "--to", "anger", "--epochs", "1") == 0
     found = directions.load(out)

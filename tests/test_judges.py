@@ -100,7 +100,7 @@ def test_unknown_judges_suggest_the_nearest():
 
 
 def test_broken_judge_folders(tmp_path):
-    with pytest.raises(InputError, match="lacks config.json, model.safetensors"):
+    with pytest.raises(InputError, match="lacks config.json"):
         emotion.load_judge(tmp_path)
     judge_folder(tmp_path / "few", outputs=10)
     with pytest.raises(InputError, match="10 outputs .* do not fit 9 labels, or 9"):
@@ -123,6 +123,10 @@ def test_broken_judge_folders(tmp_path):
     (tmp_path / "text" / "calibration.json").write_text("{")
     with pytest.raises(InputError, match="calibration.json: not readable as JSON"):
         emotion.load_judge(tmp_path / "text", device="cpu")
+    judge_folder(tmp_path / "blind")
+    (tmp_path / "blind" / "preprocessor_config.json").unlink()
+    with pytest.raises(InputError, match="not a readable judge"):
+        emotion.load_judge(tmp_path / "blind", device="cpu")
 
 
 def test_features_are_what_the_last_layer_reads(tmp_path):
@@ -142,7 +146,7 @@ def test_a_foreign_classifier_judges_the_emotions_it_names(tmp_path):
     names = ["Angry", "happy", "sad", "surprised", "furious"]
     judge_folder(tmp_path, outputs=5, names=names)
     (tmp_path / "calibration.json").unlink()
-    judge = emotion.classifier(tmp_path, device="cpu")
+    judge = emotion.load_judge(tmp_path, device="cpu")
     # Two of its words mean anger, so neither may claim it; "happy" could be three of ours.
     assert judge.labels == ("angry", "happy", "sadness", "surprise", "furious")
     verdict = judge(noise(2, 3, 32, 32))
@@ -151,7 +155,5 @@ def test_a_foreign_classifier_judges_the_emotions_it_names(tmp_path):
 
 
 def test_a_foreign_classifier_that_is_not_here(tmp_path):
-    with pytest.raises(InputError, match="neither a folder nor in the local Hub cache"):
-        emotion.classifier("someone/fer")
-    with pytest.raises(InputError, match="not a readable image classifier"):
-        emotion.classifier(tmp_path)
+    with pytest.raises(InputError, match="nor a folder, nor in the local Hub"):
+        emotion.load_judge("someone/fer")

@@ -76,6 +76,25 @@ def test_imports_go_downward(path, first):
     assert not above, f"{path.name} (of {first}) must not import {sorted(above)}"
 
 
+def reached(start):
+    """Module files that those in the folder `start` import, directly or through others."""
+    files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path, _ in MODULES}
+    waiting, seen = [path for path in files.values() if start in path.parents], set()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        named = {name for name in imports(path) if name.startswith("emolib.")}
+        named |= {name.rpartition(".")[0] for name in named}
+        waiting += [files[name] for name in named & set(files) if files[name] not in seen]
+    return seen
+
+
+def test_no_judge_imports_a_contestant():
+    seen = {path.relative_to(PACKAGE).parts[0] for path in reached(PACKAGE / "judges")}
+    assert {"judges", "images.py", "emotions", "data"} <= seen
+    assert not seen & {"editors", "training", "interventions", "diffusion", "evaluation"}
+
+
 def test_no_module_imports_itself_through_others():
     graph = {}
     for path, first in MODULES:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from emolib import __version__, runtime
 from emolib.runtime import InputError
@@ -160,23 +161,62 @@ def test_the_form_of_a_device():
             runtime.check_device(name)
 
 
-def test_folders_are_made_or_refused(tmp_path, monkeypatch):
-    made = runtime.make_folder(tmp_path / "a" / "b")
-    assert made.is_dir() and runtime.make_folder(str(made)) == made
-    runtime.check_folder(tmp_path / "c" / "d")
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(tmp_path, monkeypatch):
+    runtime.check_output(tmp_path / "c" / "d", folder=True)
     assert not (tmp_path / "c").exists()
     (tmp_path / "file").write_text("precious")
-    for inside, says in ((tmp_path / "file", "a file is in its way"), (tmp_path / "file" / "x", "Not a dir")):
-        with pytest.raises(InputError, match=f"cannot be made .{says}.*give another folder"):
-            runtime.make_folder(inside)
-        with pytest.raises(InputError, match="file' is a file"):
-            runtime.check_folder(inside)
+    for inside in (tmp_path / "file", tmp_path / "file" / "x"):
+        with pytest.raises(InputError, match="file' is a file; give another folder"):
+            runtime.check_output(inside, folder=True)
     with pytest.raises(InputError, match="file' is a file; give another folder"):
         runtime.check_output(tmp_path / "file" / "x.png")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    for check in (runtime.check_folder, runtime.check_output):
+    for folder in (True, False):
         with pytest.raises(InputError, match="is not writable"):
-            check(tmp_path / "x.png")
+            runtime.check_output(tmp_path / "x.png", folder=folder)
+
+
+def test_new_files_have_the_mode_that_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with runtime.atomic_write(tmp_path / "a.safetensors") as temporary:
+            save_file({"x": torch.zeros(2)}, temporary)
+        with runtime.atomic_folder(tmp_path / "new" / "judge") as folder:
+            save_file({"x": torch.zeros(2)}, folder / "b.safetensors")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "a.safetensors", tmp_path / "new" / "judge" / "b.safetensors"):
+        assert path.stat().st_mode & 0o777 == 0o640
+    assert len(list(tmp_path.rglob("*"))) == 4
+
+
+def test_a_folder_is_filled_wholly_or_not_at_all(tmp_path):
+    target = tmp_path / "judge"
+    target.mkdir()
+    (target / "config.json").write_text("old")
+    with pytest.raises(OSError, match="judge: cannot be written"), runtime.atomic_folder(target) as folder:
+        (folder / "config.json").write_text("new")
+        save_file({"x": torch.zeros(2)}, folder / "nowhere" / "x.safetensors")  # as on a full disk
+    assert (target / "config.json").read_text() == "old"
+    assert sorted(tmp_path.rglob("*")) == [target, target / "config.json"]
+    with pytest.raises(OSError, match="cannot be written"), runtime.atomic_write(target / "x") as temporary:
+        save_file({"x": torch.zeros(2)}, temporary / "x")
+
+
+def test_a_broken_file_is_one_line_and_a_fault_of_ours_is_not(tmp_path):
+    for error in (KeyError("labels"), OSError("cut off\nhere"), ValueError("odd"), RuntimeError("shapes")):
+        with pytest.raises(InputError, match="not a readable") as refused, runtime.reading("a", "judge"):
+            raise error
+        assert "\n" not in str(refused.value)
+    for error in (TypeError("a bug"), InputError("what, where"), RuntimeError("CUDA out of memory")):
+        with pytest.raises(type(error), match=str(error)), runtime.reading("judge", "judge"):
+            raise error
+
+
+def test_a_folder_or_a_cached_repository(tmp_path):
+    assert runtime.local_folder(tmp_path) == tmp_path
+    for name in ("nobody/nothing", "me/model--x", "not a name", str(tmp_path / "gone")):
+        assert runtime.local_folder(name) is None
 
 
 def test_an_output_over_an_input_is_refused_however_it_is_spelled(tmp_path):
@@ -190,8 +230,8 @@ def test_an_output_over_an_input_is_refused_however_it_is_spelled(tmp_path):
             runtime.check_output(output, [tmp_path / "missing", picture])
     runtime.check_output(tmp_path / "b.png", [picture, tmp_path])
     with pytest.raises(InputError, match="is an input of this command"):
-        runtime.check_folder(tmp_path / "folder/..", [tmp_path])
-    runtime.check_folder(tmp_path / "folder", [tmp_path])
+        runtime.check_output(tmp_path / "folder/..", [tmp_path], folder=True)
+    runtime.check_output(tmp_path / "folder", [tmp_path], folder=True)
 
 
 def test_the_longest_legal_file_name_can_be_written(tmp_path):

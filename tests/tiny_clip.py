@@ -4,6 +4,10 @@ import tiny_pipelines
 import torch
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
+from emolib.data.preparation import Preparation
+
+PREPARE = Preparation((16, 16))
+
 
 def parts():
     """Model, tokenizer and image processor."""
@@ -18,5 +22,6 @@ def parts():
     config = CLIPConfig(
         text_config=text, vision_config=shape | {"image_size": 16, "patch_size": 8}, projection_dim=8
     )
-    half = [0.5] * 3
-    return CLIPModel(config).eval(), words, CLIPImageProcessorPil(image_mean=half, image_std=half)
+    half, square = [0.5] * 3, {"height": 16, "width": 16}
+    processor = CLIPImageProcessorPil(image_mean=half, image_std=half, size=square, do_center_crop=False)
+    return CLIPModel(config).eval(), words, processor

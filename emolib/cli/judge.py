@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emolib.runtime import InputError, check_folder, in_range
+from emolib.runtime import InputError, check_output, in_range
 
 if TYPE_CHECKING:
     from emolib.data.manifest import Manifest
@@ -66,13 +66,13 @@ def open_data(spec: str, labels: str | None = None, limit: int | None = None) ->
 
 def _train(args: argparse.Namespace) -> int:
     in_range(args.weight_power, *POWERS, "--weight-power")
-    check_folder(args.out)
+    check_output(args.out, folder=True)
     manifest = open_data(args.data, args.labels, args.limit)
     from emolib.judges import linear
 
-    network = linear.backbone(args.backbone, device=args.device)
+    network = linear.load_backbone(args.backbone, device=args.device)
     judge, report = linear.fit(network, manifest, weight_power=args.weight_power)
-    linear.save(judge, report, args.out, source=args.backbone)
+    linear.save_judge(judge, report, args.out, source=args.backbone)
     print(text(report))
     print(args.out)
     return 0

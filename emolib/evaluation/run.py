@@ -31,7 +31,7 @@ from emolib.evaluation.observe import Arrays, Instruments
 from emolib.evaluation.tasks import Task, TaskSet
 from emolib.judges import emotion
 from emolib.metrics import optional, protocols
-from emolib.runtime import InputError, check_folder, make_folder, one_of, progress
+from emolib.runtime import InputError, check_output, one_of, progress
 
 Decode = Callable[[], observe.Decoded]
 """Decodes a task when first called, `once`: a task that is wholly cached never is."""
@@ -105,7 +105,7 @@ def prepare(settings: Settings) -> Run:
     """Check everything that can be checked, then load it. InputError: see `emolib evaluate`."""
     protocols.check(settings.protocol)
     columns.check(settings.metrics)
-    check_folder(settings.out)
+    check_output(settings.out, folder=True)
     checks.others(settings.others)
     if settings.examples < 0:
         raise InputError(f"--examples {settings.examples}: give 0 or more")
@@ -144,11 +144,8 @@ def _others(settings: Settings, notes: dict[str, str]) -> dict[str, emotion.Judg
     """Further judges: roles, judge folders, or classifiers from the Hub's cache; a missing one is a note."""
     found = {}
     for name in settings.others:
-        known = name in emotion.ROLES or (Path(name) / "calibration.json").is_file()
         try:
-            judge = (emotion.load_judge if known else emotion.classifier)(
-                name, device=settings.options.device
-            )
+            judge = emotion.load_judge(name, device=settings.options.device)
             found[edits.slug(judge.name)] = judge
         except InputError as error:
             notes[f"emo_a@{edits.slug(name)}"] = f"{optional.OFFLINE} ({error})"
@@ -185,7 +182,7 @@ def execute(run: Run) -> Path | None:
 
     state = PartialState()
     for folder in (run.settings.out, run.where):
-        make_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
     measure = Measurer(run)
     own = run.tasks.tasks[state.process_index :: state.num_processes]
     # Threads of numpy's BLAS and torch's would wait for the cores they take from each other: twice the time.

@@ -205,7 +205,6 @@ class Directions:
         }
         with atomic_write(path) as temporary:
             save_file(tensors, temporary, metadata={"format": FORMAT, "about": json.dumps(about)})
-            temporary.chmod(0o644)  # safetensors writes files only their owner can read
 
 
 class Mix(nn.Module):

@@ -55,7 +55,6 @@ def save(token: Token, path: str | Path) -> None:
     }
     with atomic_write(path) as temporary:
         save_file(tensors or {token.name: token.vectors}, temporary, metadata=header)
-        temporary.chmod(0o644)  # safetensors writes files only their owner can read
 
 
 def load(path: str | Path, *, name: str | None = None, allow_pickle: bool = False) -> Token:

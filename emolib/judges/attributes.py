@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from emolib.data.files import read_json
 from emolib.images import resize
 from emolib.judges import emotion
-from emolib.runtime import InputError, first_line, repo_path
+from emolib.runtime import InputError, reading, repo_path
 
 SIZE, CELLS, HIDDEN = 96, 12, 64
 Values = dict[str, tuple[str, ...]]
@@ -119,13 +119,11 @@ def load(folder: Path | None = None, judge: Path | None = None, *, device: str =
     eyes = emotion.load_judge(judge, device=device)
     if facts.get("judge") != digest(judge):
         raise InputError(f"{folder}: was trained on another judge than {judge}; run train.probe again")
-    try:
-        values = {name: tuple(known) for name, known in facts["values"].items()}
+    with reading(folder, "probe"):
+        values = {name: tuple(options) for name, options in facts["values"].items()}
         weights = load_file(folder / "model.safetensors")
-        head = Head(weights["mean"].shape[1], [len(known) for known in values.values()])
+        head = Head(weights["mean"].shape[1], [len(options) for options in values.values()])
         head.load_state_dict(weights)
-    except Exception as error:  # broken files make nearly any error
-        raise InputError(f"{folder}: not a readable probe ({first_line(error)}); get a whole copy") from None
     return Probe(eyes, head.to(eyes.device).eval().requires_grad_(False), values)
 
 

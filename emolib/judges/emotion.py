@@ -1,26 +1,27 @@
-"""The judges: emotion classifiers that measure edits. They know nothing of the methods that they judge.
+"""Judge emotions: classifiers that measure edits. They know nothing of the methods that they judge.
 
 Two roles with disjoint training people: the *guide* may be used inside a method, the *held-out* judge gives
-the headline numbers and is used for nothing else.
+the headline numbers and is used for nothing else. Any transformers image classifier can judge beside them.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from emolib.data.files import read_json
+from emolib.data.preparation import Preparation, load_preparation
 from emolib.emotions import words
 from emolib.emotions.sets import EMOFACES
-from emolib.runtime import InputError, first_line, one_of, pick_device, repo_path
+from emolib.runtime import InputError, local_folder, nearest, pick_device, reading, repo_path
 
 ROLES = ("guide", "heldout")
 AFFECT = ("valence", "arousal")
-FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "calibration.json")
+PROCESSOR, CALIBRATION = "preprocessor_config.json", "calibration.json"
+DEFAULT = Preparation()
 
 
 class Verdict(NamedTuple):
@@ -41,11 +42,12 @@ class Verdict(NamedTuple):
 
 
 class Judge:
-    """A classifier with K emotion logits and two affect outputs: `judge(images) -> Verdict`. Made by `load`.
+    """A classifier with K emotion logits and perhaps two affect outputs: `judge(images) -> Verdict`.
+
+    Made by `load_judge`.
 
     name, labels  its role or folder name, and its K emotions in order
-    size          the side it resizes every picture to, px
-    mean, std     of the pixels it was trained on, scale [0, 1]
+    prepare       makes the network's pixels of pictures; `size` is their side, px
     temperature   divides the logits (Guo et al. 2017, eq. 9), fitted on validation people
     """
 
@@ -56,125 +58,100 @@ class Judge:
         *,
         labels: tuple[str, ...] = EMOFACES,
         temperature: float = 1.0,
-        size: int = 96,
-        mean: tuple[float, ...] = (0.5, 0.5, 0.5),
-        std: tuple[float, ...] = (0.5, 0.5, 0.5),
+        prepare: Preparation = DEFAULT,
     ) -> None:
         self.network, self.name = network.eval().requires_grad_(False), name
-        self.labels, self.temperature, self.size = tuple(labels), float(temperature), int(size)
+        self.labels, self.temperature = tuple(labels), float(temperature)
+        self.prepare, self.size = prepare, prepare.side
         self.device = next(network.parameters()).device
-        self.mean, self.std = tuple(mean), tuple(std)
-        # A pixel x in [-1, 1] is (x + 1) / 2 in the units that mean and std are stated in.
-        self._centre = (2 * torch.tensor(mean) - 1).view(3, 1, 1).to(self.device)
-        self._spread = (2 * torch.tensor(std)).view(3, 1, 1).to(self.device)
 
     def __repr__(self) -> str:
         return f"Judge({self.name!r})"
 
     def logits(self, images: Tensor) -> Tensor:
-        """Raw outputs (B, K + 2), float32 on the CPU, of (B, 3, H, W) pictures in [-1, 1]. Differentiable."""
-        images = images.to(self.device)
-        if tuple(images.shape[-2:]) != (self.size, self.size):
-            size = (self.size, self.size)
-            images = F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True)
-        # The resampling overshoots at edges; no real picture leaves the range.
-        pixels = (images.clamp(-1, 1) - self._centre) / self._spread
-        return self.network(pixels).logits.float().cpu()
+        """Compute raw outputs (B, K) or (B, K + 2), float32 on the CPU, of pictures (B, 3, H, W) in [-1, 1].
+
+        Differentiable."""
+        return self._network(self.prepare(images.to(self.device)))
+
+    def _network(self, pixels: Tensor) -> Tensor:
+        return self.network(pixels.to(self.device)).logits.float().cpu()
 
     def __call__(self, images: Tensor, *, batch_size: int = 256) -> Verdict:
         """Judge pictures, float32 (B, 3, H, W) in [-1, 1] of any size, `batch_size` at a time."""
         return self.describe(images, batch_size=batch_size)[0]
 
     @torch.no_grad()
-    def describe(self, images: Tensor, *, batch_size: int = 256) -> tuple[Verdict, Tensor]:
-        """The verdict, and the features (B, D) that the last layer reads, float32 on the CPU, from one pass.
+    def describe(
+        self, images: Tensor, *, batch_size: int = 256, prepared: bool = False
+    ) -> tuple[Verdict, Tensor]:
+        """Give the verdict, and the features (B, D) that the last layer reads, float32 on the CPU, from one pass.
 
         The features serve Frechet distances and the like. Valence and arousal are NaN for a network that has
-        no outputs for them.
+        no outputs for them. `prepared`: `images` are what `prepare` made.
         """
-        seen: list[Tensor] = []
-        last = [module for module in self.network.modules() if isinstance(module, torch.nn.Linear)][-1]
-        hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().cpu()))
+        features: list[Tensor] = []  # each (batch, D)
+        head = self.network.get_submodule(find_head(self.network))
+        hook = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float().cpu()))
+        logits = self._network if prepared else self.logits
         try:
-            outputs = torch.cat([self.logits(part) for part in images.split(batch_size)])
+            outputs = torch.cat([logits(part) for part in images.split(batch_size)])
         finally:
             hook.remove()
         k = len(self.labels)
         probs = (outputs[:, :k] / self.temperature).softmax(1)
-        affect = (
-            outputs[:, k:].tanh() if outputs.shape[1] > k else outputs.new_full((len(outputs), 2), torch.nan)
-        )
-        return Verdict(probs, *affect.unbind(1)), torch.cat(seen)
+        affect = outputs[:, k:].tanh()  # (B, 2) or (B, 0)
+        affect = affect if affect.shape[1] else outputs.new_full((len(outputs), 2), torch.nan)
+        return Verdict(probs, *affect.unbind(1)), torch.cat(features)
 
 
 def load_judge(name: str | Path, *, device: str = "auto") -> Judge:
-    """Load the "guide" or "heldout" judge of `data/judges`, or a judge folder. Runs in float32.
+    """Load a judge: "guide" or "heldout" of `data/judges`, a folder, or a cached Hub id. Runs in float32.
 
-    A folder holds a transformers image classifier of any class (`config.json`, `model.safetensors`,
-    `preprocessor_config.json`) with K outputs, or K + 2, the last two valence and arousal before their tanh,
-    and `calibration.json` with `temperature` and the K `labels`. Raises InputError for anything else.
+    It is a transformers image classifier of any class. With `calibration.json` beside it (`temperature`, the
+    K `labels`) it has K outputs, or K + 2, the last two valence and arousal before their tanh. Without, it
+    judges the emotions it names, brought to our words where a word says which ("angry" is anger) and no two
+    say the same. Nothing is downloaded. InputError: nothing there, a broken folder, numbers that do not fit.
     """
-    where, known = pick_device(device), str(name) in ROLES
-    if not known and not Path(name).is_dir():
-        one_of(str(name), ROLES, "judge (or folder)")
-    folder = repo_path("data", "judges", str(name)) if known else Path(name)
-    missing = [file for file in FILES if not (folder / file).is_file()]
-    if missing:
-        mend = "get the repository's data/ folder, or train it with data/build"
-        raise InputError(f"judge {str(name)!r}: {folder} lacks {', '.join(missing)}; {mend}")
-    prepared, calibration = (_json(folder / file) for file in FILES[2:])
-    try:
-        network = network_of(folder)
-        judge = Judge(
-            network.to(where),
-            str(name) if known else folder.resolve().name,
-            labels=tuple(calibration["labels"]),
-            temperature=calibration["temperature"],
-            size=_side(prepared["size"]),
-            mean=prepared["image_mean"],
-            std=prepared["image_std"],
-        )
-    except Exception as error:  # broken files make nearly any error
-        reason = first_line(error)
-        raise InputError(f"{folder}: not a readable judge ({reason}); get a whole copy of it") from error
-    outputs, k = network.config.num_labels, len(judge.labels)
-    if outputs not in (k, k + len(AFFECT)) or judge.temperature <= 0:
+    folder = find_network(name, "judge")
+    with reading(folder, "judge"):
+        network, prepare = load_network(folder), load_preparation(folder)
+    config = network.config
+    if (folder / CALIBRATION).is_file():
+        facts = read_json(folder / CALIBRATION)
+        with reading(folder / CALIBRATION, "calibration"):
+            labels, temperature = tuple(facts["labels"]), float(facts["temperature"])
+    else:
+        labels = _own_labels([str(config.id2label[i]) for i in range(config.num_labels)])
+        temperature = 1.0
+    k, outputs = len(labels), config.num_labels
+    if outputs not in (k, k + len(AFFECT)) or temperature <= 0:
         raise InputError(
-            f"{folder}: {outputs} outputs and temperature {judge.temperature} do not fit"
+            f"{folder}: {outputs} outputs and temperature {temperature} do not fit"
             f" {k} labels, or {k} + {len(AFFECT)}"
         )
-    return judge
+    own_folder = Path(name).is_dir() and str(name) not in ROLES
+    called = Path(name).resolve().name if own_folder else str(name)
+    return Judge(
+        network.to(pick_device(device)), called, labels=labels, temperature=temperature, prepare=prepare
+    )
 
 
-def classifier(name: str | Path, *, device: str = "auto") -> Judge:
-    """Any transformers image classifier as a judge of the emotions it names: a folder, or a cached Hub id.
-
-    Its own labels, brought to ours where a word says which ("angry" is anger) and no two say the same; no
-    temperature, no valence and arousal. Nothing is downloaded: InputError where it is not on this machine.
-    """
-    from huggingface_hub import try_to_load_from_cache
-
-    where = pick_device(device)
-    cached = None if Path(name).is_dir() else try_to_load_from_cache(str(name), "config.json")
-    folder = Path(str(cached)).parent if isinstance(cached, str) else Path(name)
-    if not folder.is_dir():
-        raise InputError(f"judge {str(name)!r}: neither a folder nor in the local Hub cache; fetch it first")
-    try:
-        network, prepared = network_of(folder), _json(folder / FILES[2])
-        names = network.config.id2label
-        return Judge(
-            network.to(where),
-            str(name) if isinstance(cached, str) else folder.resolve().name,
-            labels=_own_labels([str(names[i]) for i in range(network.config.num_labels)]),
-            size=_side(prepared["size"]),
-            mean=prepared["image_mean"],
-            std=prepared["image_std"],
-        )
-    except Exception as error:  # broken files make nearly any error
-        reason = first_line(error)
+def find_network(name: str | Path, kind: str) -> Path:
+    """Find the folder of a role, of a folder's name or of a Hub id in the local cache. InputError."""
+    role = str(name) in ROLES
+    folder = repo_path("data", "judges", str(name)) if role else local_folder(name)
+    if folder is None:
+        guess = nearest(str(name), ROLES)
+        hint = f"did you mean {guess!r}? " if guess else ""
         raise InputError(
-            f"{folder}: not a readable image classifier ({reason}); get a whole copy of it"
-        ) from error
+            f"{kind} {str(name)!r}: {hint}neither {' nor '.join(ROLES)}, nor a folder, nor in the local Hub"
+            " cache; fetch it first"
+        )
+    if not (folder / "config.json").is_file():
+        mend = "get the repository's data/ folder, or train it with data/build" if role else "name another"
+        raise InputError(f"{kind} {str(name)!r}: {folder} lacks config.json; {mend}")
+    return folder
 
 
 def _own_labels(names: list[str]) -> tuple[str, ...]:
@@ -190,10 +167,12 @@ def _own_labels(names: list[str]) -> tuple[str, ...]:
     )
 
 
-def network_of(folder: Path, *, headless: bool = False) -> torch.nn.Module:
-    """The transformers image classifier in `folder`, float32. `headless` allows one whose last layer is
-    missing, for its features: the layer is then noise. ValueError or OSError for a folder that is no such
-    thing."""
+def load_network(folder: Path, *, headless: bool = False) -> torch.nn.Module:
+    """Load the transformers image classifier in `folder`, float32.
+
+    `headless` allows one whose last layer is missing, for its features: the layer is then noise. ValueError
+    or OSError for a folder that is no such thing.
+    """
     from transformers import AutoModelForImageClassification
     from transformers.utils import logging
 
@@ -206,22 +185,13 @@ def network_of(folder: Path, *, headless: bool = False) -> torch.nn.Module:
     finally:
         if bars:
             logging.enable_progress_bar()
-    head = [name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)][-1]
+    head = find_head(network)
     missing = sorted(key for key in info["missing_keys"] if not (headless and key.startswith(f"{head}.")))
     if missing:  # transformers would fill them with noise and only warn
         raise ValueError(f"weights lack {missing[0]}")
     return network
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from None
-
-
-def _side(size: dict[str, int] | int) -> int:
-    """The side that a processor's `size` means: an int, {"height", "width"} or {"shortest_edge"}."""
-    if isinstance(size, int):
-        return size
-    return size["height"] if "height" in size else size["shortest_edge"]
+def find_head(network: torch.nn.Module) -> str:
+    """Find the last linear layer: the name of what turns a classifier's features into logits."""
+    return [name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)][-1]

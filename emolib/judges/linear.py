@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,20 +22,11 @@ from torch.nn import functional as F
 
 from emolib import images as pictures
 from emolib.data.manifest import Manifest
-from emolib.judges import emotion as judges
-from emolib.judges.emotion import Judge
+from emolib.data.preparation import load_preparation
+from emolib.judges.emotion import CALIBRATION, PROCESSOR, Judge, find_head, find_network, load_network
 from emolib.metrics import emotion, estimates
 from emolib.metrics.estimates import Estimate
-from emolib.runtime import (
-    InputError,
-    atomic_write,
-    first_line,
-    make_folder,
-    pick_device,
-    progress,
-    repo_path,
-    write_json,
-)
+from emolib.runtime import InputError, atomic_folder, pick_device, progress, reading, write_json
 
 PENALTIES = (0.003, 0.03, 0.3, 3.0)  # inverse strengths of the L2 penalty, one of which val pictures choose
 TEMPERATURES = np.geomspace(0.2, 10, 400)
@@ -66,53 +56,32 @@ class Report:
     sizes: tuple[int, int, int]
 
 
-def backbone(name: str | Path, *, device: str = "auto") -> Judge:
-    """A frozen network to take features of: "guide", or any transformers image model's folder or cached id.
+def load_backbone(name: str | Path, *, device: str = "auto") -> Judge:
+    """Load a frozen network to take features of: "guide", or an image model's folder or cached Hub id.
 
     What its last layer says plays no part, and may be missing. InputError: the held-out judge, nothing there.
     """
     if str(name) == "heldout":
         raise InputError("the heldout judge only measures; take features of the guide, or of another network")
-    folder = _folder(name)
-    try:
-        prepared = json.loads((folder / judges.FILES[2]).read_text(encoding="utf-8"))
-        network = judges.network_of(folder, headless=True).to(pick_device(device))
-        size = prepared["size"]
-        side = size if isinstance(size, int) else size.get("height") or size["shortest_edge"]
-        mean, std = (tuple(prepared[f"image_{key}"]) for key in ("mean", "std"))
-    except Exception as error:  # broken files make nearly any error
-        reason = first_line(error)
-        raise InputError(
-            f"{folder}: no transformers image model can be read there ({reason}); get a whole copy"
-        ) from error
+    folder = find_network(name, "backbone")
+    with reading(folder, "transformers image model"):
+        network, prepare = load_network(folder, headless=True), load_preparation(folder)
     labels = tuple(str(i) for i in range(network.config.num_labels))
-    return Judge(network, str(name), labels=labels, size=side, mean=mean, std=std)
-
-
-def _folder(name: str | Path) -> Path:
-    from huggingface_hub import try_to_load_from_cache
-
-    if str(name) in judges.ROLES:
-        return repo_path("data", "judges", str(name))
-    if Path(name).is_dir():
-        return Path(name)
-    cached = try_to_load_from_cache(str(name), "config.json")
-    if not isinstance(cached, str):
-        raise InputError(
-            f"backbone {str(name)!r}: neither a folder nor in the local Hub cache; fetch it first"
-        )
-    return Path(cached).parent
+    return Judge(network.to(pick_device(device)), str(name), labels=labels, prepare=prepare)
 
 
 def features(network: Judge, manifest: Manifest, *, batch: int = 64) -> Tensor:
     """(N, D) float32 on the CPU: what the last layer of `network` would read of every picture."""
     found = []
     for first in progress(range(0, len(manifest), batch), "features"):
-        rows = range(first, min(first + batch, len(manifest)))
-        # One size a batch: what the network resizes to anyway.
-        shown = [pictures.resize(pictures.to_tensor(manifest.image(i)), network.size) for i in rows]
-        found.append(network.describe(torch.cat(shown))[1].cpu())
+        pixels = _prepared(network, manifest, range(first, min(first + batch, len(manifest))))
+        found.append(network.describe(pixels, prepared=True)[1])
     return torch.cat(found)
+
+
+def _prepared(network: Judge, manifest: Manifest, rows: Iterable[int]) -> Tensor:
+    """(B, 3, S, S): pictures of any sizes as the network takes them."""
+    return torch.cat([network.prepare(pictures.to_tensor(manifest.image(i))) for i in rows])
 
 
 def fit(
@@ -143,9 +112,12 @@ def fit(
     logits = F.linear(x, *heads[best])
     temperature = _temperature(logits[rows["val"]], wanted[rows["val"]])
     judge = Judge(
-        _with_head(network.network, *heads[best], labels), f"{network.name}-linear", labels=labels,
-        temperature=temperature, size=network.size, mean=network.mean, std=network.std,
-    )  # fmt: skip
+        _with_head(network.network, *heads[best], labels),
+        f"{network.name}-linear",
+        labels=labels,
+        temperature=temperature,
+        prepare=network.prepare,
+    )
     test = rows["test"]
     return judge, _report(labels, logits[test], wanted[test], temperature, PENALTIES[best], rows, chosen)
 
@@ -195,7 +167,7 @@ def _head(x: Tensor, target: np.ndarray, sample: np.ndarray, penalty: float) -> 
 def _with_head(network: torch.nn.Module, weight: Tensor, bias: Tensor, labels: Sequence[str]):
     """A copy of the network whose last linear layer is this one."""
     copied = copy.deepcopy(network)
-    name = [n for n, module in copied.named_modules() if isinstance(module, torch.nn.Linear)][-1]
+    name = find_head(copied)
     layer = torch.nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
         layer.weight.copy_(weight)
@@ -239,15 +211,16 @@ def _mean_recall(hits: np.ndarray, target: np.ndarray):
     return recall
 
 
-def save(judge: Judge, report: Report, folder: Path, *, source: str | Path) -> None:
-    """Write a judge folder that `judges.load` opens, and report.json; `source` is the backbone's name."""
-    make_folder(folder)
-    judge.network.save_pretrained(folder)
-    with atomic_write(folder / judges.FILES[2]) as temporary:
-        shutil.copyfile(_folder(source) / judges.FILES[2], temporary)
+def save_judge(judge: Judge, report: Report, folder: Path, *, source: str | Path) -> None:
+    """Write a judge folder that `load_judge` opens, and report.json; `source` is the backbone's name.
+
+    All of it, or nothing: OSError where the disk is full."""
     about = {"temperature": judge.temperature, "labels": list(judge.labels)}
-    write_json(folder / judges.FILES[3], {**about, "ece": report.ece[1], "n": report.sizes[1]})
-    write_json(folder / "report.json", asdict(report))
+    with atomic_folder(folder) as temporary:
+        judge.network.save_pretrained(temporary)
+        shutil.copyfile(find_network(source, "backbone") / PROCESSOR, temporary / PROCESSOR)
+        write_json(temporary / CALIBRATION, {**about, "ece": report.ece[1], "n": report.sizes[1]})
+        write_json(temporary / "report.json", asdict(report))
 
 
 def transfer(
@@ -275,8 +248,8 @@ def _agreement(judge: Judge, manifest: Manifest) -> tuple[Estimate | None, tuple
         return None, shared
     chosen = manifest.take(np.flatnonzero(manifest.frame["emotion"].isin(shared)))
     columns = [judge.labels.index(name) for name in shared]
-    shown = [pictures.resize(pictures.to_tensor(chosen.image(i)), judge.size) for i in range(len(chosen))]
-    judged = judge(torch.cat(shown)).probs[:, columns].argmax(1).cpu().numpy()
+    verdict = judge.describe(_prepared(judge, chosen, range(len(chosen))), prepared=True)[0]
+    judged = verdict.probs[:, columns].argmax(1).numpy()
     target = chosen.frame["emotion"].map({name: k for k, name in enumerate(shared)}).to_numpy(dtype=int)
     unit = chosen.frame["identity" if "identity" in chosen.frame else "id"].to_numpy()
     return estimates.rate(judged == target, groups=unit), shared

@@ -5,7 +5,6 @@ CLIP and DINO are taken from a folder or the local Hub cache alone; torchvision 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from emolib.data.preparation import Preparation, load_preparation
 from emolib.images import crop, resize, square_box
 from emolib.metrics.protocols import Comparison, blacked_out
-from emolib.runtime import repo_path
+from emolib.runtime import local_folder, repo_path
 
 OFFLINE = "not available offline"
 CLIP, DINO = "openai/clip-vit-base-patch32", "facebook/dinov2-base"  # as EmoEdit takes them
@@ -121,25 +121,16 @@ COLUMNS: dict[str, Callable[[], Compare]] = {
 """Column -> what loads it, or raises Unavailable."""
 
 
-def _load(kind, name: str) -> tuple[torch.nn.Module, Callable[[Tensor], Tensor]]:
-    """The network in float32 and its preprocessing, from this machine alone.
-
-    Pictures are resized whole; the published preprocessing crops the middle, which is the same for squares of
-    the network's size.
-    """
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = None if Path(name).is_dir() else try_to_load_from_cache(name, "config.json")
-    folder = Path(name) if cached is None else Path(str(cached)).parent
+def _load(kind, name: str) -> tuple[torch.nn.Module, Preparation]:
+    """Load the network in float32 and its preprocessing, from this machine alone."""
+    folder = local_folder(name)
     try:
-        settings = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        if folder is None:
+            raise FileNotFoundError(name)
         model = kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+        return model, load_preparation(folder)
     except (OSError, ValueError) as error:
         raise Unavailable(f"{OFFLINE} ({name} is not in the local cache)") from error
-    mean, std = (torch.tensor(settings[f"image_{key}"]).view(3, 1, 1) for key in ("mean", "std"))
-    size = settings.get("crop_size") or settings["size"]
-    side = size if isinstance(size, int) else size.get("height") or size["shortest_edge"]
-    return model, lambda x: (resize(x, side) / 2 + 0.5 - mean) / std
 
 
 def _pooled(output) -> Tensor:

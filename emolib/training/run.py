@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emolib.runtime import InputError, make_folder
+from emolib.runtime import InputError
 from emolib.training import checkpoint
 from emolib.training.settings import Settings
 
@@ -77,7 +77,7 @@ class Run:
             digest.update(f"{tuple(p.shape)}".encode() + p.detach().float().cpu().numpy().tobytes())
         self.identity = digest.hexdigest()[:16]
         if work is not None:
-            make_folder(work)
+            work.mkdir(parents=True, exist_ok=True)
 
     @property
     def active(self) -> list[str]:

@@ -80,7 +80,9 @@ def save(model: nn.Module, folder: Path, size: int, name: str, numbers: dict) ->
     half, square = [0.5] * 3, {"height": size, "width": size}
     with files.whole_folder(folder) as temporary:
         files.save_half(model, temporary)
-        ViTImageProcessorPil(size=square, image_mean=half, image_std=half).save_pretrained(temporary)
+        ViTImageProcessorPil(size=square, image_mean=half, image_std=half, resample=3).save_pretrained(
+            temporary
+        )
         write_json(temporary / f"{name}.json", numbers)
 
 

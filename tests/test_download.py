@@ -240,7 +240,7 @@ def test_without_a_network_nothing_is_recorded_as_failed(server, tmp_path):
 
 def test_an_unusable_folder_is_one_line(server, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="is a file; give another folder"):
         downloads.download(listed(x="/ok/x"), tmp_path / "file")
 
 

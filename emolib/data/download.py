@@ -32,7 +32,7 @@ from emolib.data.addresses import address_fault, is_public, mark_name, name_file
 from emolib.data.files import PICTURE_SUFFIXES
 from emolib.data.manifest import stratified
 from emolib.images import open_image
-from emolib.runtime import InputError, hold_lock, progress
+from emolib.runtime import InputError, check_output, hold_lock, progress
 
 RECORD = "downloads.jsonl"
 COLUMNS = ("id", "path", "status", "url", "sha256", "bytes", "width", "height", "reason")
@@ -145,6 +145,7 @@ def download(
 def _open_record(folder: Path) -> Iterator[tuple[dict[str, dict], Callable[[dict], None]]]:
     """The folder's lines by picture, and what adds one, on disk at once; the folder is locked meanwhile."""
     parts = folder / ".part"
+    check_output(parts, folder=True)
     parts.mkdir(parents=True, exist_ok=True)
     with hold_lock(parts / "lock", f"{folder}: another download is running in this folder; wait for it"):
         for left in parts.glob("*.tmp"):  # of a run that was killed

@@ -85,7 +85,7 @@ class Judge:
     def describe(
         self, images: Tensor, *, batch_size: int = 256, prepared: bool = False
     ) -> tuple[Verdict, Tensor]:
-        """Give the verdict, and the features (B, D) that the last layer reads, float32 on the CPU, from one pass.
+        """Give the verdict, and the features (B, D) that the last layer reads, float32 on the CPU.
 
         The features serve Frechet distances and the like. Valence and arousal are NaN for a network that has
         no outputs for them. `prepared`: `images` are what `prepare` made.

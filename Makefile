@@ -9,6 +9,8 @@ PEOPLE ?= 20
 STEPS ?= 20
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Threads that wait for each other sleep instead of spinning, which takes the cores from whatever else runs.
+export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .PHONY: help reports leaderboard test lint format benchmark clean

@@ -2,7 +2,13 @@
 
 import base64
 import io
+import os
 import re
+import resource
+import select
+import signal
+import subprocess
+import sys
 
 import nbformat
 import numpy as np
@@ -51,6 +57,7 @@ def good(tmp_path_factory):
         code("size = 1\nname = 'a'", "parameters"),
         code(FIGURE),
         code("import os, sys\nprint(sys.executable, os.getcwd(), os.environ['MPLBACKEND'], size)"),
+        code("print(os.environ['OMP_WAIT_POLICY'])"),
     )
     lesson(
         root / "notebooks", "01_second", markdown("# Second"), code("size = 1", "parameters"), code("size")
@@ -77,13 +84,12 @@ def test_runs_in_order_and_writes_pages_and_index(good):
 
 
 def test_runs_with_the_given_value_in_this_python_beside_the_notebook(good):
-    import sys
-
     executed = nbformat.read(good[1] / "executed" / "00_first.ipynb", as_version=4)
-    said = executed.cells[-1].outputs[0].text.split()
+    said = executed.cells[-2].outputs[0].text.split()
     assert said[0] == sys.executable
     assert said[1].endswith("/notebooks")
     assert said[2:] == ["module://matplotlib_inline.backend_inline", "7"]
+    assert executed.cells[-1].outputs[0].text.strip() == os.environ["OMP_WAIT_POLICY"]
 
 
 def test_pages_load_nothing(good):
@@ -163,29 +169,74 @@ def test_wrong_parameters_are_refused_before_anything_runs(tmp_path, capsys, nam
     assert not (tmp_path / "out").exists()
 
 
-def test_parameter_types_and_cells(tmp_path):
-    path = lesson(tmp_path, "00_a", code("steps = 3\nscale = 1.5\nwho = None\nflip = True", "parameters"))
-    run.check_parameters(path, {"scale": 2, "who": "x", "flip": False})
+@pytest.mark.parametrize("text", ["not json", "[]", "null", '{"cells": null, "metadata": {}, "nbformat": 4}'])
+def test_what_is_no_notebook_is_refused_in_one_line(tmp_path, capsys, text):
+    (tmp_path / "00_a.ipynb").write_text(text)
+    assert run.main(["--notebooks", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "00_a.ipynb is not a notebook" in said and len(said.splitlines()) == 1
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path, capsys):
+    path = lesson(tmp_path / "notebooks", "00_a", code("1"))
+    assert run.main(["--notebooks", str(path.parent), "--out", str(path)]) == 2
+    assert str(path) in capsys.readouterr().err
+    nbformat.validate(nbformat.read(path, as_version=4))
+
+
+def test_a_disk_that_takes_no_more_is_one_line(tmp_path, capsys):
+    lesson(tmp_path / "notebooks", "00_a", code("1"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        status = run.main(["--notebooks", str(tmp_path / "notebooks"), "--out", str(tmp_path / "out")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err
+    assert status == 2 and "File too large" in said and len(said.splitlines()) == 1
+
+
+def test_parameters_become_what_the_notebook_takes(tmp_path):
+    cell = "steps = 3\nscale = 1.5\nwho = None\nflip = True\nname: str = 'a'\nsides = [1]"
+    path = lesson(tmp_path, "00_a", code(cell, "parameters"))
+    given = {"steps": "4", "scale": "2", "who": "x", "flip": "False", "name": "2024", "sides": "[2, 3]"}
+    fitted = {"steps": 4, "scale": 2.0, "who": "x", "flip": False, "name": "2024", "sides": [2, 3]}
+    assert run.fit_parameters(path, given) == fitted
+    assert run.fit_parameters(path, {"name": "'3'", "who": "3"}) == {"name": "3", "who": 3}
     with pytest.raises(InputError, match="takes bool"):
-        run.check_parameters(path, {"flip": 1})
+        run.fit_parameters(path, {"flip": "1"})
     with pytest.raises(InputError, match="no parameters cell"):
-        run.check_parameters(lesson(tmp_path, "01_b", code("steps = 3")), {"steps": 1})
+        run.fit_parameters(lesson(tmp_path, "01_b", code("steps = 3")), {"steps": "1"})
     with pytest.raises(InputError, match="02_c.ipynb: the parameters cell holds more"):
-        run.check_parameters(lesson(tmp_path, "02_c", code("import os", "parameters")), {})
+        run.fit_parameters(lesson(tmp_path, "02_c", code("import os", "parameters")), {})
 
 
 def test_choosing_notebooks(tmp_path, capsys):
     for name in ("01_b", "00_a", "draft", "1_x"):
         lesson(tmp_path, name)
-    assert [path.name for path in run.find(tmp_path)] == ["00_a.ipynb", "01_b.ipynb"]
-    assert [path.name for path in run.find(tmp_path, ["01"])] == ["01_b.ipynb"]
+    assert [path.name for path in run.find_lessons(tmp_path)] == ["00_a.ipynb", "01_b.ipynb"]
+    assert [path.name for path in run.find_lessons(tmp_path, ["01"])] == ["01_b.ipynb"]
     with pytest.raises(InputError, match="unknown notebook '07'; known: 00_a, 01_b"):
-        run.find(tmp_path, ["00", "07"])
-    (tmp_path / "00_a.ipynb").write_text("not json")
-    with pytest.raises(InputError, match="is not a notebook"):
-        run.read(tmp_path / "00_a.ipynb")
+        run.find_lessons(tmp_path, ["00", "07"])
     assert run.main(["--notebooks", str(tmp_path / "none")]) == 2
     assert "no numbered notebook" in capsys.readouterr().err
+
+
+def test_an_interrupt_of_a_running_cell_is_one_line_and_ends_the_kernel(tmp_path):
+    """The cell itself says when to interrupt: it has written its process's number."""
+    cell = "import os, time\nopen('started', 'w').write(str(os.getpid()))\ntime.sleep(600)"
+    folder = lesson(tmp_path / "notebooks", "00_a", code(cell)).parent
+    command = [sys.executable, "-m", "emolib.course", "--notebooks", folder, "--out", tmp_path / "out"]
+    os.mkfifo(folder / "started")
+    started = os.open(folder / "started", os.O_RDONLY | os.O_NONBLOCK)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert select.select([started], [], [], 300)[0]
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert said == "emolib: interrupted\n" and process.returncode in (130, -signal.SIGINT)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(os.read(started, 20)), 0)
+    os.close(started)
 
 
 def picture_output(data):
@@ -196,9 +247,10 @@ def test_a_page_over_the_limit_is_named(tmp_path, monkeypatch):
     cell = code("")
     cell.outputs = [picture_output(png())]
     target = lesson(tmp_path, "00_a", cell)
+    (tmp_path / "out" / "executed").mkdir(parents=True)
+    lesson(tmp_path / "out" / "executed", "00_a", cell)
     monkeypatch.setattr(pages, "PAGE_LIMIT", 5_000)
-    (tmp_path / "out").mkdir()
-    run.write_page(target, run.read(target), tmp_path / "out")
+    run.write_page(target, tmp_path / "out")
     with pytest.raises(run.NotebookFailed, match=r"00_a\.html has .* MB; the limit is 0\.005 MB"):
         run.check_size(tmp_path / "out" / "00_a.html")
 
@@ -268,14 +320,3 @@ def test_formulas():
 def test_cost_in_words(seconds, words):
     notebook = nbformat.v4.new_notebook(metadata={"papermill": {"duration": seconds}})
     assert pages.describe_cost(notebook) == words
-
-
-def test_literals_from_the_command_line():
-    assert [run.literal(text) for text in ("3", "2.5", "True", "None", "minisd", "'3'")] == [
-        3,
-        2.5,
-        True,
-        None,
-        "minisd",
-        "3",
-    ]

@@ -75,8 +75,8 @@ def test_has_one_parameters_cell_of_flat_literals_after_setup(path, notebook):
     cells = tagged(notebook, "parameters")
     assert len(cells) == 1
     assert cells[0] > tagged(notebook, "setup")[0]
-    run.check_parameters(path, {})
-    values = run.parameters_of(notebook).values()
+    run.fit_parameters(path, {})
+    values = run.read_parameters(notebook).values()
     assert values and not [value for value in values if isinstance(value, (dict, set, bytes))]
 
 

@@ -2,6 +2,7 @@
 
 import sys
 
-from emolib.course.run import main
+from emolib.__main__ import start
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(start("emolib.course.run"))

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nbformat
@@ -27,7 +27,6 @@ from emolib.course import front, pages
 from emolib.runtime import InputError, first_line
 
 NUMBERED = re.compile(r"\d\d_\w+\.ipynb")
-EVERY = 10.0  # seconds between progress lines
 KERNEL_ENV = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "PYTHONPATH": f"{Path(__file__).resolve().parents[2]}{os.pathsep}${{PYTHONPATH}}",
@@ -45,208 +44,204 @@ class OwnKernel(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
         return KernelSpec(argv=argv, env=KERNEL_ENV, display_name="Python 3", language="python")
 
 
-def find(folder: Path, only: Sequence[str] = ()) -> list[Path]:
-    """The numbered notebooks of `folder` in order, or those whose name begins with one of `only`."""
-    known = sorted(path for path in folder.glob("*.ipynb") if NUMBERED.fullmatch(path.name))
-    if not known:
+def find_lessons(folder: Path, only: Sequence[str] = ()) -> list[Path]:
+    """Find the numbered notebooks of `folder` in order, or those whose name begins with one of `only`."""
+    lessons = sorted(path for path in folder.glob("*.ipynb") if NUMBERED.fullmatch(path.name))
+    if not lessons:
         raise InputError(
             f"no numbered notebook (like 00_name.ipynb) in {str(folder)!r}; name another --notebooks"
         )
     for start in only:
-        if not any(path.stem.startswith(start) for path in known):
-            runtime.one_of(start, [path.stem for path in known], "notebook")
-    return [path for path in known if not only or path.stem.startswith(tuple(only))]
+        if not any(path.stem.startswith(start) for path in lessons):
+            runtime.one_of(start, [path.stem for path in lessons], "notebook")
+    return [path for path in lessons if not only or path.stem.startswith(tuple(only))]
 
 
-def read(path: Path) -> nbformat.NotebookNode:
-    """Open a notebook as version 4. Raises InputError if it is not one."""
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook as version 4. InputError if it is not one."""
     try:
-        return nbformat.read(path, as_version=4)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, KeyError, UnicodeDecodeError) as error:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except (ValueError, KeyError, TypeError, AttributeError, nbformat.ValidationError) as error:
+        # of JSON that is something else, nbformat says so by any of these
         raise InputError(f"{path} is not a notebook: {first_line(error)}") from None
+    return notebook
 
 
-def parameters_of(notebook: nbformat.NotebookNode) -> dict[str, object]:
-    """Names and default values in the cell tagged `parameters`, which holds literals only; {} without one."""
-    found: dict[str, object] = {}
+def has_tag(cell: nbformat.NotebookNode, tag: str) -> bool:
+    """Say whether a cell carries a tag."""
+    return tag in cell.metadata.get("tags", [])
+
+
+def read_parameters(notebook: nbformat.NotebookNode) -> dict[str, object]:
+    """Read names and defaults from the cell tagged `parameters`; {} without one.
+
+    ValueError or SyntaxError: it holds more than `name = literal`."""
+    defaults = {}
     for cell in notebook.cells:
-        if "parameters" not in cell.metadata.get("tags", []):
-            continue
-        for statement in ast.parse(cell.source).body:
-            target = statement.targets[0] if isinstance(statement, ast.Assign) else None
-            if isinstance(statement, ast.AnnAssign):
-                target = statement.target
-            if not isinstance(target, ast.Name):
-                raise ValueError(
-                    f"the parameters cell holds more than `name = literal`: {ast.unparse(statement)}"
-                )
-            found[target.id] = ast.literal_eval(statement.value)
-    return found
+        for statement in ast.parse(cell.source).body if has_tag(cell, "parameters") else ():
+            match statement:
+                case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(ast.Name(name), _, value):
+                    defaults[name] = ast.literal_eval(value)
+                case _:
+                    raise ValueError(
+                        f"the parameters cell holds more than `name = literal`: {ast.unparse(statement)}"
+                    )
+    return defaults
 
 
-def check_parameters(path: Path, given: dict[str, object]) -> None:
-    """Raise InputError if the notebook has no parameter of a given name, or its default is of another type.
+def fit_parameters(path: Path, given: Mapping[str, str]) -> dict[str, object]:
+    """Turn texts, as given on the command line, into values of the notebook's parameters.
 
-    papermill itself only warns of an unknown name, and then runs with the defaults."""
+    A text is a Python literal, or itself; where the default is a string, "2024" is itself too. InputError: no
+    such parameter, or its default is of another type. papermill itself only warns of an unknown name, and
+    then runs with the defaults."""
     try:
-        known = parameters_of(read(path))
+        defaults = read_parameters(read_notebook(path))
     except (SyntaxError, ValueError) as error:
         raise error if isinstance(error, InputError) else InputError(f"{path.name}: {error}") from None
-    for name, value in given.items():
-        if not known:
-            raise InputError(f"{path.name} has no parameters cell, so {name!r} cannot be set")
-        default = known[runtime.one_of(name, known, f"parameter of {path.name}")]
-        numbers = isinstance(default, float) and type(value) is int
-        if default is not None and type(value) is not type(default) and not numbers:
+    if given and not defaults:
+        raise InputError(f"{path.name} has no parameters cell, so {next(iter(given))!r} cannot be set")
+    values = {}
+    for name, text in given.items():
+        default = defaults[runtime.one_of(name, defaults, f"parameter of {path.name}")]
+        value = _literal(text)
+        if isinstance(default, str) and not isinstance(value, str):
+            value = text
+        if isinstance(default, float) and type(value) is int:
+            value = float(value)
+        if default is not None and type(value) is not type(default):
             kind = type(default).__name__
             raise InputError(
                 f"{path.name}: parameter {name!r} takes {kind} (like {default!r}), not {value!r}"
             )
+        values[name] = value
+    return values
 
 
-def execute(path: Path, target: Path, given: dict[str, object]) -> nbformat.NotebookNode:
-    """Run one notebook, saving it to `target` as it goes; what ran is there when NotebookFailed is raised."""
-    source = read(path)
-    progress = _Progress(path.stem, sum(1 for cell in source.cells if _runs(cell)) + bool(given))
-    try:
-        done = execute_notebook(
-            path,
-            target,
-            parameters=given,
-            cwd=path.parent,
-            kernel_name="python3",
-            language="python",
-            progress_bar=False,
-            start_timeout=300,  # seconds until the kernel answers; a busy machine takes long
-            kernel_manager_class=OwnKernel,
-            on_cell_executed=progress.step,
-        )
-    except PapermillExecutionError as error:
-        raise NotebookFailed(_failure(path, source, given, error)) from None
-    except DeadKernelError:
-        where = f"after {progress.done} of {progress.total} code cells"
-        raise NotebookFailed(f"{path.name} failed: the kernel died {where} (out of memory?)") from None
-    if progress.done < progress.total:  # exit() in a cell ends a run without an error
-        raise NotebookFailed(f"{path.name} stopped after {progress.done} of {progress.total} code cells")
-    return done
-
-
-def _runs(cell: nbformat.NotebookNode) -> bool:
-    return cell.cell_type == "code" and bool(cell.source.strip())
-
-
-def _failure(path: Path, source: nbformat.NotebookNode, given: dict, error: PapermillExecutionError) -> str:
-    """What failed and where, as plain text; the cell is counted from 1 among all cells of the file."""
-    tagged = [i for i, cell in enumerate(source.cells) if "parameters" in cell.metadata.get("tags", [])]
-    # papermill puts a cell with the given values right after the one tagged `parameters`
-    number = error.cell_index + 1 - (1 if given and tagged and error.cell_index > tagged[0] else 0)
-    traceback = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", "\n".join(error.traceback))
-    return f"{path.name} failed in cell {number} (In [{error.exec_count}]):\n\n{traceback}"
-
-
-class _Progress:
-    """A line of plain text now and then, e.g. `00_quickstart: 12/30 cells, 45 s`."""
-
-    def __init__(self, name: str, total: int) -> None:
-        self.name, self.total, self.done = name, total, 0
-        self.start = self.last = time.monotonic()
-        print(f"{name}: {total} cells", flush=True)
-
-    def step(self, cell: nbformat.NotebookNode, **_: object) -> None:
-        self.done += 1
-        now = time.monotonic()
-        if now - self.last > EVERY or self.done == self.total:
-            self.last = now
-            print(f"{self.name}: {self.done}/{self.total} cells, {now - self.start:.0f} s", flush=True)
-
-
-def write_page(path: Path, executed: nbformat.NotebookNode, out: Path) -> None:
-    """Write the page of an executed notebook, and the index anew."""
-    target = out / f"{path.stem}.html"
-    page = pages.render_page(executed, path.parent, pages.find_title(executed, path.stem))
-    with runtime.atomic_write(target) as temporary:
-        temporary.write_text(page.html, encoding="utf-8")
-    for note in page.notes:
-        print(f"{path.stem}: {note}", flush=True)
-    write_index(path.parent, out)
-
-
-def check_size(target: Path) -> None:
-    """Raise NotebookFailed if a page is larger than `pages.PAGE_LIMIT`."""
-    size = target.stat().st_size
-    if size > pages.PAGE_LIMIT:
-        limit = pages.PAGE_LIMIT / 1e6
-        raise NotebookFailed(
-            f"{target} has {size / 1e6:.1f} MB; the limit is {limit:g} MB: fewer or smaller figures"
-        )
-
-
-def write_index(folder: Path, out: Path) -> None:
-    """List every notebook of `folder` that has a page in `out`, from this run or an earlier one."""
-    lessons = []
-    for path in find(folder):
-        executed = out / "executed" / path.name
-        if executed.is_file() and (out / f"{path.stem}.html").is_file():
-            lessons.append((f"{path.stem}.html", read(executed)))
-    with runtime.atomic_write(out / "index.html") as temporary:
-        temporary.write_text(
-            front.render_front(lessons, folder.parent / "reports" / "data"), encoding="utf-8"
-        )
-
-
-def run(folder: Path, out: Path, only: Sequence[str] = (), given: dict[str, object] | None = None) -> None:
-    """Run notebooks and write their pages and the index, until the first that fails.
-
-    Raises InputError before anything runs (no such notebook or parameter), NotebookFailed when one fails."""
-    given = given or {}
-    chosen = find(folder, only)
-    for path in chosen:
-        check_parameters(path, given)
-    (out / "executed").mkdir(parents=True, exist_ok=True)
-    for path in chosen:
-        target = out / "executed" / path.name
-        try:
-            execute(path, target, given)
-        except NotebookFailed:
-            write_page(path, read(target), out)  # the part that ran
-            raise
-        write_page(path, read(target), out)
-        check_size(out / f"{path.stem}.html")
-
-
-def literal(text: str) -> object:
-    """A value from the command line: a Python literal, else the text itself."""
+def _literal(text: str) -> object:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns 0, 1 if a notebook failed, 2 for bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolib.course", description="Run the lessons as notebooks."
+def run_lesson(path: Path, target: Path, values: dict[str, object]) -> None:
+    """Run one notebook, saving it to `target` as it goes; what ran is there when NotebookFailed is raised."""
+    source = read_notebook(path)
+    total = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in source.cells) + bool(
+        values
     )
-    parser.add_argument(
-        "--only", nargs="+", default=[], metavar="NN", help="how the wanted names begin, e.g. 01"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("reports"), help="folder for pages (default: reports)"
-    )
+    start, cells = time.monotonic(), runtime.progress(range(total), path.stem)
+    try:
+        execute_notebook(
+            path,
+            target,
+            parameters=values,
+            cwd=path.parent,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            start_timeout=300,  # seconds until the kernel answers; a busy machine takes long
+            kernel_manager_class=OwnKernel,
+            on_cell_executed=lambda **_: cells.update(),
+        )
+    except PapermillExecutionError as error:
+        raise NotebookFailed(_describe_failure(path, source, values, error)) from None
+    except DeadKernelError:
+        raise NotebookFailed(
+            f"{path.name} failed: the kernel died after {cells.n} of {total} code cells (out of memory?)"
+        ) from None
+    finally:
+        cells.close()
+    if cells.n < total:  # exit() in a cell ends a run without an error
+        raise NotebookFailed(f"{path.name} stopped after {cells.n} of {total} code cells")
+    print(f"{path.stem}: {total} code cells, {time.monotonic() - start:.0f} s", flush=True)
+
+
+def _describe_failure(
+    path: Path, source: nbformat.NotebookNode, values: dict, error: PapermillExecutionError
+) -> str:
+    """Say what failed and where, as plain text; the cell is counted from 1 among all cells of the file."""
+    tagged = [i for i, cell in enumerate(source.cells) if has_tag(cell, "parameters")]
+    # papermill puts a cell with the given values right after the one tagged `parameters`
+    number = error.cell_index + 1 - (1 if values and tagged and error.cell_index > tagged[0] else 0)
+    traceback = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", "\n".join(error.traceback))
+    return f"{path.name} failed in cell {number} (In [{error.exec_count}]):\n\n{traceback}"
+
+
+def write_page(path: Path, out: Path) -> None:
+    """Write the page of a notebook that was run, and the front page anew."""
+    executed, target = read_notebook(out / "executed" / path.name), out / f"{path.stem}.html"
+    page = pages.render_page(executed, path.parent, pages.find_title(executed, path.stem))
+    with runtime.atomic_write(target) as temporary:
+        temporary.write_text(page.html, encoding="utf-8")
+    for note in page.notes:
+        print(f"{path.stem}: {note}", flush=True)
+    write_front(path.parent, out)
+
+
+def check_size(page: Path) -> None:
+    """Raise NotebookFailed if a page is larger than `pages.PAGE_LIMIT`."""
+    size, limit = page.stat().st_size / 1e6, pages.PAGE_LIMIT / 1e6
+    if size > limit:
+        raise NotebookFailed(f"{page} has {size:.1f} MB; the limit is {limit:g} MB: fewer or smaller figures")
+
+
+def write_front(folder: Path, out: Path) -> None:
+    """List every notebook of `folder` that has a page in `out`, from this run or an earlier one."""
+    lessons = []
+    for path in find_lessons(folder):
+        executed = out / "executed" / path.name
+        if executed.is_file() and (out / f"{path.stem}.html").is_file():
+            lessons.append((f"{path.stem}.html", read_notebook(executed)))
+    with runtime.atomic_write(out / "index.html") as temporary:
+        text = front.render_front(lessons, folder.parent / "reports" / "data")
+        temporary.write_text(text, encoding="utf-8")
+
+
+def run_lessons(
+    folder: Path, out: Path, only: Sequence[str] = (), given: Mapping[str, str] | None = None
+) -> None:
+    """Run notebooks and write their pages and the front page, until the first that fails.
+
+    `given` are texts for their parameters, see `fit_parameters`. InputError before anything runs: no such
+    notebook or parameter, or nothing can be written in `out`. NotebookFailed when one fails."""
+    values = {path: fit_parameters(path, given or {}) for path in find_lessons(folder, only)}
+    runtime.check_folder(out)
+    runtime.make_folder(out / "executed")
+    for path in values:
+        try:
+            run_lesson(path, out / "executed" / path.name, values[path])
+        except NotebookFailed:
+            write_page(path, out)  # the part that ran
+            raise
+        write_page(path, out)
+        check_size(out / f"{path.stem}.html")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of `python -m emolib.course`."""
+    parser = argparse.ArgumentParser("python -m emolib.course", description="Run the lessons as notebooks.")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="how the names begin, e.g. 01")
+    parser.add_argument("--out", type=Path, default="reports", help="folder for pages (default: reports)")
     parser.add_argument("--notebooks", type=Path, help="folder of the notebooks (default: the repository's)")
-    parser.add_argument(
-        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a notebook parameter"
-    )
-    options = parser.parse_args(arguments)
+    what = "set a notebook parameter; where its default is text, the value is taken as text"
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=what)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns 0, 1 if a notebook failed, 2 for bad input or a full disk."""
+    options = build_parser().parse_args(arguments)
     try:
         folder = options.notebooks or runtime.repo_path("notebooks")
-        given = {name: literal(value) for name, value in options.p}
-        run(folder.resolve(), options.out.resolve(), options.only, given)
-    except InputError as error:
+        run_lessons(folder.resolve(), options.out.resolve(), options.only, dict(options.p))
+    except (InputError, OSError) as error:
         print(f"emolib: {error}", file=sys.stderr)
         return 2
     except NotebookFailed as error:

@@ -14,6 +14,8 @@ import platform
 import secrets
 import shutil
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -331,16 +333,37 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
+BROKEN = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    EOFError,
+    SafetensorError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What readers of JSON, tables, weights, zip files and pictures raise at a file that is not whole."""
+
+
 @contextmanager
 def reading(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
-    """Turn what a broken file raises inside into an InputError that says that no `kind` can be read there."""
+    """Turn what goes wrong while the block reads `path` into one InputError line: missing, or no `kind`."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename or path}: this file is missing") from error
+    except BROKEN as error:
         if isinstance(error, InputError) or is_out_of_memory(error):
             raise
         reason = f"{first_line(error)} is missing" if isinstance(error, KeyError) else first_line(error)
         raise InputError(f"{path}: not a readable {kind} ({reason}); get a whole copy of it") from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read the JSON value in `path`; InputError if it is missing or no JSON."""
+    with reading(path, "JSON file"):
+        return json.loads(Path(path).read_bytes())
 
 
 def local_folder(name: str | os.PathLike[str], file: str = "config.json") -> Path | None:

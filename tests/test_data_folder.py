@@ -86,7 +86,7 @@ def test_tables_of_split_folders_and_headings_in_capitals(tmp_path):
         ["test/1.png", "test", "fear"], ["test/sub/2.png", "test", "awe"], ["train/1.png", "train", "awe"]
     ]  # fmt: skip
     (tmp_path / "train/metadata.jsonl").write_text("{")
-    with pytest.raises(InputError, match="metadata.jsonl: not readable as a table"):
+    with pytest.raises(InputError, match="metadata.jsonl: not a readable table"):
         folder.read_folder(tmp_path)
 
 
@@ -180,7 +180,7 @@ def test_wrong_places_are_one_line(tmp_path):
     with pytest.raises(InputError, match="needs a column path or file_name"):
         folder.read_folder(tmp_path)
     (tmp_path / "metadata.csv").write_text("")
-    with pytest.raises(InputError, match="not readable as a table"):
+    with pytest.raises(InputError, match="not a readable table"):
         folder.read_folder(tmp_path)
     (tmp_path / "metadata.parquet").write_text("x")
     with pytest.raises(InputError, match="not a readable parquet"):

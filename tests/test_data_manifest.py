@@ -97,7 +97,7 @@ def test_failed_save_leaves_the_old_file(tmp_path):
 
 
 def test_loading_what_is_no_manifest_says_so(tmp_path):
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="this file is missing"):
         load_manifest(tmp_path / "none.parquet")
     (tmp_path / "text.parquet").write_text("hello")
     with pytest.raises(InputError, match="not a readable parquet"):

@@ -132,6 +132,18 @@ def test_write_json_takes_numpy_and_torch_and_refuses_nan(tmp_path):
     assert json.loads(target.read_text(encoding="utf-8"))["n"] == 3
 
 
+def test_read_json_names_what_is_missing_or_broken(tmp_path):
+    path = tmp_path / "a.json"
+    with pytest.raises(InputError, match="a.json: this file is missing"):
+        runtime.read_json(path)
+    for text in ("{", "[" * 100_000, "\x00"):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"^[^\n]*a.json: not a readable JSON"):
+            runtime.read_json(path)
+    runtime.write_json(path, {"é": [1, None]})
+    assert runtime.read_json(path) == {"é": [1, None]}
+
+
 def test_progress_yields_everything_and_writes_no_bar_to_a_file(capsys):
     assert list(runtime.progress(range(5), "counting")) == [0, 1, 2, 3, 4]
     assert capsys.readouterr().err == ""

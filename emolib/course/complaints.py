@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from emolib.data.files import read_json
 from emolib.evaluation import boards
 from emolib.evaluation.tables import Board
 from emolib.metrics.estimates import Estimate
+from emolib.runtime import read_json
 
 FAR = ("180", "135")  # degrees on Mikels' wheel: the opposite emotion, or its neighbour
 

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
-from emolib.data.files import picture_bytes, read_parquet
+from emolib.data.files import picture_bytes, read_table
 from emolib.data.manifest import Manifest, build_manifest
 from emolib.emotions.sets import EMOFACES, EMOFACES_ALL
 from emolib.emotions.words import article
@@ -242,19 +241,15 @@ def scenes(folder: str | Path | None = None) -> Scenes:
 
 
 def _read(folder: str | Path | None, name: str, needed: tuple[str, ...]) -> tuple[Path, pd.DataFrame]:
-    """The file's path and all its columns but the pictures; InputError that says how to mend what is
-    missing."""
+    """The file's path and all its columns but the pictures."""
     path = (repo_path("data", "emofaces") if folder is None else Path(folder)) / name
     if not path.is_file():
         raise InputError(f"{path}: EmoFaces is not there; {_MEND}")
-    try:
-        columns = pq.read_schema(path).names
-    except (ValueError, OSError):
-        raise InputError(f"{path}: not a readable parquet file; {_MEND}") from None
-    for column in ("image", *needed):
-        if column not in columns:
-            raise InputError(f"{path}: not an EmoFaces file, it lacks the column {column!r}; {_MEND}")
-    return path, read_parquet(path, [name for name in columns if name != "image"]).to_pandas()
+    frame = read_table(path)
+    missing = [column for column in needed if column not in frame]
+    if missing:
+        raise InputError(f"{path}: not an EmoFaces file, it lacks the column {missing[0]!r}; {_MEND}")
+    return path, frame
 
 
 def _open(path: Path, index: int):

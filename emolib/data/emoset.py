@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from emolib.data.files import open_zip, read_json, read_zip_entry
+from emolib.data.files import open_zip, picture_bytes
 from emolib.data.manifest import Manifest, Problems, build_manifest
 from emolib.emotions.sets import MIKELS
-from emolib.runtime import InputError, one_of, progress
+from emolib.runtime import InputError, one_of, progress, reading
 
 SPLITS = ("train", "val", "test")
 SINGLE = ("brightness", "colorfulness", "scene", "facial_expression", "human_action")
@@ -74,13 +74,17 @@ class EmoSet:
     def _zipped(self) -> bool:
         return self.path.is_file()
 
+    def _file(self, name: str) -> tuple[Path, str | None]:
+        """The file that holds `name`, and its entry there."""
+        return (self.path, self.prefix + name) if self._zipped else (self.path / name, None)
+
     def _place(self, name: str) -> str:
-        return f"{self.path}[{self.prefix}{name}]" if self._zipped else str(self.path / name)
+        path, entry = self._file(name)
+        return str(path) if entry is None else f"{path}[{entry}]"
 
     def _json(self, name: str):
-        if not self._zipped:
-            return read_json(self.path / name)
-        return read_json(Path(self._place(name)), read_zip_entry(self.path, self.prefix + name))
+        with reading(self._place(name), "JSON file"):
+            return json.loads(picture_bytes(*self._file(name)))
 
     def _present(self) -> Callable[[str], bool]:
         """Whether a picture is there: asked per file on disk, looked up in the table of contents of a zip."""
@@ -91,87 +95,66 @@ class EmoSet:
 
     def _row(self, entry, split: str, present: Callable[[str], bool]) -> dict | None:
         """One manifest row, or None if the entry is faulty and faults are skipped."""
+        listing, note = self._place(f"{split}.json"), self.problems.add
         if not (isinstance(entry, list) and len(entry) == 4 and all(isinstance(part, str) for part in entry)):
-            return self.problems.add(
-                "entry", f"{self._place(split + '.json')}: not a row of four: {entry!r:.80}"
-            )
+            return note("entry", f"{listing}: not a row of four: {entry!r:.80}")
         emotion, key, picture, annotation = entry
-        for name in (picture, annotation):
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or ":" in name:
-                return self.problems.add(
-                    "path", f"{self._place(split + '.json')}: {name!r} leaves the data set"
-                )
+        for name in (PurePosixPath(picture), PurePosixPath(annotation)):
+            if name.is_absolute() or ".." in name.parts or ":" in str(name):
+                return note("path", f"{listing}: {str(name)!r} leaves the data set")
         if not present(picture):
-            return self.problems.add("picture", f"{self._place(picture)}: this picture is missing")
+            return note("picture", f"{self._place(picture)}: this picture is missing")
         try:
             attributes = self._attributes(annotation)
         except InputError as error:
-            return self.problems.add("annotation", str(error))
-        member = self.prefix + picture if self._zipped else None
-        path = self.path.name if self._zipped else picture
+            return note("annotation", str(error))
+        path, member = self._file(picture)
+        path = path.name if self._zipped else picture
         return {"id": key, "path": path, "member": member, "split": split, "emotion": emotion, **attributes}
 
     def _attributes(self, name: str) -> dict:
-        """The six attributes of one annotation file; InputError if it is no object or names an unknown
-        label."""
+        """The six attributes of one annotation file, which must know them by names of info.json."""
         values = self._json(name)
         if not isinstance(values, dict):
             raise InputError(f"{self._place(name)}: not a JSON object")
         out = {}
         for attribute in ATTRIBUTES:
             value = values.get(attribute)
-            many = value if isinstance(value, list) else [] if value is None else [value]
-            for label in many:
-                if str(label) not in self.info[attribute]:
-                    raise InputError(f"{self._place(name)}: {attribute} {label!r} is not in info.json")
+            labels = value if isinstance(value, list) else [] if value is None else [value]
+            unknown = [label for label in labels if str(label) not in self.info[attribute]]
+            if unknown:
+                raise InputError(f"{self._place(name)}: {attribute} {unknown[0]!r} is not in info.json")
+            out[attribute] = [str(label) for label in labels] if attribute in MULTI else value
             if attribute in _NUMBERS:
-                out[attribute] = float(value) if value is not None else float("nan")
-            else:
-                out[attribute] = [str(label) for label in many] if attribute in MULTI else value
+                out[attribute] = float("nan" if value is None else value)
         return out
 
 
 def read_emoset(path: str | Path, *, on_error: str = "refuse") -> EmoSet:
-    """Open EmoSet-118K at `path`, the folder or the zip file as published.
+    """Open EmoSet-118K at `path`: the folder, the one above it, or the zip file as published.
 
     `on_error` "refuse" raises InputError at the first fault (missing split file, missing picture, broken
     annotation, label outside info.json), "skip" leaves the row out and counts it in `problems`.
     """
-    path, problems = Path(path), Problems(on_error)
-    if path.is_dir():
-        prefix, path = "", _data_root(path)
-        has = {split: (path / f"{split}.json").is_file() for split in SPLITS}
-    elif path.is_file():
-        names = open_zip(path).namelist()
-        prefix = _zip_prefix(path, names)
-        has = {split: f"{prefix}{split}.json" in names for split in SPLITS}
-    else:
+    path = Path(path)
+    if not path.exists():
         raise InputError(f"{path}: no such folder or zip file")
-    data = EmoSet(path, prefix, {}, tuple(split for split in SPLITS if has[split]), problems)
-    for split in SPLITS:
-        if not has[split]:
-            problems.add("split", f"{data._place(split + '.json')}: this file is missing")
-    data.info.update(_info(data._json("info.json"), data._place("info.json")))
-    return data
-
-
-def _data_root(folder: Path) -> Path:
-    """`folder`, or the one folder in it, that holds info.json."""
-    inside = [folder, *sorted(child for child in folder.iterdir() if child.is_dir())]
-    found = [child for child in inside if (child / "info.json").is_file()]
-    if not found:
-        raise InputError(
-            f"{folder / 'info.json'}: this file is missing; give the folder that holds EmoSet's info.json"
-        )
-    return found[0]
-
-
-def _zip_prefix(path: Path, names: list[str]) -> str:
-    """What comes before info.json in the archive, "" or "EmoSet-118K/"."""
-    found = sorted((name for name in names if PurePosixPath(name).name == "info.json"), key=len)
-    if not found:
+    found = [*path.glob("info.json"), *path.glob("*/info.json")]
+    names = (
+        [file.relative_to(path).as_posix() for file in found] if path.is_dir() else open_zip(path).namelist()
+    )
+    prefixes = [name[: -len("info.json")] for name in names if PurePosixPath(name).name == "info.json"]
+    if not prefixes:
         raise InputError(f"{path}: holds no info.json, so it is not EmoSet-118K")
-    return found[0].removesuffix("info.json")
+    prefix = min(prefixes, key=len)
+    where = (path / prefix, "") if path.is_dir() else (path, prefix)
+    data = EmoSet(*where, {}, (), Problems(on_error))
+    data.info.update(_info(data._json("info.json"), data._place("info.json")))
+    present = data._present()
+    for split in SPLITS:
+        if not present(f"{split}.json"):
+            data.problems.add("split", f"{data._place(split + '.json')}: this file is missing")
+    return replace(data, splits=tuple(split for split in SPLITS if present(f"{split}.json")))
 
 
 def _info(value, place: str) -> dict[str, tuple[str, ...]]:

@@ -14,11 +14,11 @@ from pathlib import Path
 import pandas as pd
 
 from emolib.data.addresses import address_fault, safe_path
-from emolib.data.files import read_json, read_table
+from emolib.data.files import read_table
 from emolib.data.manifest import Manifest, Problems, build_manifest
 from emolib.emotions import spaces
 from emolib.emotions.sets import INTENSITIES, PETALS, PLUTCHIK24
-from emolib.runtime import InputError
+from emolib.runtime import InputError, read_json
 
 PACKAGE = "findingemo-light"
 AGES = ("Children", "Youth", "Young Adults", "Adults", "Seniors")

@@ -19,10 +19,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from emolib.data.files import read_json
 from emolib.images import resize
 from emolib.judges import emotion
-from emolib.runtime import InputError, reading, repo_path
+from emolib.runtime import InputError, read_json, reading, repo_path
 
 SIZE, CELLS, HIDDEN = 96, 12, 64
 Values = dict[str, tuple[str, ...]]

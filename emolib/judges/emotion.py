@@ -12,11 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from emolib.data.files import read_json
 from emolib.data.preparation import Preparation, load_preparation
 from emolib.emotions import words
 from emolib.emotions.sets import EMOFACES
-from emolib.runtime import InputError, local_folder, nearest, pick_device, reading, repo_path
+from emolib.runtime import InputError, local_folder, nearest, pick_device, read_json, reading, repo_path
 
 ROLES = ("guide", "heldout")
 AFFECT = ("valence", "arousal")

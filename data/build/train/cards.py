@@ -13,8 +13,7 @@ from pathlib import Path
 import matplotlib
 from PIL import Image
 
-from emolib.data.files import read_json
-from emolib.runtime import InputError, atomic_write, one_of, repo_path
+from emolib.runtime import InputError, atomic_write, one_of, read_json, repo_path
 from emolib.training.checkpoint import read_log
 from train import files, options
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from emolib.data.files import read_json
-from emolib.runtime import write_json
+from emolib.runtime import read_json, write_json
 
 
 @contextmanager

@@ -18,8 +18,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import nn
 from transformers import AutoModelForImageClassification, CLIPTextModel, CLIPTokenizer
 
-from emolib.data.files import read_json
-from emolib.runtime import InputError, pick_device, repo_path, write_json
+from emolib.runtime import InputError, pick_device, read_json, repo_path, write_json
 from emolib.training.objective import loss_weight
 from train import captions, data, files, latents, options
 from train.gauge import Gauge

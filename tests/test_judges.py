@@ -121,7 +121,7 @@ def test_broken_judge_folders(tmp_path):
         emotion.load_judge(tmp_path / "part", device="cpu")
     judge_folder(tmp_path / "text")
     (tmp_path / "text" / "calibration.json").write_text("{")
-    with pytest.raises(InputError, match="calibration.json: not readable as JSON"):
+    with pytest.raises(InputError, match="calibration.json: not a readable JSON"):
         emotion.load_judge(tmp_path / "text", device="cpu")
     judge_folder(tmp_path / "blind")
     (tmp_path / "blind" / "preprocessor_config.json").unlink()

@@ -18,7 +18,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -204,6 +203,8 @@ def generator(seed: int, *keys: object) -> torch.Generator:
 
 def versions() -> dict[str, str]:
     """What is running, for the record: Python, platform, device (if torch is loaded), packages."""
+    from importlib import metadata
+
     report = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
     report |= {"cpus": str(os.cpu_count()), "emolib": __version__}
     for name in REPORTED:

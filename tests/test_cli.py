@@ -1,5 +1,6 @@
 """The command line on real files with a tiny model: what it writes, and what it loads to say no."""
 
+import os
 import re
 import subprocess
 import sys
@@ -279,6 +280,48 @@ def test_other_errors_are_not_hidden(monkeypatch, picture, tmp_path, capsys):
     fail("a bug")
     with pytest.raises(RuntimeError, match="a bug"):
         edit(picture, tmp_path / "out.png", "minisd")
-    fail("CUDA out of memory. Tried to allocate 20 GiB")
-    assert edit(picture, tmp_path / "out.png", "minisd") == 2
-    assert "try --memory low" in capsys.readouterr().err
+    for message in (
+        "CUDA out of memory. Tried to allocate 20 GiB",
+        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried",
+    ):
+        fail(message)
+        assert edit(picture, tmp_path / "out.png", "minisd") == 2
+        said = capsys.readouterr().err
+        assert "try --memory low" in said and said.count("\n") == 1
+
+
+def test_debug_shows_where_a_refusal_comes_from():
+    command = ["edit", "README.md", "--to", "anger", "-o", "x.png"]
+    plain, debug = run(*command), run("--debug", *command)
+    assert plain.returncode == debug.returncode == 2
+    assert "Traceback" not in plain.stderr
+    assert debug.stderr.startswith("Traceback") and debug.stderr.endswith(plain.stderr)
+
+
+def test_help_of_all_commands_loads_none():
+    code = (
+        "import sys\nfrom emolib.cli import main\ntry: main.main(['--help'])\nexcept SystemExit: pass\n"
+        "print(*(name for name in sys.modules if name == 'torch' or name.startswith('emolib.cli.')))"
+    )
+    *said, loaded = run(code=code).stdout.splitlines()
+    assert loaded == "emolib.cli.main"
+    assert all(any(line.strip().startswith(name) for line in said) for name in main.COMMANDS)
+
+
+def test_a_terminal_that_cannot_show_a_name_stops_nothing():
+    code = (
+        "import sys\nfrom emolib.cli import main, judge\n"
+        "judge.add_parser = lambda commands: commands.add_parser('judge').set_defaults(\n"
+        "    run=lambda args: print('\\u65e5.png') or print('next'))\n"
+        "sys.exit(main.main(['judge']))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-c", code]
+    answer = subprocess.run(command, cwd=repo_path(), env=environment, capture_output=True)
+    assert (answer.returncode, answer.stdout) == (0, b"\\u65e5.png\nnext\n")
+    with subprocess.Popen(
+        command, cwd=repo_path(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

@@ -17,7 +17,7 @@ ENDS = {
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     """Add `data` and its commands; a chosen command is in `args.run`, to be called with `args`."""
-    parser = subparsers.add_parser("data", help="read data sets, fetch pictures", description=__doc__)
+    parser = subparsers.add_parser("data", description=__doc__)
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     _add_import(commands)
     _add_show(commands)

@@ -43,7 +43,6 @@ def add_parser(commands) -> None:
     """Add `emolib edit` to the command line's commands."""
     command = commands.add_parser(
         "edit",
-        help="change what people in a picture feel",
         description="Change what people in a picture feel, with Stable Diffusion.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -28,7 +28,6 @@ def add_parser(commands) -> None:
     """Add `evaluate`; a chosen command is in `args.run`, to be called with `args`."""
     command = commands.add_parser(
         "evaluate",
-        help="score editors and write a leaderboard",
         description="Score editors on pictures whose true edits are known, with n and intervals.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

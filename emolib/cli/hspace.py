@@ -38,7 +38,7 @@ examples:
 
 def add_parser(commands) -> None:
     """Add `hspace` and its commands; the chosen one is in `args.run`."""
-    parser = commands.add_parser("hspace", help="find directions in h-space (Asyrp)", description=__doc__)
+    parser = commands.add_parser("hspace", description=__doc__)
     below = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_fit(below)
     show = below.add_parser("show", help="what a file of directions holds")

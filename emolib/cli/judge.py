@@ -27,29 +27,27 @@ POWERS = (-4, 4)
 
 def add_parser(commands) -> None:
     """Add `judge` and its commands; the chosen one is in `args.run`."""
-    parser = commands.add_parser("judge", help="train emotion judges, compare them", description=__doc__)
+    parser = commands.add_parser("judge", description=__doc__)
     below = parser.add_subparsers(required=True, metavar="COMMAND")
-    plain = argparse.RawDescriptionHelpFormatter
-    train = below.add_parser("train", help="from labelled pictures", epilog=EPILOG, formatter_class=plain)
+    common = argparse.ArgumentParser(add_help=False)
+    add = common.add_argument
+    add("--labels", metavar="SET", help="bring labels to this set first: mikels, ekman, ...")
+    add("--limit", type=int, metavar="N", help="only N pictures (of each DATA), emotions in turn")
+    add("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
+    form = {"epilog": EPILOG, "formatter_class": argparse.RawDescriptionHelpFormatter, "parents": [common]}
+    train = below.add_parser("train", help="from labelled pictures", **form)
     add = train.add_argument
     add("data", metavar="DATA", help="labelled pictures, see below")
     add("--out", type=Path, required=True, metavar="FOLDER", help="the judge's folder and its report.json")
     add("--backbone", default="guide", metavar="NAME", help="whose features: guide, or a transformers image"
         " model's folder or cached Hub id (default: %(default)s)")  # fmt: skip
-    add("--labels", metavar="SET", help="bring labels to this set first: mikels, ekman, ...")
     add("--weight-power", type=float, default=1.0, help="classes weigh count^-power (default: %(default)s)")
-    add("--limit", type=int, metavar="N", help="only N pictures, emotions in turn")
     train.set_defaults(run=_train)
-    compare = below.add_parser("transfer", help="every judge on every data set", epilog=EPILOG,
-        formatter_class=plain)  # fmt: skip
+    compare = below.add_parser("transfer", help="every judge on every data set", **form)
     add = compare.add_argument
-    add("--judges", nargs="+", required=True, metavar="JUDGE", help="guide, heldout, or judge folders")
+    add("--judges", nargs="+", required=True, metavar="JUDGE", help="guide, heldout, folders, cached Hub ids")
     add("--data", nargs="+", required=True, metavar="DATA", help="labelled pictures, see below")
-    add("--labels", metavar="SET", help="bring labels to this set first: mikels, ekman, ...")
-    add("--limit", type=int, metavar="N", help="only N pictures of each, emotions in turn")
     compare.set_defaults(run=_transfer)
-    for command in (train, compare):
-        command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
 
 
 def open_data(spec: str, labels: str | None = None, limit: int | None = None) -> Manifest:

@@ -26,7 +26,6 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     """Add `token` and its commands; a chosen command is in `args.run`, to be called with `args`."""
     parser = subparsers.add_parser(
         "token",
-        help="learn a word for an emotion from a handful of pictures",
         description=__doc__,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

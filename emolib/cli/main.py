@@ -46,8 +46,6 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns 0, 2 for bad input (argparse exits with 2 by itself), 130 if stopped."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    # Threads that wait by spinning take the cores of whatever else runs; OpenMP asks when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show stops nothing
     args = None

@@ -212,8 +212,8 @@ def run_lessons(
     `given` are texts for their parameters, see `fit_parameters`. InputError before anything runs: no such
     notebook or parameter, or nothing can be written in `out`. NotebookFailed when one fails."""
     values = {path: fit_parameters(path, given or {}) for path in find_lessons(folder, only)}
-    runtime.check_folder(out)
-    runtime.make_folder(out / "executed")
+    runtime.check_output(out / "executed", folder=True)
+    (out / "executed").mkdir(parents=True, exist_ok=True)
     for path in values:
         try:
             run_lesson(path, out / "executed" / path.name, values[path])

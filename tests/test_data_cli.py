@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+from importlib.util import find_spec
 
 import pandas as pd
 import pyarrow as pa
@@ -115,7 +116,8 @@ def test_download_of_a_list(tmp_path, capsys):
 
 
 @pytest.mark.skipif(
-    not findingemo.installed(), reason=f"the optional package {findingemo.PACKAGE} is not installed"
+    find_spec("findingemo_light") is None,
+    reason=f"the optional package {findingemo.PACKAGE} is not installed",
 )
 def test_findingemo_counts_and_manifest(tmp_path, capsys):
     assert emolib("data", "findingemo", "-o", tmp_path / "f.parquet") == 0

@@ -38,7 +38,7 @@ def test_split_folders(tmp_path):
     assert list(zip(m.frame["split"], m.frame["emotion"], strict=True)) == [
         ("test", "joy"), ("train", "joy"), ("val", "trust"),
     ]  # fmt: skip
-    assert m.labels == PLUTCHIK8 and m.select(split="val").image(0).getpixel((0, 0)) == (1, 0, 0)
+    assert m.labels == PLUTCHIK8 and m.image(2).getpixel((0, 0)) == (1, 0, 0)
 
 
 def test_label_order_given_or_alphabetical(tmp_path):

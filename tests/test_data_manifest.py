@@ -107,20 +107,6 @@ def test_loading_what_is_no_manifest_says_so(tmp_path):
         load_manifest(tmp_path / "other.parquet")
 
 
-def test_select_by_split_and_emotion_and_refuse_unknown_names(tmp_path):
-    m = build_manifest(
-        [{"path": str(i), "split": s, "emotion": e} for i, (s, e) in enumerate(
-            [("train", "awe"), ("test", "awe"), ("test", "fear")])],
-        MIKELS, tmp_path,
-    )  # fmt: skip
-    assert m.select(split="test").frame["path"].tolist() == ["1", "2"]
-    assert m.select(split="test", emotion=["awe"]).frame["path"].tolist() == ["1"]
-    with pytest.raises(InputError, match="did you mean 'test'"):
-        m.select(split="tset")
-    with pytest.raises(InputError, match="unknown emotion"):
-        m.select(emotion="surprise")
-
-
 def test_class_weights_balance_what_they_weigh(tmp_path):
     m = build_manifest(rows(*["awe"] * 6, *["fear"] * 2, None), MIKELS, tmp_path)
     weights = dict(zip(MIKELS, m.class_weights(), strict=True))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emolib.cli import judge
 from emolib.data import emofaces, emoset
 from emolib.data.folder import read_folder
 from emolib.data.manifest import build_manifest
@@ -86,6 +87,7 @@ def test_a_saved_manifest_is_as_good_as_its_folder(faces, tmp_path):
         learned = pictures.read(data, 32, preferred="awe", pairs=True)
         assert len(learned) == 2 and learned.neutral is not None
         assert (learned.images[:, 0] == learned.neutral[:, 0]).all()  # each with the same person's
+        assert len(judge.open_data(str(data), limit=3)) == 3
         asked = tasks.load(str(data))
         assert [task.changes[0].faces[0].emotion for task in asked.tasks] == [
             "awe",

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from emolib.data import DATA
 from emolib.runtime import SEEDS, InputError, check_output, in_range
 
 ENDS = {
@@ -32,9 +33,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 
 def _add_import(commands) -> None:
-    command = commands.add_parser("import", help="folder, EmoSet folder or zip, or table -> manifest")
-    command.add_argument("source", metavar="DATA", help="folder of pictures, table metadata.csv/.jsonl/"
-        ".parquet, EmoSet folder or zip, ...")  # fmt: skip
+    command = commands.add_parser("import", help="folder, table or EmoSet -> manifest")
+    command.add_argument("source", metavar="DATA", help=DATA)
     command.add_argument("-o", "--output", type=Path, required=True, help="the manifest to write (.parquet)")
     command.add_argument("--labels", help="a set (mikels, plutchik8, ...) or names with commas, in order")
     command.add_argument(
@@ -46,7 +46,7 @@ def _add_import(commands) -> None:
 
 def _add_show(commands) -> None:
     command = commands.add_parser("show", help="what a manifest, or any other data, holds")
-    command.add_argument("data", metavar="DATA")
+    command.add_argument("data", metavar="DATA", help=DATA)
     command.set_defaults(run=_show)
 
 

@@ -7,14 +7,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emolib.data import DATA
 from emolib.runtime import InputError, check_output, in_range
 
 if TYPE_CHECKING:
     from emolib.data.manifest import Manifest
     from emolib.judges.linear import Report
 
-EPILOG = """DATA is a folder of pictures (one subfolder an emotion) or a table of them, an EmoSet folder or
-zip, a manifest (.parquet, from `emolib data import`), emofaces:train, or findingemo:FOLDER with its pictures.
+EPILOG = f"""DATA is {DATA}.
 examples:
   emolib judge train faces/ --out mine
   emolib judge train findingemo:pictures --labels mikels --backbone google/vit-base-patch16-224 --out scenes

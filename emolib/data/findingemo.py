@@ -73,11 +73,6 @@ class FindingEmo:
         return build_manifest(rows, PLUTCHIK24, root, source="findingemo")
 
 
-def installed() -> bool:
-    """Whether the optional package that holds the annotations is there."""
-    return importlib.util.find_spec("findingemo_light") is not None
-
-
 def read_findingemo(folder: str | Path | None = None, *, on_error: str = "refuse") -> FindingEmo:
     """Read the annotations and addresses from the package, or from a `folder` that holds its two data files.
 

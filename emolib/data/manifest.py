@@ -142,19 +142,6 @@ class Manifest:
                 out[i] = value
         return out
 
-    def select(self, *, split: str | Sequence[str] | None = None, emotion: str | Sequence[str] | None = None):
-        """The rows of these splits and emotions, as a Manifest; InputError for a name that does not occur."""
-        keep = np.ones(len(self), dtype=bool)
-        for column, wanted in (("split", split), ("emotion", emotion)):
-            if wanted is None:
-                continue
-            wanted = [wanted] if isinstance(wanted, str) else list(wanted)
-            known = sorted(self.frame[column].dropna().unique()) if column == "split" else self.labels
-            for name in wanted:
-                one_of(name, known, column)
-            keep &= self.frame[column].isin(wanted).to_numpy()
-        return self.take(np.flatnonzero(keep))
-
     def take(self, indices: Iterable[int]) -> Manifest:
         """The rows at these positions, in this order."""
         return replace(self, frame=self.frame.iloc[list(indices)].reset_index(drop=True))

@@ -16,16 +16,11 @@ from emolib.data.manifest import Manifest, is_manifest, load_manifest
 from emolib.emotions import mappings, sets
 from emolib.runtime import InputError, one_of
 
-DATA = """a folder of pictures (one subfolder an emotion) or a table that names them (metadata.csv, .jsonl,
-.parquet), a manifest (from `emolib data import`), an EmoSet folder or zip, emofaces or emofaces:SPLIT (train,
-val, test, concepts, scenes; by itself test), or findingemo:FOLDER with its pictures"""
-"""What `open_dataset` takes, for the help of commands."""
-
 
 def open_dataset(
     spec: str | Path, *, labels: Sequence[str] | None = None, on_error: str = "refuse"
 ) -> Manifest:
-    """Open the pictures that `spec` names (see `DATA`) as a Manifest; no picture is decoded.
+    """Open the pictures that `spec` names (see `emolib.data.DATA`) as a Manifest; no picture is decoded.
 
     `labels` fixes the label order of a folder or table; the other data sets have their own. Faults of what a
     user made go by `on_error`, "refuse" or "skip". InputError: nothing there, not readable, unknown split.

@@ -29,7 +29,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from emolib import images as pictures
 from emolib import runtime
-from emolib.evaluation import run, submission, tasks
+from emolib.evaluation import run, submissions, tasks
 from emolib.judges import emotion as judges
 from emolib.metrics import control, emotion, preservation, quality
 
@@ -164,7 +164,7 @@ def plain(rows: list[Row], judge: judges.Judge) -> dict[str, float]:
 def prepare(folder: Path, people: int) -> dict[str, list[Row]]:
     """Write sources, truths and every method's edits (towards the truth, some noise) as PNG; their rows."""
     found: dict[str, list[Row]] = {}
-    todo = tasks.load("emofaces:val", people=people)
+    todo = tasks.load_tasks("emofaces:val", people=people)
     for method, share in METHODS.items():
         own, listed = folder / method, []
         own.mkdir(parents=True)
@@ -183,7 +183,7 @@ def prepare(folder: Path, people: int) -> dict[str, list[Row]]:
                 listed.append({"source": task.id, "target": change.name, "path": files.edit.name})
                 found.setdefault(method, []).append(files)
         about = {"method": method, "judges_used": [], "edits": listed}
-        (own / submission.MANIFEST).write_text(json.dumps(about))
+        (own / submissions.MANIFEST).write_text(json.dumps(about))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from emolib.evaluation import boards
+from emolib.evaluation.board import FILE
 from emolib.runtime import write_json
 
 CELLS = ("source", "true answer", "img2img", "ddim")
@@ -29,7 +29,7 @@ def write_board(folder, size=32):
         "truth": method(1.0, row("inf", "inf", "inf")),
     }
     about = {"data": "emofaces:val", "edits": 16, "groups": 2, "judge": "heldout", "notes": ["At <32> px"]}
-    write_json(folder / boards.FILE, {**about, "metrics": ["emo_a"], "methods": known, "not_available": {}})
+    write_json(folder / FILE, {**about, "metrics": ["emo_a"], "methods": known, "not_available": {}})
     sheet = Image.new("RGB", (size * len(CELLS), size))
     for i, colour in enumerate(("red", "green", "blue", "yellow")):
         sheet.paste(Image.new("RGB", (size, size), colour), (i * size, 0))

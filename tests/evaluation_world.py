@@ -104,6 +104,9 @@ blend = Blend()
 cheat = Blend(judges_used=("heldout",))
 shrinks = _returns(lambda x, n: x[..., ::2, ::2].expand(n, -1, -1, -1))
 breaks = _returns(lambda x, n: x.expand(n, -1, -1, -1) * float("nan"))
+unit = _returns(lambda x, n: (x / 2 + 0.5).expand(n, -1, -1, -1))
+eight_bit = _returns(lambda x, n: (x * 127.5 + 127.5).expand(n, -1, -1, -1))
+whole_numbers = _returns(lambda x, n: (x * 127.5 + 127.5).expand(n, -1, -1, -1).byte())
 number = 3
 
 

@@ -6,14 +6,14 @@ import pytest
 from board_standins import method, row, write_board
 
 from emolib.course.complaints import Complaint, complaints, read_learned
-from emolib.evaluation import boards
+from emolib.evaluation.board import get_number, read_board
 from emolib.metrics.estimates import Estimate
 
 
 @pytest.fixture
 def board(tmp_path):
     write_board(tmp_path / "board")
-    return boards.read(tmp_path / "board")
+    return read_board(tmp_path / "board")
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,7 @@ def test_a_verdict_follows_the_whole_interval(estimate, verdict):
 def test_seven_complaints_are_asked_of_the_editor_with_most_successes(board):
     answers = complaints(board)
     assert len(answers) == 7 and {answer.method for answer in answers[:3]} == {"img2img"}
-    assert answers[0].verdict == "open" and answers[0].estimate == boards.number(
-        board, "img2img", "same_person"
-    )
+    assert answers[0].verdict == "open" and answers[0].estimate == get_number(board, "img2img", "same_person")
     assert answers[2].verdict == "solved" and answers[2].bar == "0.9 to 1.1"
     assert [answer.verdict for answer in answers[3:]] == [
         "not measured",

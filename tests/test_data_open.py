@@ -45,7 +45,7 @@ def test_emofaces_means_its_test_people(clone):
     assert open_dataset("emofaces").frame.equals(emofaces.portraits("test").manifest.frame)
     assert set(open_dataset("emofaces:val").frame["split"]) == {"val"}
     assert open_dataset("emofaces:scenes").frame["id"].tolist() == ["scene-0", "scene-1"]
-    assert tasks.load("emofaces").name == "emofaces:test"
+    assert tasks.load_tasks("emofaces").name == "emofaces:test"
     with pytest.raises(InputError, match="did you mean 'test'"):
         open_dataset("emofaces:tset")
 
@@ -88,7 +88,7 @@ def test_a_saved_manifest_is_as_good_as_its_folder(faces, tmp_path):
         assert len(learned) == 2 and learned.neutral is not None
         assert (learned.images[:, 0] == learned.neutral[:, 0]).all()  # each with the same person's
         assert len(judge.open_data(str(data), limit=3)) == 3
-        asked = tasks.load(str(data))
+        asked = tasks.load_tasks(str(data))
         assert [task.changes[0].faces[0].emotion for task in asked.tasks] == [
             "awe",
             "awe",

@@ -13,7 +13,7 @@ import torch
 from emolib import images
 from emolib.cli import main
 from emolib.data import emofaces
-from emolib.evaluation import parts, tasks
+from emolib.evaluation import methods, tasks
 from emolib.judges import emotion as judges
 from emolib.metrics import preservation
 from emolib.runtime import InputError, repo_path
@@ -83,7 +83,7 @@ def test_every_number_has_its_n_and_interval(board):
 def test_numbers_are_those_of_the_metrics(board):
     board, out = board
     source = emofaces.portraits("test")
-    found = tasks.load("emofaces:test", targets=("anger", "awe", "fear"))
+    found = tasks.load_tasks("emofaces:test", targets=("anger", "awe", "fear"))
     folder = next((out / "cache" / "edits").glob("evaluation_world_blend@0.4-*"))
     values, hits = [], []
     judge = judges.load_judge("heldout", device="cpu")
@@ -230,13 +230,13 @@ def test_another_identity_network_of_the_same_name_is_asked_anew(tmp_path, monke
 
 
 def test_sources_rotate_through_the_emotions(home):
-    found = tasks.load("emofaces:test")
+    found = tasks.load_tasks("emofaces:test")
     assert [task.id.split("-")[1] for task in found.tasks] == ["neutral", "amusement", "awe", "contentment"]
     assert found.edits == 8 * world.PEOPLE
-    assert len(tasks.load("emofaces:test", sources="all").tasks) == 9 * world.PEOPLE
-    neutral = tasks.load("emofaces:test", sources="neutral", people=2)
+    assert len(tasks.load_tasks("emofaces:test", sources="all").tasks) == 9 * world.PEOPLE
+    neutral = tasks.load_tasks("emofaces:test", sources="neutral", people=2)
     assert {change.faces[0].emotion for task in neutral.tasks for change in task.changes} == {"neutral"}
-    assert neutral.tasks == tasks.load("emofaces:test", sources="neutral").tasks[:2]
+    assert neutral.tasks == tasks.load_tasks("emofaces:test", sources="neutral").tasks[:2]
 
 
 def test_any_folder_of_pictures_can_be_judged_without_truth(home, tmp_path):
@@ -276,14 +276,14 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_a_key_notices_tensors_in_fields():
-    assert parts.weights(torch.zeros(3)) != parts.weights(torch.ones(3))
-    found = list(parts.inside({"a": [torch.zeros(1)], "b": (torch.nn.Linear(1, 1), 3)}))
+    assert methods.digest_weights(torch.zeros(3)) != methods.digest_weights(torch.ones(3))
+    found = list(methods.list_parts({"a": [torch.zeros(1)], "b": (torch.nn.Linear(1, 1), 3)}))
     assert [type(part).__name__ for part in found] == ["Tensor", "Linear"]
 
 
 def test_a_key_notices_other_weights():
     networks = [torch.nn.Linear(2, 2) for _ in range(2)]
-    a, b = (parts.weights(network) for network in networks)
+    a, b = (methods.digest_weights(network) for network in networks)
     assert a != b
     networks[1].load_state_dict(networks[0].state_dict())
-    assert parts.weights(networks[1]) == a
+    assert methods.digest_weights(networks[1]) == a

@@ -3,14 +3,19 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import evaluation_world as world
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from emolib import images
 from emolib.cli import main
 from emolib.evaluation import tasks
+from emolib.metrics import optional
 from emolib.runtime import InputError
 
 
@@ -63,7 +68,7 @@ def test_bad_input_is_one_clear_line(message, tmp_path):
 
 def submit(folder, **changes):
     """A folder with every edit that is asked for (the sources), changed as told."""
-    found = tasks.load("emofaces:test", targets=("anger", "awe", "fear"))
+    found = tasks.load_tasks("emofaces:test", targets=("anger", "awe", "fear"))
     edits = []
     folder.mkdir(exist_ok=True)
     for task in found.tasks:
@@ -182,3 +187,87 @@ def test_a_list_needs_neither_methods_nor_a_folder(capsys):
     for given, missing in (([], "--methods"), (["--methods", "nothing"], "--out FOLDER")):
         assert main.main([*common, *given]) == 2
         assert missing in capsys.readouterr().err
+
+
+def test_an_identity_network_lies_in_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "my_faces.py").write_text("def network(faces):\n    return faces.mean((2, 3))\n")
+    monkeypatch.chdir(tmp_path)
+    board = world.evaluate(tmp_path / "out", "nothing", people=2, identity="my_faces:network")
+    assert board["methods"]["nothing"]["all"]["identity"]["value"] == pytest.approx(1)
+
+
+def test_two_pictures_are_two_tasks_however_alike_their_names(tmp_path):
+    mine = tmp_path / "mine"
+    (mine / "awe").mkdir(parents=True)
+    for seed, name in enumerate(("awe/b.png", "awe-b.png")):
+        pixels = np.random.default_rng(seed).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+        images.save_image(Image.fromarray(pixels), mine / name)
+    found = tasks.load_tasks(str(mine))
+    assert len({task.id for task in found.tasks}) == 2
+    blend = "evaluation_world:blend"
+    board = world.evaluate(tmp_path / "out", blend, data=str(mine), targets=("fear",))
+    apart = board["methods"][blend]["all"]["psnr"]
+    assert apart["n"] == 2 and apart["low"] < apart["high"]  # one picture twice would have no spread
+    assert len(list((tmp_path / "out").glob("example-*.webp"))) == 2
+
+
+@pytest.mark.parametrize("name", ["unit", "eight_bit", "whole_numbers"])
+def test_pictures_in_another_range_are_not_scored(name, tmp_path):
+    with pytest.raises(InputError, match=rf"'evaluation_world:{name}' on .*: .*\[-1, 1\]"):
+        world.evaluate(tmp_path, f"evaluation_world:{name}", people=2)
+
+
+def test_a_judge_that_is_asked_for_by_name_must_be_there(tmp_path):
+    with pytest.raises(InputError, match="judge 'nosuch/model'"):
+        world.evaluate(tmp_path, "nothing", others=("nosuch/model",))
+
+
+def test_lpips_is_loaded_only_where_its_column_is_asked_for(tmp_path, monkeypatch):
+    def fetched():
+        raise AssertionError("LPIPS's weights would be fetched")
+
+    monkeypatch.setitem(optional.COLUMNS, "lpips", fetched)
+    board = world.evaluate(tmp_path, "nothing", people=2)
+    assert "lpips" not in board["not_available"]
+    with pytest.raises(AssertionError, match="would be fetched"):
+        world.evaluate(tmp_path, "nothing", people=2, metrics=("emo_a", "lpips"))
+
+
+def command(*more, out, **options):
+    """Run `emolib evaluate` in a process of its own."""
+    line = [sys.executable, "-m", "emolib", "evaluate", "--methods", "nothing", "--data", "emofaces:test"]
+    line += ["--people", "2", "--targets", "awe,fear", "--device", "cpu", "--out", str(out), *more]
+    return subprocess.run(line, capture_output=True, text=True, **options)
+
+
+@pytest.mark.parametrize("words", ["DefaultCPUAllocator: can't allocate memory", "CUDA out of memory"])
+def test_too_little_memory_is_one_line(words, tmp_path, monkeypatch, capsys):
+    def fail(_):
+        raise RuntimeError(words)
+
+    monkeypatch.setattr("emolib.evaluation.run.execute", fail)
+    line = ["evaluate", "--methods", "nothing", "--data", "emofaces:test", "--people", "2", "--device", "cpu"]
+    assert main.main([*line, "--targets", "awe", "--out", str(tmp_path)]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("emolib: out of memory")
+
+
+def test_a_size_that_no_model_draws_is_refused(tmp_path):
+    with pytest.raises(InputError, match="size 100000: .* of 16 to 4096 px"):
+        world.evaluate(tmp_path, "nothing", size=100000)
+
+
+def test_the_table_reaches_any_stdout(tmp_path, home):
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "EMOLIB_HOME": str(home)}
+    done = command(out=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "| method | emo_a \\u2191" in done.stdout and "Traceback" not in done.stderr
+    closed = subprocess.Popen(
+        [sys.executable, "-m", "emolib", "evaluate", "--data", "emofaces:test", "--list"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+    closed.stdout.close()  # as `| head` does
+    assert b"Traceback" not in closed.stderr.read() and b"Exception" not in closed.stderr.read()
+    closed.wait()

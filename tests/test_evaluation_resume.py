@@ -9,9 +9,14 @@ import evaluation_world as world
 import numpy as np
 import pytest
 import torch
+from PIL import ImageOps
 
-from emolib.evaluation import cache, run
+from emolib import images
+from emolib.data import emofaces
+from emolib.emotions import words
+from emolib.evaluation import run, store, tasks
 from emolib.judges import emotion as judges
+from emolib.runtime import generator
 
 TABLES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md")
 METHODS = ("nothing", "truth", "evaluation_world:blend")
@@ -123,7 +128,7 @@ def spoil(path, how):
 @pytest.mark.parametrize("how", ["truncated", "one bit", "gone"])
 def test_a_broken_entry_is_measured_again_not_believed(done, work, how):
     out, expected = done
-    entry = sorted((out / "cache" / "measured" / "evaluation_world_blend").iterdir())[1]
+    entry = sorted((out / "cache" / "measured").glob("evaluation_world_blend-*/*"))[1]
     spoil(entry, how)
     assert execute(out) == expected
     # Three edits, three with their colours put back, each once, and three for the guide.
@@ -198,13 +203,47 @@ def test_several_processes_give_the_same_bytes(done, count, tmp_path, monkeypatc
     assert execute(tmp_path) == expected
 
 
+def test_what_decides_an_edit_makes_it_anew(work, tmp_path, monkeypatch):
+    def run_again():
+        work["edits"] = 0
+        world.evaluate(tmp_path, "evaluation_world:blend", people=2)
+        return work["edits"]
+
+    assert run_again() == 6 and run_again() == 0
+    with monkeypatch.context() as patch:  # another word in the prompt, of one target of both people
+        patch.setitem(words.ADJECTIVES, "fear", "frightened")
+        assert run_again() == 6
+    assert run_again() == 6
+    with monkeypatch.context() as patch:  # another picture under the same name
+        image = emofaces.Portraits.image
+        patch.setattr(emofaces.Portraits, "image", lambda *x: ImageOps.invert(image(*x)))
+        assert run_again() == 6
+    assert run_again() == 6
+    monkeypatch.setattr(store, "VERSION", store.VERSION + 1)
+    assert run_again() == 6 and run_again() == 0
+
+
+def test_an_edit_is_the_same_whatever_else_is_asked_for(clone, tmp_path):
+    blend = "evaluation_world:blend"
+    world.evaluate(tmp_path / "all", blend)
+    world.evaluate(tmp_path / "one", blend, people=1, targets=("awe",))
+    (first,) = (tmp_path / "one" / "cache" / "edits").glob("*/*/awe.png")
+    (again,) = (tmp_path / "all" / "cache" / "edits").glob(f"*/{first.parent.name}/awe.png")
+    assert first.read_bytes() == again.read_bytes()
+    # A portrait is person 0 of its picture: this is what `emolib edit` makes of it with the same seed.
+    (task,) = tasks.load_tasks("emofaces:test", people=1, targets=("awe",)).tasks
+    source = images.to_tensor(task.picture())
+    alone = world.blend(source, ["awe"], generator=generator(0, "person", 0))
+    assert images.to_pil(alone)[0].tobytes() == images.open_image(first).tobytes()
+
+
 def test_an_entry_is_whole_or_nothing(tmp_path):
     path = tmp_path / "deep" / "one.entry"
-    cache.write(path, {"a": np.arange(3.0), "b": np.array(["x"])})
-    found = cache.read(path)
+    store.write_arrays(path, {"a": np.arange(3.0), "b": np.array(["x"])})
+    found = store.read_arrays(path)
     assert found["a"].tolist() == [0, 1, 2] and found["b"].tolist() == ["x"]
     stored = path.read_bytes()
     for cut in range(0, len(stored), 37):
         path.write_bytes(stored[:cut])
-        assert cache.read(path) is None
-    assert cache.read(tmp_path / "none.entry") is None
+        assert store.read_arrays(path) is None
+    assert store.read_arrays(tmp_path / "none.entry") is None

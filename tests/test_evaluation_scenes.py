@@ -5,7 +5,7 @@ import evaluation_world as world
 import pytest
 import torch
 
-from emolib.evaluation import observe, tasks
+from emolib.evaluation import measure, tasks
 from emolib.judges import emotion
 from emolib.runtime import InputError
 
@@ -43,29 +43,40 @@ def test_in_scenes_each_person_is_judged_and_bystanders_are_watched(tmp_path):
     assert value(board, "truth", "beats_nothing") == 1
 
 
+def test_a_change_of_a_scene_is_the_same_whatever_else_is_asked_for(tmp_path):
+    name = "evaluation_world:blend"
+    (task, *_) = tasks.load_tasks("emofaces:scenes").tasks
+    alone = next(change for change in task.changes if len(change.asked) == 1)
+    for folder, targets in (("all", ()), ("one", (alone.asked[0].target,))):
+        options = {"data": "emofaces:scenes", "targets": targets, "people": 1, "identity": ""}
+        world.evaluate(tmp_path / folder, name, **options)
+    made = [next((tmp_path / f).glob(f"cache/edits/*/*/{alone.name}.png")) for f in ("all", "one")]
+    assert made[0].read_bytes() == made[1].read_bytes()
+
+
 def test_targets_are_all_that_is_asked_for():
-    every = tasks.load("emofaces:scenes")
+    every = tasks.load_tasks("emofaces:scenes")
     asked = {face.target for task in every.tasks for change in task.changes for face in change.asked}
     for name in asked:
-        found = tasks.load("emofaces:scenes", targets=(name,))
+        found = tasks.load_tasks("emofaces:scenes", targets=(name,))
         got = {face.target for task in found.tasks for change in task.changes for face in change.asked}
         assert got == {name}
-    both = tasks.load("emofaces:scenes", targets=tuple(asked))
+    both = tasks.load_tasks("emofaces:scenes", targets=tuple(asked))
     assert both.edits == every.edits and len(asked) > 1
 
 
 def test_the_judge_need_not_know_what_a_bystander_feels():
-    task = tasks.load("emofaces:scenes").tasks[0]
+    task = tasks.load_tasks("emofaces:scenes").tasks[0]
     judge = emotion.load_judge("heldout", device="cpu")
     wanted = {face.target for change in task.changes for face in change.asked}
     felt = {face.emotion for change in task.changes for face in change.faces if face.target is None}
     unknown = sorted(felt - wanted)
     assert unknown
     judge.labels = tuple("other" if label in unknown else label for label in judge.labels)
-    decoded = observe.decode(task, whole=False, side=judge.size)
-    tools = observe.Instruments(judge)
+    decoded = measure.decode_task(task, whole=False, side=judge.size)
+    tools = measure.Instruments(judge)
     edits = decoded.source.expand(len(task.changes), -1, -1, -1)
-    found = observe.measure(decoded, edits, observe.reference(decoded, tools), tools)
+    found = measure.measure_edits(decoded, edits, measure.measure_reference(decoded, tools), tools)
     bystander = torch.tensor([face.target is None for _, face in decoded.rows])
     assert (torch.from_numpy(found["emo_a"]).isnan() == bystander).all()
 

@@ -24,8 +24,8 @@ def clone(home, monkeypatch):
 
 
 def test_sources_and_truths_are_resampled_alike_and_boxes_with_them():
-    whole = tasks.load("emofaces:test", people=1)
-    small = tasks.resized(whole, 64)
+    whole = tasks.load_tasks("emofaces:test", people=1)
+    small = tasks.resize_tasks(whole, 64)
     (before,), (after,) = whole.tasks, small.tasks
     assert before.picture().size == (96, 96)
     for old, new in zip(
@@ -39,14 +39,14 @@ def test_sources_and_truths_are_resampled_alike_and_boxes_with_them():
     assert np.abs(scaled - box * 64 / 96).max() <= 0.5
     assert small.digest != whole.digest
     assert "64 px" in small.note and "from 96 px" in small.note
-    assert tasks.resized(whole, None) is whole and tasks.resized(whole, 96).note == ""
-    with pytest.raises(InputError, match="size 8: pictures of 16 px or more"):
-        tasks.resized(whole, 8)
+    assert tasks.resize_tasks(whole, None) is whole and tasks.resize_tasks(whole, 96).note == ""
+    with pytest.raises(InputError, match="size 8: .* of 16 to 4096 px"):
+        tasks.resize_tasks(whole, 8)
 
 
 def test_oblong_pictures_keep_their_shape(tmp_path):
     Image.new("RGB", (160, 96), "white").save(tmp_path / "a.png")
-    (task,) = tasks.resized(tasks.load(str(tmp_path)), 64).tasks
+    (task,) = tasks.resize_tasks(tasks.load_tasks(str(tmp_path)), 64).tasks
     assert task.picture().size == (104, 64)  # 106.7, to a multiple of 8
     assert task.changes[0].faces[0].box == (0, 0, 104, 64)
 
@@ -71,9 +71,9 @@ def test_the_board_says_its_size_and_shows_its_first_edits(tmp_path):
 
 
 def test_the_size_is_that_of_the_models(tmp_path, monkeypatch):
-    one, two = (methods.Method(f"m{s}", "", (), "", methods.BOUNDS["nothing"], size=s) for s in (48, 64))
+    one, two = (methods.Method(f"m{s}", "", (), "", methods.UNEDITED["nothing"], size=s) for s in (48, 64))
     for found in ((one,), (one, two)):
-        monkeypatch.setattr(methods, "load_all", lambda *_, found=found: (found, {}))
+        monkeypatch.setattr(methods, "load_methods", lambda *_, found=found: (found, {}))
         if len(found) == 1:
             assert world.evaluate(tmp_path / "a", "m48")["size"] == 48
         else:
@@ -101,11 +101,11 @@ def test_course_holds_the_bounds_and_the_editors_of_the_command_line():
 
 
 def test_detail_is_given_back_to_editors_with_an_autoencoder(monkeypatch):
-    found = tasks.load("emofaces:test", people=1)
+    found = tasks.load_tasks("emofaces:test", people=1)
     with pytest.raises(InputError, match="'colour\\+detail': ColourTransfer has no autoencoder"):
-        methods.load("colour+detail", found, methods.Options())
+        methods.load_method("colour+detail", found, methods.Options())
     with pytest.raises(InputError, match="unknown method 'colour\\+detial'"):
-        methods.load("colour+detial", found, methods.Options())
+        methods.load_method("colour+detial", found, methods.Options())
 
     @dataclass(frozen=True)
     class Latent(world.Blend):
@@ -113,7 +113,7 @@ def test_detail_is_given_back_to_editors_with_an_autoencoder(monkeypatch):
 
     monkeypatch.setitem(methods.EDITORS, "latent", lambda options: Latent())
     monkeypatch.setitem(methods.EDITORS, "c++", lambda options: Latent())
-    captions = [methods.load(name, found, methods.Options()).caption for name in ("c++", "c+++detail")]
+    captions = [methods.load_method(name, found, methods.Options()).caption for name in ("c++", "c+++detail")]
     assert ["KeepDetail" in caption for caption in captions] == [False, True]
-    made = methods.load("latent+detail@0.25", found, methods.Options())
+    made = methods.load_method("latent+detail@0.25", found, methods.Options())
     assert made.caption.startswith("KeepDetail(editor=") and "strength=0.25" in made.caption

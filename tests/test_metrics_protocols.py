@@ -152,7 +152,7 @@ def test_sizes_must_agree():
 
 
 def test_columns_without_their_network_say_so():
-    for name in ("clip_i", "dino_i", "arcface"):
+    for name in ("clip_i", "dino_i"):
         with pytest.raises(optional.Unavailable, match="not available offline"):
             optional.COLUMNS[name]()
 
@@ -170,27 +170,6 @@ def test_clip_i_of_a_folder(tmp_path):
     assert column(comparison(x, x)).tolist() == pytest.approx([1.0, 1.0])
     changed = column(comparison(noise(2, 3, 48, 48, seed=1), x))
     assert (changed < 1 - 1e-4).all() and torch.isfinite(changed).all()
-
-
-def test_arcface_compares_the_face_and_nothing_else(tmp_path):
-    class Mean(torch.nn.Module):
-        def forward(self, x):
-            assert x.shape[1:] == (3, 112, 112)
-            return x.mean((2, 3))
-
-    torch.jit.script(Mean()).save(str(tmp_path / "arcface.pt"))
-    column = optional.arcface(tmp_path / "arcface.pt")
-    mask = torch.zeros(1, 32, 32)
-    mask[:, 8:24, 8:24] = 1
-    source = torch.full((1, 3, 32, 32), 0.5)
-    outside, inside = source.clone(), source.clone()
-    outside[..., :8] = -0.5
-    inside[:, 0, 8:24, 8:24] = -0.5
-    assert column(comparison(outside, source, mask)).item() == pytest.approx(1.0)
-    assert column(comparison(inside, source, mask)).item() == pytest.approx(1 / 3, abs=1e-3)
-    (tmp_path / "arcface.pt").write_text("no network")
-    with pytest.raises(optional.Unavailable, match="arcface.pt is no TorchScript"):
-        optional.arcface(tmp_path / "arcface.pt")
 
 
 def test_lpips_gets_the_range_that_each_protocol_gives_it(monkeypatch):

@@ -81,13 +81,14 @@ def evaluate(args: argparse.Namespace) -> int:
     """Run the command: 0, or InputError."""
     if args.people is not None and args.people < 1:
         raise InputError(f"--people {args.people}: zero pictures to edit; give 1 or more")
-    from emolib.evaluation import run, tasks
+    from emolib.evaluation import run
     from emolib.evaluation.methods import Options
+    from emolib.evaluation.tasks import load_tasks
 
     names = tuple(name for part in args.methods for name in _split(part))
     if args.list:
-        found = tasks.load(args.data, people=args.people, targets=_split(args.targets), sources=args.sources)
-        for task in found.tasks:
+        todo = load_tasks(args.data, people=args.people, targets=_split(args.targets), sources=args.sources)
+        for task in todo.tasks:
             for change in task.changes:
                 print(f"{task.id}\t{change.name}")
         return 0

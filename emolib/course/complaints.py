@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from emolib.evaluation import boards
-from emolib.evaluation.tables import Board
+from emolib.evaluation.board import Board, find_best, get_number, list_editors
 from emolib.metrics.estimates import Estimate
 from emolib.runtime import read_json
 
@@ -63,18 +62,18 @@ def complaints(board: Board, scenes: Board | None = None, learned: Estimate | No
 
     Most are asked of the diffusion editor with the most joint successes.
     """
-    best = boards.best(board, among=[name for name in boards.editors(board) if name != "colour"])
+    best = find_best(board, among=[name for name in list_editors(board) if name != "colour"])
 
     def measured(metric: str, **part: str) -> Estimate | None:
-        return boards.number(board, best, metric, **part)
+        return get_number(board, best, metric, **part)
 
     far = next((d for d in FAR if measured("joint", distance=d) is not None), FAR[0])
     opposite = f"joint success at {far} degrees on the emotion wheel"
     group, everyone = "-", None
     if scenes is not None:
-        group = boards.best(scenes)  # by joint success: somebody else's face may feel anything
-        everyone = boards.number(scenes, group, "all_faces")
-    fitted = boards.number(board, "asyrp", "emo_s") if "asyrp" in board["methods"] else None
+        group = find_best(scenes)  # by joint success: somebody else's face may feel anything
+        everyone = get_number(scenes, group, "all_faces")
+    fitted = get_number(board, "asyrp", "emo_s") if "asyrp" in board["methods"] else None
     kept = "share of Emo-S left when the source's colours are put back"
     asked = "scenes in which every person asked shows the target"
     new = "a feeling the model never met, learned from 16 people: recognised"

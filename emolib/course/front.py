@@ -17,9 +17,17 @@ from PIL import Image
 from emolib import runtime
 from emolib.course import pages
 from emolib.course.complaints import complaints, read_headline, read_learned
-from emolib.evaluation import boards
+from emolib.evaluation.board import (
+    FILE,
+    UNEDITED,
+    Board,
+    find_best,
+    get_number,
+    list_editors,
+    read_board,
+    read_examples,
+)
 from emolib.evaluation.columns import column
-from emolib.evaluation.tables import Board
 from emolib.images import data_uri, encode_webp
 from emolib.metrics.estimates import Estimate
 
@@ -41,19 +49,19 @@ def render_front(lessons: Sequence[tuple[str, nbformat.NotebookNode]], data: Pat
     Without a leaderboard there, or one of editors, the page has no such part.
     """
     board, answers, comparisons = _read_board(data / "leaderboard"), [], []
-    diffusion = [name for name in boards.editors(board) if name != "colour"] if board else []
-    if any(boards.number(board, name, "joint") for name in diffusion):
+    diffusion = [name for name in list_editors(board) if name != "colour"] if board else []
+    if any(get_number(board, name, "joint") for name in diffusion):
         scenes = _read_board(data / "leaderboard" / "scenes")
         answers = complaints(board, scenes, read_learned(data))
-        best = boards.best(board, among=diffusion)
-        comparisons = [_comparison(*example, best) for example in boards.strips(data / "leaderboard")]
+        best = find_best(board, among=diffusion)
+        comparisons = [_comparison(*example, best) for example in read_examples(data / "leaderboard")]
     return pages.TEMPLATES.get_template("front.html").render(
         title="emolib",
         style=pages.build_style(),
         lessons=[_card(name, notebook, data) for name, notebook in lessons],
         board=board,
         columns=_columns(board) if board else [],
-        bounds=boards.BOUNDS,
+        bounds=UNEDITED,
         answers=answers,
         comparisons=comparisons,
         made=f"Run on {datetime.now():%Y-%m-%d}: {runtime.versions_report()}",
@@ -61,7 +69,7 @@ def render_front(lessons: Sequence[tuple[str, nbformat.NotebookNode]], data: Pat
 
 
 def _read_board(folder: Path) -> Board | None:
-    return boards.read(folder) if (folder / boards.FILE).is_file() else None
+    return read_board(folder) if (folder / FILE).is_file() else None
 
 
 def _card(name: str, notebook: nbformat.NotebookNode, data: Path) -> dict[str, Any]:
@@ -92,7 +100,7 @@ def _columns(board: Board) -> list[dict[str, Any]]:
     """The leaderboard's columns: heading, name, meaning, and a cell for every method that was measured."""
     columns = []
     for name, heading in COLUMNS.items():
-        estimates = {method: boards.number(board, method, name) for method in board["methods"]}
+        estimates = {method: get_number(board, method, name) for method in board["methods"]}
         ends = [end for row in estimates.values() if row for end in row[:3] if math.isfinite(end)]
         share = column(name).kind == "rate" or name in ("same_person", "joint")
         span = (0.0, 1.0) if share or not ends else (min(ends), max(ends))

@@ -1,118 +1,295 @@
-"""The run's rows as one board: the numbers of every method, what they rest on, what is missing."""
+"""Write the leaderboard and read it back: JSON (all), CSV (a line a number), Markdown (to read), examples.
+
+The same numbers give the same bytes. An example is a strip of square pictures: the source, the true answer if
+there is one, then every method's edit; `examples.json` says who is in which cell and what the judge saw.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-import numpy as np
-import torch
+import pandas as pd
+from PIL import Image
 
-from emolib.evaluation import curves, edits, examples, tables
-from emolib.evaluation.columns import PARTS
+from emolib.evaluation import numbers, store
+from emolib.evaluation.columns import COLUMNS, HEADLINE, PARTS, column
 from emolib.evaluation.methods import Method
-from emolib.evaluation.observe import Arrays
-from emolib.evaluation.results import Measured, Rows
-from emolib.metrics import protocols
-from emolib.runtime import write_json
+from emolib.evaluation.numbers import Scores
+from emolib.evaluation.tasks import Task
+from emolib.metrics.estimates import Estimate
+from emolib.runtime import InputError, atomic_write, one_of, write_json
 
-if TYPE_CHECKING:
-    from emolib.evaluation.run import Run
+FILE, EXAMPLES = "leaderboard.json", "examples.json"
+UNEDITED = ("nothing", "truth")
+DIGITS = 6  # significant ones that are kept: a sum in another order does not show
+ARROWS = {"up": " ↑", "down": " ↓", "one": " →1", "": ""}
+KEYS = ("value", "low", "high", "n", "p")
+SHOWN = ("emo_a", "p_target", "identity", "truth_psnr", "beats_nothing")
+"""What `examples.json` says of every edit."""
 
-
-def write(run: Run, measured: Sequence[tuple[Arrays, dict[str, Arrays]]]) -> Path:
-    """The tables, the costs and a manifest beside every method's edits; the Markdown file's path."""
-    known = _joined([task for task, _ in measured])
-    rows = Rows(run.tasks, known, run.threshold)
-    if np.isnan(run.threshold) and run.instruments.identity is not None:
-        rows = replace(rows, threshold=rows.strangers())
-    found = {}
-    for method in run.methods:
-        arrays = _joined([rows_of[method.name] for _, rows_of in measured])
-        features, probs = arrays.pop("features"), arrays.pop("probs")
-        found[method.name] = Measured(rows, arrays, features, probs, run.instruments.judge.labels)
-    tables.write(_board(run, rows, found), run.settings.out)
-    examples.write(run, found)
-    costs = {}
-    for method in run.methods:
-        if method.edit is not None:
-            edits.write_manifest(method, run.tasks, run.folder(method))
-            costs[method.name] = edits.costs(method, run.tasks, run.folder(method))
-    write_json(run.settings.out / "costs.json", {"threads": torch.get_num_threads(), "methods": costs})
-    return run.settings.out / "leaderboard.md"
+Board = dict[str, Any]
+"""`leaderboard.json`: what was measured on what, and under "methods" every number."""
 
 
-def _joined(parts: list[Arrays]) -> Arrays:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+# Build: scores to the nested numbers of leaderboard.json.
 
 
-def _board(run: Run, rows: Rows, found: Mapping[str, Measured]) -> tables.Board:
-    baseline = run.settings.baseline
-    members = {
-        base: {name: found[name] for name in names} for base, names in curves.families(list(found)).items()
+def build_methods(
+    methods: Sequence[Method], scores: Mapping[str, Scores], baseline: str
+) -> dict[str, dict[str, Any]]:
+    """Build the board's entry of every method: who it is, its numbers, whole and by part."""
+    return {method.name: _build_method(method, scores, baseline) for method in methods}
+
+
+def _build_method(method: Method, scores: Mapping[str, Scores], baseline: str) -> dict[str, Any]:
+    own = scores[method.name]
+    compared = baseline in scores and baseline != method.name
+    differences = own.compare(scores[baseline]) if compared else {}
+    by = {
+        kind: {value: _parts(own.average(keep, sets=False)) for value, keep in values.items()}
+        for kind, values in own.rows.list_parts().items()
     }
-    shown = tables.shown(run.settings.protocol, run.settings.metrics)
-    judge = run.instruments.judge
     return {
-        "data": run.tasks.name,
-        "data_digest": run.tasks.digest,
-        "size": run.tasks.size,
-        "notes": [run.tasks.note] if run.tasks.note else [],
-        "protocol": run.settings.protocol,
-        "metrics": shown,
-        "judge": judge.name,
-        "features": f"{judge.name} judge, {rows.known['source_features'].shape[1]} of its last layer",
-        "identity": _identity_text(run, rows),
-        "sources": len(run.tasks.tasks),
-        "edits": run.tasks.edits,
-        "groups": len(set(rows.table["group"].tolist())),
-        "seed": run.settings.seed,
-        "steps": run.settings.options.steps,
-        "weights": sorted({digest for method in run.methods for digest in method.weights}),
-        "baseline": baseline,
-        "matched_at": curves.AT,
-        "not_available": dict(run.notes),
-        "faults": {name: list(protocols.FAULTS[name]) for name in run.instruments.protocols[1:]},
-        "labels": list(judge.labels),
-        "methods": {method.name: _method(method, found, rows, baseline) for method in run.methods},
-        "curves": {
-            base: {name: tables.estimate(value) for name, value in curves.curve(some).items()}
-            for base, some in members.items()
-        },
-    }
-
-
-def _identity_text(run: Run, rows: Rows) -> str:
-    if run.instruments.identity is None:
-        return run.identity_about
-    return f"{run.identity_about}; same person from cosine {rows.threshold:.3f}"
-
-
-def _short(caption: str, limit: int = 300) -> str:
-    """A caption that can be read; learned tables and directions print at any length."""
-    return caption if len(caption) <= limit else f"{caption[:limit]} ..."
-
-
-def _method(method: Method, found: Mapping[str, Measured], rows: Rows, baseline: str) -> dict:
-    own = found[method.name]
-    against = own.against(found[baseline]) if baseline in found and baseline != method.name else {}
-    return {
-        "caption": _short(method.caption),
+        # Learned tables and directions print at any length.
+        "caption": method.caption if len(method.caption) <= 300 else f"{method.caption[:300]} ...",
         "judges_used": list(method.judges_used),
-        "all": {name: tables.estimate(value) for name, value in own.numbers().items()},
-        "minus_baseline": {name: tables.estimate(value, p=p) for name, (value, p) in against.items()},
-        "by": {
-            kind: {
-                value: {
-                    name: tables.estimate(row)
-                    for name, row in own.numbers(keep, sets=False).items()
-                    if name in PARTS
-                }
-                for value, keep in values.items()
-            }
-            for kind, values in rows.parts().items()
-        },
+        "all": {name: as_json(number) for name, number in own.average().items()},
+        "minus_baseline": {name: as_json(number, p=p) for name, (number, p) in differences.items()},
+        "by": by,
         "confusion": own.confusion().tolist(),
     }
+
+
+def _parts(found: numbers.Numbers) -> dict[str, dict[str, Any]]:
+    return {name: as_json(number) for name, number in found.items() if name in PARTS}
+
+
+def build_curves(scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
+    """Build the board's strength curves: base name -> number."""
+    families = numbers.group_by_strength(list(scores))
+    curves = {
+        base: numbers.fit_curve({name: scores[name] for name in names}) for base, names in families.items()
+    }
+    return {base: {name: as_json(x) for name, x in curve.items()} for base, curve in curves.items()}
+
+
+def as_json(estimate: Estimate, **more: float) -> dict[str, Any]:
+    """Turn an estimate, and `more` known of it, into JSON: "inf" for infinity, None for what is undefined."""
+    ends = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    rounded = {name: round_number(value) for name, value in (ends | more).items()}
+    return {**{name: rounded.pop(name) for name in ends}, "n": estimate.n, **rounded}
+
+
+def round_number(value: float) -> float | str | None:
+    """Round a number for JSON."""
+    if math.isnan(value):
+        return None
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else str(value)
+
+
+def choose_columns(protocol: str, metrics: Sequence[str]) -> list[str]:
+    """Choose the columns of the Markdown table: `metrics`, else the protocol's, in the order of all."""
+    order = list(COLUMNS)
+    return sorted(metrics or HEADLINE[protocol], key=lambda name: order.index(name.partition("@")[0]))
+
+
+# Write.
+
+
+def write_board(board: Board, folder: Path) -> None:
+    """Write leaderboard.json, .csv and .md into `folder`, each whole or not at all."""
+    write_json(folder / FILE, board)
+    csv = tabulate(board).to_csv(index=False, lineterminator="\n")
+    for name, text in (("leaderboard.csv", csv), ("leaderboard.md", as_markdown(board))):
+        with atomic_write(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def tabulate(board: Board) -> pd.DataFrame:
+    """List every number of a board as a tidy table: method, part, metric, value, low, high, n, p.
+
+    A part is "all", "minus BASELINE", "KIND=VALUE" of a breakdown, or "strengths" of a curve."""
+    rows = []
+    for name, method in board["methods"].items():
+        parts = {"all": method["all"], f"minus {board['baseline']}": method["minus_baseline"]}
+        for kind, values in method["by"].items():
+            parts |= {f"{kind}={value}": numbers for value, numbers in values.items()}
+        rows += [(name, part, metric, x) for part, row in parts.items() for metric, x in row.items()]
+    for base, curve in board["curves"].items():
+        rows += [(base, "strengths", metric, x) for metric, x in curve.items()]
+    cells = [(*names, *(number.get(key) for key in KEYS)) for *names, number in rows]
+    return pd.DataFrame(cells, columns=["method", "part", "metric", *KEYS], dtype=object)
+
+
+def as_markdown(board: Board) -> str:
+    """Show the headline columns, the first of them by part, the strength curves, and what it all means."""
+    shown, methods, missing = board["metrics"], board["methods"], board["not_available"]
+    lines = [f"# Leaderboard: {board['data']}, protocol {board['protocol']}", "", _describe(board), ""]
+    headings = [f"{name}{ARROWS[column(name).better]}" for name in shown]
+    lines += _markdown_table({name: method["all"] for name, method in methods.items()}, shown, headings)
+    for kind, values in methods[next(iter(methods))]["by"].items():
+        rows = {
+            name: {value: method["by"][kind][value].get(shown[0]) for value in values}
+            for name, method in methods.items()
+        }
+        lines += ["", f"## {shown[0]} by {kind}", "", *_markdown_table(rows, list(values))]
+    if board["curves"]:
+        names = list(dict.fromkeys(name for curve in board["curves"].values() for name in curve))
+        lines += ["", f"## Strength curves; at_matched is at Emo-S {board['matched_at']}.", ""]
+        lines += _markdown_table(board["curves"], names)
+    lines += ["", "## Columns", ""]
+    lines += [f"- `{name}`: {column(name).about}" for name in shown if name not in missing]
+    lines += [f"- `{name}`: {why}" for name, why in missing.items()]
+    for name, faults in board["faults"].items():
+        lines += ["", f"## Known faults of protocol {name}", "", *(f"- {fault}" for fault in faults)]
+    return "\n".join(lines) + "\n"
+
+
+def _describe(board: Board) -> str:
+    people = f"{board['edits']} edits of {board['sources']} pictures, {board['groups']} independent units"
+    steps = f" Denoising steps: {board['steps']}." if board.get("steps") else ""
+    brackets = (
+        "Brackets are 95 % intervals: bootstrap over units (of fewer than ten no narrower than Student's t),"
+        " jackknife for distances of sets."
+    )
+    made = f"Features: {board['features']}. Identity: {board['identity']}."
+    notes = "".join(f" {note}." for note in board["notes"])
+    return f"{people}.{steps} Judge: {board['judge']}. {brackets} {made}{notes}"
+
+
+def _markdown_table(
+    rows: Mapping[str, Mapping], columns: Sequence[str], headings: Sequence[str] | None = None
+) -> list[str]:
+    lines = [f"| method | {' | '.join(headings or columns)} |", f"|---|{'---|' * len(columns)}"]
+    for name, row in rows.items():
+        lines.append(f"| {name} | {' | '.join(_cell(row.get(key)) for key in columns)} |")
+    return lines
+
+
+def _cell(number: Mapping[str, Any] | None) -> str:
+    """ "0.913 [0.89, 0.93] n=800", or a dash where there is no number."""
+    if number is None or number["value"] is None:
+        return "–"
+    value, low, high = (_short(number[key]) for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}] n={number['n']}"
+
+
+def _short(value: float | str | None) -> str:
+    if value is None:
+        return "?"
+    if isinstance(value, str):
+        return value.replace("inf", "∞")
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def write_examples(
+    folder: Path, data: str, examples: Sequence[tuple[Task, int, Mapping[str, Image.Image]]],
+    scores: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> None:  # fmt: skip
+    """Write strips and `examples.json` of (task, number of the change, edits by method); old strips go.
+
+    `scores[task id][method]` are the columns of that edit."""
+    rows = []
+    for task, chosen, edits in examples:
+        change = task.changes[chosen]
+        truth = {} if change.truth is None else {"true answer": change.truth()}
+        cells = {"source": task.picture(), **truth, **edits}
+        width, height = cells["source"].size
+        sheet = Image.new("RGB", (width * len(cells), height))
+        for i, cell in enumerate(cells.values()):
+            sheet.paste(cell, (i * width, 0))
+        file = f"example-{store.file_name(task.id)}.webp"
+        with atomic_write(folder / file) as temporary:
+            sheet.save(temporary, "WEBP", quality=92, method=6)
+        about = {"id": task.id, "file": file, "from": change.asked[0].emotion, "to": change.name}
+        shown = {
+            method: {name: round_number(float(values[name])) for name in SHOWN if name in values}
+            for method, values in scores[task.id].items()
+        }
+        rows.append({**about, "cells": list(cells), "size": [width, height], "scores": shown})
+    for old in folder.glob("example-*.webp"):
+        if old.name not in {row["file"] for row in rows}:
+            old.unlink()
+    if rows:
+        write_json(folder / EXAMPLES, {"data": data, "examples": rows})
+
+
+# Read back.
+
+
+def read_board(folder: Path) -> Board:
+    """Read the board in `folder`, as `emolib evaluate` wrote it. InputError: none there, or broken."""
+    file = Path(folder) / FILE
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder}: no leaderboard there; make one with `make leaderboard` or `emolib evaluate`"
+        ) from None
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{file}: not readable ({error}); make it again with `emolib evaluate`") from None
+
+
+def read_examples(folder: Path) -> Iterator[tuple[dict[str, Any], dict[str, Image.Image]]]:
+    """Read every example: (row of `examples.json`, {"source": picture, "true answer": ..., METHOD: ...})."""
+    file = Path(folder) / EXAMPLES
+    if not file.is_file():
+        return
+    for row in json.loads(file.read_text(encoding="utf-8"))["examples"]:
+        width, height = row["size"]
+        with Image.open(Path(folder) / row["file"]) as opened:
+            sheet = opened.convert("RGB")
+        boxes = [(i * width, 0, (i + 1) * width, height) for i in range(len(row["cells"]))]
+        yield row, {name: sheet.crop(box) for name, box in zip(row["cells"], boxes, strict=True)}
+
+
+def get_number(board: Board, method: str, metric: str, **part: str) -> Estimate | None:
+    """Get a method's number; `distance="180"` and the like name a part. None: not measured.
+
+    InputError for a method that is not on the board.
+    """
+    entry = board["methods"][one_of(method, board["methods"], "method")]
+    row = entry["all"]
+    for kind, value in part.items():
+        row = entry["by"].get(kind, {}).get(value, {})
+    number = row.get(metric)
+    if number is None or number["value"] is None:
+        return None
+    ends = (math.nan if number[key] is None else float(number[key]) for key in ("value", "low", "high"))
+    return Estimate(*ends, number["n"])
+
+
+def get_numbers(board: Board, metrics: Sequence[str]) -> dict[str, dict[str, Estimate | None]]:
+    """Get {metric: {method: number}}, as `figures.style.leaderboard` takes it."""
+    return {
+        name: {method: get_number(board, method, name) for method in board["methods"]} for name in metrics
+    }
+
+
+def get_parts(board: Board, method: str, metric: str, kind: str) -> dict[str, Estimate | None]:
+    """Get the number in every part of a breakdown ("target", "distance"), in order; else {"all": ...}."""
+    parts = board["methods"][method]["by"].get(kind, {})
+    if not parts:
+        return {"all": get_number(board, method, metric)}
+    return {part: get_number(board, method, metric, **{kind: part}) for part in parts}
+
+
+def list_editors(board: Board) -> list[str]:
+    """List the methods that edit: all but doing nothing and the true answer, in the board's order."""
+    return [name for name in board["methods"] if name not in UNEDITED]
+
+
+def find_best(board: Board, metric: str = "joint", among: Sequence[str] = ()) -> str:
+    """Find the editor with the highest `metric`, the first of equals. InputError if none was measured.
+
+    Chosen on the people it is then shown for, so that its numbers flatter a little.
+    """
+    measured = {name: get_number(board, name, metric) for name in among or list_editors(board)}
+    values = {name: number.value for name, number in measured.items() if number is not None}
+    if not values:
+        raise InputError(f"no editor of this board has a number for {metric!r}")
+    return max(values, key=values.__getitem__)

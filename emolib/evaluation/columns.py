@@ -80,7 +80,6 @@ COLUMNS = {
     "lpips": Column("mean", "down", "LPIPS (AlexNet), fed [-1, 1]", True),
     "clip_i": Column("mean", "up", "cosine of CLIP image embeddings", True),
     "dino_i": Column("mean", "up", "cosine of mean DINOv2 tokens", True),
-    "arcface": Column("mean", "up", "cosine of ArcFace embeddings of the edited face", True),
 }
 """Every column, in the table's order. `emo_a@NAME`, `emo_s@NAME` are another judge's."""
 
@@ -105,8 +104,6 @@ PARTS = (
     "beats_nothing", "joint", "all_faces", "bystander_levels",
 )  # fmt: skip
 """Columns that are also given by emotion, distance, number of people and face size."""
-
-OPTIONAL = ("lpips", "clip_i", "dino_i", "arcface", "emoedit_lpips", "piebench_lpips_e3")
 
 
 def column(name: str) -> Column:

@@ -1,15 +1,16 @@
-"""Who competes: editors by name, an importable object, or a folder of edits that somebody else made."""
+"""Load who competes: editors by name, an importable object, or a folder of edits that somebody else made."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import importlib
+import inspect
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
@@ -17,28 +18,31 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from emolib import images as pictures
+from emolib import images
 from emolib.data import emofaces
 from emolib.editors import METHODS
-from emolib.evaluation import cache, calls, parts, submission
-from emolib.evaluation.calls import Edit
-from emolib.evaluation.tasks import Task, TaskSet
-from emolib.runtime import InputError, nearest
+from emolib.evaluation import store
+from emolib.evaluation.submissions import read_submission
+from emolib.evaluation.tasks import Face, Task, TaskSet
+from emolib.judges.emotion import Judge
+from emolib.runtime import InputError, generator, nearest
 
 if TYPE_CHECKING:  # they load diffusers, which scoring finished pictures does not need
     from emolib.diffusion.backbone import Backbone
     from emolib.editors.base import Editor
+    from emolib.editors.person import Target
 
 PALETTE_PEOPLE = 50
 SCENE_SIDE = 96  # px, for editors in scenes that do not say their own size
 
+Edit = Callable[[Task, Tensor, int], Tensor]
+"""`edit(task, source (1, 3, H, W), seed) -> (T, 3, H, W)`, one for each of the task's T changes."""
+
 
 @dataclass(frozen=True)
 class Options:
-    """What the methods of the table are made with: the model's name, device and memory of `backbone.load`.
-
-    `steps`, if given, is the `num_inference_steps` of all of them.
-    """
+    """What named methods are made with: the model's name, device and memory of `load_backbone`, and `steps`,
+    if given the `num_inference_steps` of all of them."""
 
     model: str = "minisd"
     device: str = "auto"
@@ -52,8 +56,8 @@ class Method:
 
     caption      its repr: all hyper-parameters
     judges_used  judges that its loop asks; the headline judge must not be among them
-    key          stands for everything its edits depend on but the data and the seed
-    edit         makes them, or None for a `submission` whose pictures are there
+    key          stands for its hyper-parameters, weights and way of being called
+    edit         makes the edits, or None for a submission, whose `submitted` pictures are there
     back         edits them back to what the source felt, None where that cannot be asked
     networks     whose evaluations are counted
     size         native picture side of its diffusion model, px; None where there is none
@@ -65,115 +69,112 @@ class Method:
     judges_used: tuple[str, ...]
     key: str
     edit: Edit | None
-    submitted: submission.Submission | None = None
+    submitted: Mapping[tuple[str, str], Path] | None = None
     back: Edit | None = None
     networks: tuple[torch.nn.Module, ...] = ()
     size: int | None = None
     weights: tuple[str, ...] = ()
 
 
-def _nothing(task: Task, source: Tensor, generator: torch.Generator) -> Tensor:
+def _keep_source(task: Task, source: Tensor, seed: int) -> Tensor:
     return source.expand(len(task.changes), -1, -1, -1).clone()
 
 
-def _truth(task: Task, source: Tensor, generator: torch.Generator) -> Tensor:
+def _show_truth(task: Task, source: Tensor, seed: int) -> Tensor:
     missing = [change.name for change in task.changes if change.truth is None]
     if missing:
         raise InputError(f"method 'truth': {task.id} has no true answer for {missing[0]}; use EmoFaces")
-    return pictures.to_tensor([change.truth() for change in task.changes])
+    return images.to_tensor([change.truth() for change in task.changes])
 
 
-def _with_defaults(where: str, options: Options) -> Editor:
+def _build_editor(where: str, options: Options) -> Editor:
     """The editor class at `where` ("module:class"), with its own settings."""
-    editor = resolve_name(where)(_model(options))
+    editor = resolve_name(where)(_load_backbone(options.model, options.device, options.memory))
     return editor if options.steps is None else dataclasses.replace(editor, num_inference_steps=options.steps)
 
 
-def _colour(options: Options) -> Editor:
+@lru_cache(maxsize=1)
+def _load_backbone(model: str, device: str, memory: str) -> Backbone:
+    """The backbone, loaded once for all methods."""
+    from emolib.diffusion import backbone
+
+    return backbone.load(model, device=device, memory=memory)
+
+
+def _build_colour(options: Options) -> Editor:
     """Colour transfer to the palettes that the emotions have among EmoFaces' first train people."""
     from emolib.editors import colour
 
     people = emofaces.portraits("train")
     rows = people.frame.index[people.frame["identity"].isin(people.identities[:PALETTE_PEOPLE])]
-    images = pictures.to_tensor([people.image_at(i) for i in rows])
-    return colour.fit_colours(images, people.frame["emotion"][rows].tolist())
+    pictures = images.to_tensor([people.image_at(i) for i in rows])
+    return colour.fit_colours(pictures, people.frame["emotion"][rows].tolist())
 
 
-_models: dict[Options, Backbone] = {}
-
-
-def _model(options: Options) -> Backbone:
-    """The backbone of these options, loaded once for all methods."""
-    from emolib.diffusion import backbone
-
-    if options not in _models:
-        _models[options] = backbone.load(options.model, device=options.device, memory=options.memory)
-    return _models[options]
-
-
-BOUNDS: dict[str, Edit] = {"nothing": _nothing, "truth": _truth}
+UNEDITED: dict[str, Edit] = {"nothing": _keep_source, "truth": _show_truth}
 """What is no editor: the unedited source, and the true answer."""
 
 EDITORS: dict[str, Callable[[Options], Editor]] = {
-    "colour": _colour,
-    **{name: partial(_with_defaults, where) for name, where in METHODS.items()},
+    "colour": _build_colour,
+    **{name: partial(_build_editor, where) for name, where in METHODS.items()},
 }
 """Name -> maker: colour transfer, and the methods of `emolib edit`. None of these asks a judge."""
 
 SLOW = ("null-text",)
 DETAILED = ("edit-friendly+detail", "asyrp+detail")
 COURSE = ("nothing", *(name for name in EDITORS if name not in SLOW), *DETAILED, "truth")
-"""What "course" stands for: every editor of the lessons but the one that takes thirteen times as long, and
-the two with the most joint successes on validation people with their detail given back."""
+"""What "course" names, in the order of the table: all bounds and editors but the slow ones, and two that
+give the autoencoder's detail back."""
 
 
-def load_all(
+def load_methods(
     specs: Sequence[str], tasks: TaskSet, options: Options
 ) -> tuple[tuple[Method, ...], dict[str, str]]:
-    """The methods that `specs` name, and why those of "course" that cannot be had here are missing.
+    """Load the methods that `specs` name; also why those of "course" that cannot be had here are missing.
 
-    InputError as `load`, for a method that was named itself.
+    InputError as `load_method`, for a method that was named itself.
     """
-    found, missing = [], {}
+    methods, missing = [], {}
     for spec in specs:
         for name in COURSE if spec == "course" else (spec,):
             try:
-                found.append(load(name, tasks, options))
+                methods.append(load_method(name, tasks, options))
             except InputError as error:
                 if spec != "course":
                     raise
                 missing[name] = f"not in this table ({error})"
-    return tuple(found), missing
+    return tuple(methods), missing
 
 
-def load(spec: str, tasks: TaskSet, options: Options) -> Method:
-    """The method that `spec` names: NAME[+detail][@STRENGTH], module:attribute[@STRENGTH], or a folder.
+def load_method(spec: str, tasks: TaskSet, options: Options) -> Method:
+    """Load the method that `spec` names: NAME[+detail][@STRENGTH], module:attribute[@STRENGTH], or a folder.
 
     "+detail" gives back what the autoencoder took where the edit did nothing (`editors.compose.KeepDetail`).
-
-    An object from outside is an `Editor`, a folder what `submission.load` takes; both must say which judges
-    their loop asked (`judges_used`, empty for none). InputError: unknown, not importable, nothing declared.
+    An object from outside is an `Editor`; it and a folder must say which judges their loop asked
+    (`judges_used`, empty for none). InputError: unknown, not importable, nothing declared.
     """
     base, _, strength = spec.partition("@")
-    if base in BOUNDS and not strength:
-        return Method(base, base, (), cache.key(base), BOUNDS[base])
+    if base in UNEDITED and not strength:
+        return Method(base, base, (), store.make_key(base), UNEDITED[base])
     name = base.removesuffix("+detail")  # a name may have a plus of its own
     if name in EDITORS:
-        editor = EDITORS[name](options)
-        editor = _at(editor, spec, strength) if strength else editor
-        return _method(spec, editor if name == base else _with_detail(editor, spec), (), "", tasks, "")
+        editor = _set_strength(EDITORS[name](options), spec, strength)
+        return _describe(spec, editor if name == base else _keep_detail(editor, spec), (), tasks, "")
     if Path(spec).is_dir():
-        found = submission.load(Path(spec), tasks)
-        return Method(found.name, found.name, found.judges_used, found.digest, None, found)
+        submission = read_submission(Path(spec), tasks)
+        name = submission.name
+        return Method(name, name, submission.judges_used, submission.key, None, submission.paths)
     if ":" in base:
-        editor, source = _imported(base)
-        declared = getattr(editor, "judges_used", None)
-        if declared is None:
+        editor, source = import_object(base, "method")
+        if not callable(editor) or isinstance(editor, type):
+            raise InputError(f"method {base!r} is no editor: it must be called with pictures and an emotion")
+        judges = getattr(editor, "judges_used", None)
+        if judges is None:
             raise InputError(
                 f"method {base!r} does not say which judges it asks; give it judges_used = () for none"
             )
-        return _method(spec, editor, tuple(declared), strength, tasks, source)
-    known = ("course", *BOUNDS, *EDITORS)
+        return _describe(spec, _set_strength(editor, spec, strength), tuple(judges), tasks, source)
+    known = ("course", *UNEDITED, *EDITORS)
     guess = nearest(base, known)
     hint = f"did you mean {guess!r}? " if guess else ""
     raise InputError(
@@ -181,36 +182,28 @@ def load(spec: str, tasks: TaskSet, options: Options) -> Method:
     )
 
 
-def _method(
-    name: str, editor: Any, declared: tuple[str, ...], strength: str, tasks: TaskSet, source: str
-) -> Method:
-    if strength:
-        editor = _at(editor, name, strength)
-    held = list(parts.inside(editor))
-    used = {*declared, *(part.name for part in held if parts.is_judge(part))}
-    models = [part for part in held if hasattr(part, "unet")]
-    networks = [getattr(part, "unet", part) for part in held if not parts.is_judge(part)]
-    networks = [network for network in networks if isinstance(network, torch.nn.Module)]
+def _describe(name: str, editor: Any, judges: tuple[str, ...], tasks: TaskSet, source: str) -> Method:
+    """The contestant that an editor is; `source` digests the file of one from outside."""
+    parts = list(list_parts(editor))
+    digests = {id(part): digest_weights(part) for part in parts}
+    backbones = [part for part in parts if hasattr(part, "unet")]
+    networks = [getattr(part, "unet", part) for part in parts if not isinstance(part, Judge)]
     caption = repr(editor) if dataclasses.is_dataclass(editor) else name
-    digests = {id(part): parts.weights(part) for part in held}
-    key = cache.key(caption, source, list(digests.values()), tasks.whole)
-    size = min((model.size for model in models), default=None)
-    edit = calls.pictures(editor) if tasks.whole else calls.people(editor, size or SCENE_SIDE)
-    back = calls.back(editor) if tasks.whole else None
+    size = min((backbone.size for backbone in backbones), default=None)
     return Method(
         name,
         caption,
-        tuple(sorted(used)),
-        key,
-        edit,
-        back=back,
-        networks=tuple(networks),
+        tuple(sorted({*judges, *(part.name for part in parts if isinstance(part, Judge))})),
+        store.make_key(caption, source, list(digests.values()), tasks.whole),
+        partial(_edit_portrait, editor) if tasks.whole else partial(_edit_scene, editor, size or SCENE_SIDE),
+        back=partial(_edit_back, editor) if tasks.whole else None,
+        networks=tuple(network for network in networks if isinstance(network, torch.nn.Module)),
         size=size,
-        weights=tuple(digests[id(model)] for model in models),
+        weights=tuple(digests[id(backbone)] for backbone in backbones),
     )
 
 
-def _with_detail(editor: Any, name: str) -> Any:
+def _keep_detail(editor: Any, name: str) -> Any:
     from emolib.editors.compose import KeepDetail
 
     if not hasattr(editor, "backbone"):
@@ -218,7 +211,9 @@ def _with_detail(editor: Any, name: str) -> Any:
     return KeepDetail(editor)
 
 
-def _at(editor: Any, name: str, strength: str) -> Any:
+def _set_strength(editor: Any, name: str, strength: str) -> Any:
+    if not strength:
+        return editor
     if not dataclasses.is_dataclass(editor) or not hasattr(editor, "strength"):
         raise InputError(f"method {name!r}: {type(editor).__name__} has no strength to set")
     try:
@@ -227,21 +222,103 @@ def _at(editor: Any, name: str, strength: str) -> Any:
         raise InputError(f"method {name!r}: {error}") from None
 
 
-def _imported(spec: str) -> tuple[Any, str]:
-    """The object that "module:attribute" names, and a digest of the file it comes from."""
+def import_object(spec: str, what: str) -> tuple[Any, str]:
+    """Import the object that "module:attribute" names; also gives a digest of the file it comes from.
+
+    Modules of the working folder are found too. InputError: `what` (e.g. "method") cannot be imported.
+    """
     module, _, attribute = spec.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
-        found: Any = importlib.import_module(module)
-        file = getattr(found, "__file__", None)
+        value: Any = importlib.import_module(module)
+        file = getattr(value, "__file__", None)
         for name in attribute.split("."):
-            found = getattr(found, name)
+            value = getattr(value, name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"method {spec!r} cannot be imported ({error})") from None
-    if not callable(found) or isinstance(found, type):
-        raise InputError(f"method {spec!r} is no editor: it must be called with pictures and an emotion")
-    return found, hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
+        raise InputError(f"{what} {spec!r} cannot be imported ({error})") from None
+    return value, store.digest_file(Path(file)) if file else ""
+
+
+# How an editor is called: a portrait with all its targets at once, or the people of a scene.
+
+
+def _edit_portrait(editor: Editor, task: Task, source: Tensor, seed: int) -> Tensor:
+    """All changes of a portrait in one call: they share what the method does to the source, and the noise."""
+    faces = [change.asked[0] for change in task.changes]
+    felt = _felt(editor, faces[0].emotion)
+    noise, targets = generator(seed, "person", 0), [face.target for face in faces]
+    return editor(source, targets, generator=noise, description=faces[0].who, **felt)
+
+
+def _edit_back(editor: Editor, task: Task, edits: Tensor, seed: int) -> Tensor:
+    """The way back: edits (T, 3, H, W) in place of the source, each asked for what the source felt."""
+    faces = [change.asked[0] for change in task.changes]
+    felt = _felt(editor, [face.target for face in faces])
+    noise, targets = generator(seed, "back"), [face.emotion for face in faces]
+    return editor(edits, targets, generator=noise, description=faces[0].who, **felt)
+
+
+def _felt(editor: Editor, emotion: str | Sequence[str] | None) -> dict[str, Any]:
+    """What the pictures show as they are, for editors from outside that take it."""
+    return {"source_emotion": emotion} if "source_emotion" in inspect.signature(editor).parameters else {}
+
+
+def _edit_scene(editor: Editor, size: int, task: Task, source: Tensor, seed: int) -> Tensor:
+    """The people of a scene one by one, each crop at `size` px; bystanders stay as they are."""
+    from emolib.editors.person import PerPerson, Target
+
+    takes_felt = bool(_felt(editor, None))
+
+    def targets(faces: Sequence[Face]) -> list[Target]:
+        return [
+            Target(f.box, f.target, f.mask, f.who, source_emotion=f.emotion if takes_felt else None)
+            for f in faces
+        ]
+
+    edit = PerPerson(editor, size)
+    return torch.cat(
+        [
+            edit(
+                source,
+                generator=generator(seed),
+                people=targets(change.asked),
+                bystanders=targets(change.bystanders),
+            )
+            for change in task.changes
+        ]
+    )
+
+
+# What is inside an editor: it decides which judges are asked, and names the edits.
+
+
+def list_parts(value: Any) -> Iterator[Any]:
+    """List the backbones, judges, networks and tensors that an editor holds, however deep in its fields."""
+    if isinstance(value, (Judge, torch.nn.Module, Tensor)) or hasattr(value, "unet"):
+        yield value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from list_parts(getattr(value, field.name))
+    elif isinstance(value, (list, tuple, Mapping)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from list_parts(item)
+
+
+def digest_weights(part: Backbone | Judge | torch.nn.Module | Tensor) -> str:
+    """Make 16 hexadecimal digits that stand for all parameters of a backbone, judge, network or tensor."""
+    if isinstance(part, Tensor):
+        values = [("", part)]
+    else:
+        networks = [part.network] if isinstance(part, Judge) else [part]
+        networks = part.pipe.components.values() if hasattr(part, "pipe") else networks
+        modules = [network for network in networks if isinstance(network, torch.nn.Module)]
+        values = [pair for module in modules for pair in module.state_dict().items()]
+    total = hashlib.sha256()
+    for name, value in values:
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:16]
 
 
 def _plain(judge: str) -> str:

@@ -1,8 +1,7 @@
-"""What is asked of an editor: source pictures, the changes wanted, and the true answers where known."""
+"""Define what an editor is asked: source pictures, the changes to make, the true answers where known."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,24 +10,32 @@ from typing import Any
 
 import numpy as np
 
+from emolib import images
 from emolib.data import emofaces
 from emolib.data.open import open_dataset
 from emolib.emotions.sets import EMOFACES, MIKELS
-from emolib.evaluation import cache
+from emolib.evaluation import store
 from emolib.runtime import InputError, one_of
 
 SPLITS = ("train", "val", "test", "scenes")
 SOURCES = ("rotate", "neutral", "all")
+SIZES = (16, 4096)
+"""Sides that pictures may be judged at, px."""
+
 Picture = Callable[[], Any]
 """Decodes a picture now: PIL RGB."""
 
 
 @dataclass(frozen=True)
 class Face:
-    """One person: face `box` [x0, y0, x1, y1] px, and the `mask` (H, W; None is the box) meant to change.
+    """One person of a picture: what is felt, and what is to be felt.
 
-    `emotion` is felt in the source (None: unknown), `target` wanted (None: a bystander, who is to stay);
-    `valence` and `arousal` are the target's, NaN if unknown; `who` is a prompt's words for the person.
+    box       [x0, y0, x1, y1] px of the face
+    emotion   felt in the source; None: unknown
+    target    to be felt; None: a bystander, who is to stay as they are
+    mask      (H, W), nonzero where this person may change; None: the box
+    valence, arousal  of the target, NaN if unknown
+    who       a prompt's words for the person
     """
 
     box: tuple[int, int, int, int]
@@ -42,7 +49,7 @@ class Face:
 
 @dataclass(frozen=True)
 class Change:
-    """One edit of a source: its `name` ("anger"), what it asks of every face, the true answer if known."""
+    """One edit of a source: its `name` ("anger"), all faces in the picture's order, the truth if known."""
 
     name: str
     faces: tuple[Face, ...]
@@ -61,7 +68,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Task:
-    """One source picture and all changes wanted of it: one call of an editor, one entry of the cache.
+    """One source picture and all its changes: one call of an editor, one entry of the store.
 
     `group` is the independent unit of statistics: the person, or the scene.
     """
@@ -96,10 +103,10 @@ class TaskSet:
         return sum(len(task.changes) for task in self.tasks)
 
 
-def load(
+def load_tasks(
     data: str, *, people: int | None = None, targets: Sequence[str] = (), sources: str = "rotate"
 ) -> TaskSet:
-    """The tasks of "emofaces:val", "emofaces:test", "emofaces:scenes", a manifest (.parquet) or a folder.
+    """Load the tasks of "emofaces:SPLIT" (val, test, scenes) or of any pictures that `open_dataset` takes.
 
     people    only so many persons (pictures, scenes): a smaller number is a part of a larger one
     targets   only these emotions; default all of Mikels' eight and, on EmoFaces, neutral
@@ -109,150 +116,147 @@ def load(
     InputError: unknown data, split, emotion; nothing left to do.
     """
     one_of(sources, SOURCES, "kind of sources")
-    for name in targets:
-        one_of(name, EMOFACES, "target emotion")
+    for target in targets:
+        one_of(target, EMOFACES, "target emotion")
     name, _, split = data.partition(":")
-    found = _emofaces(split or "test", sources) if name == "emofaces" else _pictures(data)
+    if name != "emofaces":
+        every = _load_pictures(data)
+    elif one_of(split or "test", SPLITS, "EmoFaces split") == "scenes":
+        every = _load_scenes(emofaces.scenes())
+    else:
+        every = _load_portraits(emofaces.portraits(split or "test"), f"emofaces:{split or 'test'}", sources)
+    tasks = every.tasks
     if targets:
-        tasks = [replace(task, changes=_wanted(task, targets)) for task in found.tasks]
-        found = replace(found, tasks=tuple(task for task in tasks if task.changes))
+        chosen = [replace(task, changes=_with_targets(task.changes, targets)) for task in tasks]
+        tasks = tuple(task for task in chosen if task.changes)
     if people is not None:
         # The first ones: source emotions rotate with the rank, so that a part is as balanced as the whole.
-        groups = set(list(dict.fromkeys(task.group for task in found.tasks))[: max(people, 0)])
-        found = replace(found, tasks=tuple(task for task in found.tasks if task.group in groups))
-    if not found.tasks:
+        groups = list(dict.fromkeys(task.group for task in tasks))[: max(people, 0)]
+        tasks = tuple(task for task in tasks if task.group in groups)
+    if not tasks:
         raise InputError(f"{data}: zero pictures to edit; ask for more people or other targets")
-    return found
+    return replace(every, tasks=tasks)
 
 
-def resized(found: TaskSet, size: int | None) -> TaskSet:
-    """The same tasks with sources and true answers resampled alike, bicubic: the shorter side to `size` px.
+def _with_targets(changes: Sequence[Change], targets: Sequence[str]) -> tuple[Change, ...]:
+    """The changes that ask for nothing but these emotions."""
+    return tuple(change for change in changes if all(face.target in targets for face in change.asked))
+
+
+def resize_tasks(tasks: TaskSet, size: int | None) -> TaskSet:
+    """Resample sources and true answers alike, bicubic: the shorter side to `size` px; None: as they are.
 
     A model is judged at the size it draws at: enlarged edits would be punished for detail nobody asked of it.
-    The longer side keeps the proportion, to a multiple of 8 px. None: as they are. InputError under 16 px.
+    The longer side keeps the proportion, to a multiple of 8 px. InputError for a size out of `SIZES`.
     """
     if size is None:
-        return found
-    if size < 16:
-        raise InputError(f"size {size}: pictures of 16 px or more can be judged")
-    shape = found.tasks[0].picture().size
+        return tasks
+    if not SIZES[0] <= size <= SIZES[1]:
+        raise InputError(f"size {size}: pictures are judged at a side of {SIZES[0]} to {SIZES[1]} px")
+    shape = tasks.tasks[0].picture().size
     note = f"Edited and judged at {size} px; sources and true answers are resampled alike, from {shape[0]} px"
-    tasks = tuple(_resized(task, size) for task in found.tasks)
-    digest = cache.key(found.digest, size)
-    return replace(found, tasks=tasks, digest=digest, size=size, note=note if min(shape) != size else "")
-
-
-def _resized(task: Task, size: int) -> Task:
-    width, height = task.picture().size
-    scale = size / min(width, height)
-    to = tuple(
-        size if side == min(width, height) else round(side * scale / 8) * 8 for side in (width, height)
+    return replace(
+        tasks,
+        tasks=tuple(_resize(task, size) for task in tasks.tasks),
+        digest=store.make_key(tasks.digest, size),
+        size=size,
+        note=note if min(shape) != size else "",
     )
 
-    def moved(face: Face) -> Face:
-        x0, y0, x1, y1 = (round(v * to[i % 2] / (width, height)[i % 2]) for i, v in enumerate(face.box))
+
+def _resize(task: Task, size: int) -> Task:
+    before = task.picture().size
+    after = tuple(
+        size if side == min(before) else round(side * size / min(before) / 8) * 8 for side in before
+    )
+
+    def resize_face(face: Face) -> Face:
+        x0, y0, x1, y1 = (round(v * after[i % 2] / before[i % 2]) for i, v in enumerate(face.box))
         return replace(face, box=(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)))
 
-    def change(old: Change) -> Change:
-        truth = None if old.truth is None else partial(_resampled, old.truth, to)
-        return Change(old.name, tuple(moved(face) for face in old.faces), truth)
+    def resize_change(change: Change) -> Change:
+        truth = None if change.truth is None else partial(_resample, change.truth, after)
+        return Change(change.name, tuple(resize_face(face) for face in change.faces), truth)
 
-    picture = partial(_resampled, task.picture, to)
-    return replace(task, picture=picture, changes=tuple(change(old) for old in task.changes))
+    changes = tuple(resize_change(change) for change in task.changes)
+    return replace(task, picture=partial(_resample, task.picture, after), changes=changes)
 
 
-def _resampled(picture: Picture, size: tuple[int, int]) -> Any:
+def _resample(picture: Picture, size: tuple[int, int]) -> Any:
     """PIL picture at `size` = (width, height), 8-bit like every picture that is scored."""
-    from emolib import images  # imports torch
-
     return images.to_pil(images.resize(images.to_tensor(picture()), (size[1], size[0])))[0]
 
 
-def _wanted(task: Task, targets: Sequence[str]) -> tuple[Change, ...]:
-    """The changes that ask for nothing but these emotions."""
-    return tuple(change for change in task.changes if all(face.target in targets for face in change.asked))
-
-
-def _emofaces(split: str, sources: str) -> TaskSet:
-    one_of(split, SPLITS, "EmoFaces split")
-    if split == "scenes":
-        return _scenes(emofaces.scenes())
-    return portraits(emofaces.portraits(split), f"emofaces:{split}", sources)
-
-
-def portraits(data: emofaces.Portraits, name: str, sources: str = "rotate") -> TaskSet:
-    """Tasks from EmoFaces portraits: a person's picture, and every other emotion the truth is there for."""
+def _load_portraits(data: emofaces.Portraits, name: str, sources: str) -> TaskSet:
+    """Tasks from EmoFaces portraits: a person's picture, and every other emotion that has a true answer."""
     tasks, known = [], set()
-    there = set(zip(data.frame["identity"].tolist(), data.frame["emotion"].tolist(), strict=True))
+    pairs = set(zip(data.frame["identity"].tolist(), data.frame["emotion"].tolist(), strict=True))
     for rank, identity in enumerate(data.identities):
-        own = [label for label in EMOFACES if (identity, label) in there]
-        known |= {f"{identity:05d}-{label}" for label in own}
+        labels = [label for label in EMOFACES if (identity, label) in pairs]
+        known |= {f"{identity:05d}-{label}" for label in labels}
         turn = EMOFACES[rank % len(EMOFACES)]
         starts = {"rotate": [turn], "neutral": ["neutral"], "all": list(EMOFACES)}[sources]
-        tasks += [_portrait(data, identity, start, own) for start in starts if start in own]
+        tasks += [_portrait(data, identity, start, labels) for start in starts if start in labels]
     tasks = [task for task in tasks if task.changes]
     if not tasks:
         raise InputError(f"{data.path}: nobody is there under two emotions, so no edit has a true answer")
-    digest = cache.file_digest(data.path)
+    digest = store.digest_file(data.path)
     return TaskSet(name, tuple(tasks), True, frozenset(known), digest, data.path.parent)
 
 
 def _portrait(data: emofaces.Portraits, identity: int, start: str, labels: Sequence[str]) -> Task:
-    row, changes = data.record(identity, start), []
-    box = tuple(int(value) for value in row["face_box"])
-    hair = "none" if row["hair_style"] == "bald" else str(row["hair_color"])
-    who = emofaces.in_short(str(row["gender"]), hair)
+    source, changes = data.record(identity, start), []
+    box = tuple(int(value) for value in source["face_box"])
+    hair = "none" if source["hair_style"] == "bald" else str(source["hair_color"])
+    who = emofaces.in_short(str(source["gender"]), hair)
     for label in labels:
         if label != start:
             truth = data.record(identity, label)
-            felt = {"valence": float(truth["valence"]), "arousal": float(truth["arousal"])}
-            face = Face(box, start, label, **felt, who=who)
+            affect = {name: float(truth[name]) for name in ("valence", "arousal")}
+            face = Face(box, start, label, **affect, who=who)
             changes.append(Change(label, (face,), partial(data.image, identity, label)))
     picture = partial(data.image, identity, start)
     return Task(f"{identity:05d}-{start}", str(identity), picture, tuple(changes))
 
 
-def _scenes(data: emofaces.Scenes) -> TaskSet:
+def _load_scenes(data: emofaces.Scenes) -> TaskSet:
     """Tasks from scenes: everybody changes, or one person alone while the others are bystanders."""
     tasks = []
     for number in data.ids:
-        source = data.get(number)
-        changes = []
-        for version in data.versions(number):
-            if version != "source":
-                faces = tuple(
-                    _person(person, asked=version in ("all", f"person{k}"))
-                    for k, person in enumerate(source.people)
-                )
-                changes.append(Change(version, faces, partial(_image, data, number, version)))
-        picture = partial(_image, data, number, "source")
-        tasks.append(Task(f"scene-{number}", f"scene-{number}", picture, tuple(changes)))
-    known = frozenset(task.id for task in tasks)
-    return TaskSet(
-        "emofaces:scenes", tuple(tasks), False, known, cache.file_digest(data.path), data.path.parent
-    )
+        people = data.get(number).people
+        changes = [
+            Change(
+                version,
+                tuple(_face(p, asked=version in ("all", f"person{k}")) for k, p in enumerate(people)),
+                partial(_scene_image, data, number, version),
+            )
+            for version in data.versions(number)
+            if version != "source"
+        ]
+        name, picture = f"scene-{number}", partial(_scene_image, data, number, "source")
+        tasks.append(Task(name, name, picture, tuple(changes)))
+    known, digest = frozenset(task.id for task in tasks), store.digest_file(data.path)
+    return TaskSet("emofaces:scenes", tuple(tasks), False, known, digest, data.path.parent)
 
 
-def _person(person: emofaces.Person, *, asked: bool) -> Face:
+def _face(person: emofaces.Person, *, asked: bool) -> Face:
     who = emofaces.in_short(person.gender, person.hair_color)
     return Face(person.box, person.emotion, person.target if asked else None, person.mask, who=who)
 
 
-def _image(data: emofaces.Scenes, number: int, version: str) -> Any:
+def _scene_image(data: emofaces.Scenes, number: int, version: str) -> Any:
     return data.get(number, version).image
 
 
-def _pictures(data: str) -> TaskSet:
+def _load_pictures(data: str) -> TaskSet:
     """Tasks from any pictures that `data` names, without truth: every emotion but the picture's own."""
-    found = open_dataset(data)
-    tasks = []
-    for i, row in enumerate(found.frame.itertuples()):
+    manifest, tasks = open_dataset(data), []
+    for i, row in enumerate(manifest.frame.itertuples()):
         felt = row.emotion if isinstance(row.emotion, str) else None
-        picture = partial(found.image, i)
-        width, height = picture().size
-        face = Face((0, 0, width, height), felt, None)
+        picture = partial(manifest.image, i)
+        face = Face((0, 0, *picture().size), felt, None)
         changes = tuple(Change(t, (replace(face, target=t),)) for t in MIKELS if t != felt)
-        tasks.append(Task(row.id.replace("/", "-"), row.id, picture, changes))
-    digest = hashlib.sha256(b"".join(hashlib.sha256(found.encoded(i)).digest() for i in range(len(found))))
+        tasks.append(Task(row.id, row.id, picture, changes))
+    digest = store.digest_pictures([manifest.encoded(i) for i in range(len(manifest))])[:16]
     known = frozenset(task.id for task in tasks)
-    return TaskSet(Path(data).name, tuple(tasks), True, known, digest.hexdigest()[:16])
+    return TaskSet(Path(data).name, tuple(tasks), True, known, digest)

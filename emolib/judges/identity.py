@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from emolib import images
+from emolib.data import emofaces
 from emolib.metrics.preservation import LUMA
+from emolib.runtime import InputError, progress
 
 SIDE = 32  # px; the crop is resampled to this
 RADIUS = 0.85  # of the half side: an ellipse in the box, without the corners that show the background
@@ -89,3 +93,30 @@ def calibrated(model: Fisherfaces, faces: Tensor, identity: Sequence) -> Fisherf
         raise ValueError("a threshold needs two people or more")
     threshold = float(np.quantile(similar.numpy(), 0.99))
     return Fisherfaces(model.mean, model.axes, threshold)
+
+
+def fit_on_emofaces(folder: Path, size: int | None = None) -> tuple[Fisherfaces, int]:
+    """Fit Fisherfaces on the train people of EmoFaces in `folder`, the threshold on val people.
+
+    `size`: portraits are brought to it first, px, as edits are. Also gives the number of train people.
+    InputError where they are too few.
+    """
+    faces, names = _read_faces(folder, "train", size)
+    try:
+        model = calibrated(fit_fisherfaces(faces, names), *_read_faces(folder, "val", size))
+    except ValueError as error:
+        raise InputError(f"{folder}: no identity embedding can be fitted ({error})") from None
+    return model, len(np.unique(names))
+
+
+def _read_faces(folder: Path, split: str, size: int | None) -> tuple[Tensor, np.ndarray]:
+    """Face crops (N, P) of a split's portraits, and who they are."""
+    data = emofaces.portraits(split, folder)
+    crops = []
+    for i in progress(range(len(data)), f"identity: {split} people"):
+        picture = images.to_tensor(data.image_at(i))
+        box = np.asarray(data.frame["face_box"].iloc[i])
+        if size is not None:
+            picture, box = images.resize(picture, size), (box * size / picture.shape[-1]).round()
+        crops.append(crop_faces(picture, [box]))
+    return torch.cat(crops), data.frame["identity"].to_numpy()

@@ -81,11 +81,6 @@ def calibration_error(probs: Tensor, target: Tensor, *, bins: int = 15) -> float
     return float(sums.abs().sum() / len(probs))
 
 
-def affect_error(predicted: Tensor, wanted: Tensor) -> Tensor:
-    """Absolute error of valence or arousal, any one shape, on the scale they are given in."""
-    return (predicted.cpu() - wanted.cpu()).abs()
-
-
 def constant_error(wanted: ArrayLike) -> np.ndarray:
     """(B,) absolute errors of always answering the median of `wanted`: what no control at all scores.
 

@@ -1,4 +1,4 @@
-"""Columns that need a network from outside: LPIPS, CLIP-I, DINO-I, ArcFace. Without it they say why.
+"""Columns that need a network from outside: LPIPS, CLIP-I, DINO-I. Without it they say why.
 
 CLIP and DINO are taken from a folder or the local Hub cache alone; torchvision may fetch LPIPS's backbone.
 """
@@ -6,16 +6,14 @@ CLIP and DINO are taken from a folder or the local Hub cache alone; torchvision 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from emolib.data.preparation import Preparation, load_preparation
-from emolib.images import crop, resize, square_box
 from emolib.metrics.protocols import Comparison, blacked_out
-from emolib.runtime import local_folder, repo_path
+from emolib.runtime import local_folder
 
 OFFLINE = "not available offline"
 CLIP, DINO = "openai/clip-vit-base-patch32", "facebook/dinov2-base"  # as EmoEdit takes them
@@ -77,48 +75,17 @@ def dino_i(name: str = DINO) -> Compare:
     return _cosines(lambda x: model(pixel_values=prepare(x)).last_hidden_state.mean(1))
 
 
-def arcface(file: Path | None = None) -> Compare:
-    """Cosine of ArcFace embeddings (Deng et al. 2019) of the face, edit against source.
-
-    `file` is a TorchScript network that takes (B, 3, 112, 112) in [-1, 1] and gives (B, D), default
-    data/cache/arcface.pt; weights for it do not come with emolib. The face is the square around the mask.
-    """
-    file = file or repo_path("data", "cache", "arcface.pt")
-    if not file.is_file():
-        raise Unavailable(f"{OFFLINE} (ArcFace needs a TorchScript network in {file.name}, see `arcface`)")
-    try:
-        network = torch.jit.load(str(file), map_location="cpu").eval()
-    except (OSError, RuntimeError) as error:
-        raise Unavailable(f"{OFFLINE} ({file} is no TorchScript network)") from error
-
-    @torch.no_grad()
-    def compare(c: Comparison) -> Tensor:
-        faces = [torch.cat([_face(x, m) for x, m in zip(batch.split(1), c.mask, strict=True)])
-                 for batch in (c.edit, c.source)]  # fmt: skip
-        a, b = network(torch.cat(faces)).chunk(2)
-        return F.cosine_similarity(a, b, dim=1).float()
-
-    return compare
-
-
-def _face(image: Tensor, mask: Tensor) -> Tensor:
-    """The square around a mask (H, W) in a picture (1, 3, H, W), at 112 px; all of it for an empty mask."""
-    rows, columns = (torch.nonzero(mask.any(axis)).flatten().tolist() for axis in (1, 0))
-    if rows:
-        box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-        image = crop(image, square_box(box, *image.shape[-2:]))
-    return resize(image, 112)
-
-
 COLUMNS: dict[str, Callable[[], Compare]] = {
     "lpips": lpips,
     "clip_i": clip_i,
     "dino_i": dino_i,
-    "arcface": arcface,
     "emoedit_lpips": emoedit_lpips,
     "piebench_lpips_e3": piebench_lpips_e3,
 }
 """Column -> what loads it, or raises Unavailable."""
+
+LOCAL = ("clip_i", "dino_i")
+"""Columns that fetch nothing: they are tried in every evaluation."""
 
 
 def _load(kind, name: str) -> tuple[torch.nn.Module, Preparation]:

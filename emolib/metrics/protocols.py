@@ -59,14 +59,10 @@ class Comparison:
     labels: tuple[str, ...]
 
 
-def standard(c: Comparison) -> dict[str, Tensor]:
-    """Emo-A's hit, Emo-S, top-2, valence, KL; PSNR, SSIM, MS-SSIM; background, sharpness, shift.
-
-    Background PSNR and MSE are of background pixels alone, SSIM of windows that lie wholly in the background.
-    """
+def standard(c: Comparison, *, background: bool = True) -> dict[str, Tensor]:
+    """Emo-A's hit, Emo-S, top-2, valence, KL; PSNR, SSIM, MS-SSIM, sharpness, shift; and the `background`."""
     similarity, ms_ssim = preservation.ssim_map_and_ms_ssim(c.edit, c.source)
-    outside = c.mask == 0
-    return {
+    columns = {
         "emo_a": emotion.top_k(c.probs, c.target, 1).float(),
         "emo_s": emotion.emotion_score(c.probs, c.source_probs, c.target),
         "top_2": emotion.top_k(c.probs, c.target, 2).float(),
@@ -75,11 +71,22 @@ def standard(c: Comparison) -> dict[str, Tensor]:
         "psnr": preservation.psnr(c.edit, c.source),
         "ssim": similarity.mean((1, 2)),
         "ms_ssim": ms_ssim,
+        "sharpness": preservation.sharpness_ratio(c.edit, c.source),
+        "shift": preservation.alignment_shift(c.edit, c.source),
+    }
+    return columns | (measure_background(c, similarity) if background else {})
+
+
+def measure_background(c: Comparison, similarity: Tensor) -> dict[str, Tensor]:
+    """Measure what lies outside the mask; `similarity` is the `ssim_map` of the two pictures.
+
+    PSNR and MSE are of background pixels alone, SSIM of windows that lie wholly in the background.
+    """
+    outside = c.mask == 0
+    return {
         "background_psnr": preservation.masked_psnr(c.edit, c.source, outside),
         "background_mse_e4": 1e4 * preservation.masked_error(c.edit, c.source, outside),
         "background_ssim_e2": 1e2 * preservation.masked_ssim(similarity, outside),
-        "sharpness": preservation.sharpness_ratio(c.edit, c.source),
-        "shift": preservation.alignment_shift(c.edit, c.source),
     }
 
 

@@ -4,7 +4,7 @@ import evaluation_world as world
 import pytest
 import torch
 
-from emolib.evaluation import observe, tasks
+from emolib.evaluation import measure, tasks
 from emolib.judges import emotion as judges
 from emolib.metrics import emotion, quality
 
@@ -14,16 +14,16 @@ def seen(tmp_path_factory):
     """(decoded task, edits: the source, the truth and a blend of both; judge, known, columns, passes)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMOLIB_HOME", str(world.make(tmp_path_factory.mktemp("clone"))))
-        task = tasks.load("emofaces:test", targets=("anger", "awe", "fear")).tasks[0]
+        task = tasks.load_tasks("emofaces:test", targets=("anger", "awe", "fear")).tasks[0]
         judge = judges.load_judge("heldout", device="cpu")
-        decoded = observe.decode(task, whole=True, side=judge.size)
-    tools = observe.Instruments(judge)
-    known = observe.reference(decoded, tools)
+        decoded = measure.decode_task(task, whole=True, side=judge.size)
+    tools = measure.Instruments(judge)
+    known = measure.measure_reference(decoded, tools)
     source, truth = decoded.source, decoded.truths
     edits = torch.cat([source, truth[1:2], torch.lerp(source, truth[2:3], 0.4)])
     passes = []
     hook = judge.network.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
-    columns = observe.measure(decoded, edits, known, tools)
+    columns = measure.measure_edits(decoded, edits, known, tools)
     hook.remove()
     return decoded, edits, judge, known, columns, passes
 

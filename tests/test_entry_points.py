@@ -1,11 +1,15 @@
 """What holds for every way in: the two commands, make and the CI script."""
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+
+from emolib.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ["emolib", "emolib.course"]
@@ -57,3 +61,10 @@ def test_threads_wait_asleep_unless_the_user_says_otherwise(way, given):
         ways_in()[way], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == (given or "passive")
+
+
+def test_a_lesson_may_collect_what_a_command_says():
+    """A notebook's output, or a StringIO, is no stream of the terminal."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as said:
+        assert main.main(["edit", "missing.png", "--to", "awe", "-o", "x.png"]) == 2
+    assert "missing.png" in said.getvalue()

@@ -7,6 +7,7 @@ a refusal comes from. Only the command that was named is imported, and torch onl
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -47,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns 0, 2 for bad input (argparse exits with 2 by itself), 130 if stopped."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show stops nothing
+        if isinstance(stream, io.TextIOWrapper):  # else it is a notebook's, which shows every name
+            stream.reconfigure(errors="backslashreplace")  # a name the terminal cannot show stops nothing
     args = None
     try:
         args = build_parser(next((word for word in arguments if word[:1] != "-"), None)).parse_args(arguments)

@@ -20,60 +20,44 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     """Add `data` and its commands; a chosen command is in `args.run`, to be called with `args`."""
     parser = subparsers.add_parser("data", description=__doc__)
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
-    _add_import(commands)
-    _add_show(commands)
-    _add_findingemo(commands)
-    _add_download(commands)
-    command = commands.add_parser("standin", help="write a made-up data set in EmoSet-118K's layout")
-    command.add_argument("folder", type=Path)
-    command.add_argument("-n", type=int, default=80, help="pictures (default: %(default)s)")
-    command.add_argument("--seed", type=int, default=0)
-    command.set_defaults(run=_standin)
+
+    def command(name: str, run, says: str):
+        added = commands.add_parser(name, help=says)
+        added.set_defaults(run=run)
+        return added.add_argument
+
+    add = command("import", _import, "folder, table or EmoSet -> manifest")
+    add("source", metavar="DATA", help=DATA)
+    add("-o", "--output", type=Path, required=True, help="the manifest to write (.parquet)")
+    add("--labels", help="a set (mikels, plutchik8, ...) or names with commas, in order")
+    add("--skip-bad", action="store_true", help="count and leave out faulty rows and pictures")
+    add("--no-check", action="store_true", help="do not decode every picture")
+    add = command("show", _show, "what a manifest, or any other data, holds")
+    add("data", metavar="DATA", help=DATA)
+    add = command("findingemo", _findingemo, "FindingEmo's annotations: counts, manifest")
+    add("-o", "--output", type=Path, help="write a manifest (.parquet)")
+    add("--pictures", type=Path, help="the folder they were downloaded to")
+    add = command("standin", _standin, "write a made-up data set in EmoSet-118K's layout")
+    add("folder", type=Path)
+    add("-n", type=int, default=80, help="pictures (default: %(default)s)")
+    add("--seed", type=int, default=0)
+    _add_download(command("download", _download, "fetch FindingEmo's pictures, or those of a list"))
     return parser
 
 
-def _add_import(commands) -> None:
-    command = commands.add_parser("import", help="folder, table or EmoSet -> manifest")
-    command.add_argument("source", metavar="DATA", help=DATA)
-    command.add_argument("-o", "--output", type=Path, required=True, help="the manifest to write (.parquet)")
-    command.add_argument("--labels", help="a set (mikels, plutchik8, ...) or names with commas, in order")
-    command.add_argument(
-        "--skip-bad", action="store_true", help="count and leave out faulty rows and pictures"
-    )
-    command.add_argument("--no-check", action="store_true", help="do not decode every picture")
-    command.set_defaults(run=_import)
-
-
-def _add_show(commands) -> None:
-    command = commands.add_parser("show", help="what a manifest, or any other data, holds")
-    command.add_argument("data", metavar="DATA", help=DATA)
-    command.set_defaults(run=_show)
-
-
-def _add_findingemo(commands) -> None:
-    command = commands.add_parser("findingemo", help="FindingEmo's annotations: counts, manifest")
-    command.add_argument("-o", "--output", type=Path, help="write a manifest (.parquet)")
-    command.add_argument("--pictures", type=Path, help="the folder they were downloaded to")
-    command.set_defaults(run=_findingemo)
-
-
-def _add_download(commands) -> None:
-    command = commands.add_parser("download", help="fetch FindingEmo's pictures, or those of a list")
-    command.add_argument(
-        "--to", type=Path, required=True, help="the folder to fill; repeat the command to resume"
-    )
-    command.add_argument("--urls", type=Path, help="a CSV with url[,path][,emotion] instead of FindingEmo")
-    command.add_argument("--limit", type=int, help="so many pictures, emotions in turn")
-    command.add_argument("--seed", type=int, default=0, help="which pictures --limit takes")
-    command.add_argument("--workers", type=int, default=16)
-    command.add_argument("--interval", type=float, default=1.0, help="seconds between requests to one host")
-    command.add_argument("--timeout", type=float, default=90.0, help="seconds for one picture")
-    command.add_argument("--max-mb", type=float, default=30.0, help="largest picture")
-    command.add_argument("--no-wayback", action="store_true", help="do not ask the Wayback Machine")
-    command.add_argument("--retry-failed", action="store_true", help="try again what failed in earlier runs")
-    command.add_argument("--verify", action="store_true", help="compare checksums of what is there")
-    command.add_argument("--allow-private", action="store_true", help="allow private and loopback addresses")
-    command.set_defaults(run=_download)
+def _add_download(add) -> None:
+    add("--to", type=Path, required=True, help="the folder to fill; repeat the command to resume")
+    add("--urls", type=Path, help="a CSV with url[,path][,emotion] instead of FindingEmo")
+    add("--limit", type=int, help="so many pictures, emotions in turn")
+    add("--seed", type=int, default=0, help="which pictures --limit takes")
+    add("--workers", type=int, default=16)
+    add("--interval", type=float, default=1.0, help="seconds between requests to one host")
+    add("--timeout", type=float, default=90.0, help="seconds for one picture")
+    add("--max-mb", type=float, default=30.0, help="largest picture")
+    add("--no-wayback", action="store_true", help="do not ask the Wayback Machine")
+    add("--retry-failed", action="store_true", help="try again what failed in earlier runs")
+    add("--verify", action="store_true", help="compare checksums of what is there")
+    add("--allow-private", action="store_true", help="allow private and loopback addresses")
 
 
 def _import(args: argparse.Namespace) -> int:

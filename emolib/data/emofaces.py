@@ -167,12 +167,12 @@ class Scenes:
 
     def _row(self, scene: int, version: str) -> int:
         """Position in `frame`; InputError if there is no such scene or version."""
-        found = np.flatnonzero((self.frame["scene"] == scene) & (self.frame["version"] == version))
-        if not len(found):
+        rows = np.flatnonzero((self.frame["scene"] == scene) & (self.frame["version"] == version))
+        if not len(rows):
             if scene not in self.ids:
                 raise InputError(f"{self.path}: has no scene {scene}; it has {ends(self.ids)}")
             one_of(version, self.versions(scene), f"version of scene {scene}")
-        return int(found[0])
+        return int(rows[0])
 
     def truth(self, scene: int, person: int | None = None) -> Scene:
         """What editing person `person` (all, if None) into their targets should look like."""
@@ -212,9 +212,9 @@ def description(record: pd.Series, *, background: bool = True) -> str:
     )
     worn = [hair, *["a beard"] * bool(record["beard"]), *["glasses"] * bool(record["glasses"])]
     worn = f"{', '.join(worn)} and {record['clothes_color']} clothes"
-    who = f"{record['age']} {record['skin']}-skinned {record['gender']} with {worn}"
+    person = f"{record['age']} {record['skin']}-skinned {record['gender']} with {worn}"
     place = f"{record['background']} {record['background_color']} background"
-    return f"{who}, in front of {article(place)} {place}" if background else who
+    return f"{person}, in front of {article(place)} {place}" if background else person
 
 
 def ends(numbers: Sequence[int]) -> str:

@@ -139,16 +139,16 @@ def read_emoset(path: str | Path, *, on_error: str = "refuse") -> EmoSet:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such folder or zip file")
-    found = [*path.glob("info.json"), *path.glob("*/info.json")]
+    files = [*path.glob("info.json"), *path.glob("*/info.json")]
     names = (
-        [file.relative_to(path).as_posix() for file in found] if path.is_dir() else open_zip(path).namelist()
+        [file.relative_to(path).as_posix() for file in files] if path.is_dir() else open_zip(path).namelist()
     )
     prefixes = [name[: -len("info.json")] for name in names if PurePosixPath(name).name == "info.json"]
     if not prefixes:
         raise InputError(f"{path}: holds no info.json, so it is not EmoSet-118K")
     prefix = min(prefixes, key=len)
-    where = (path / prefix, "") if path.is_dir() else (path, prefix)
-    data = EmoSet(*where, {}, (), Problems(on_error))
+    place = (path / prefix, "") if path.is_dir() else (path, prefix)
+    data = EmoSet(*place, {}, (), Problems(on_error))
     data.info.update(_info(data._json("info.json"), data._place("info.json")))
     present = data._present()
     for split in SPLITS:

@@ -82,9 +82,9 @@ def read_findingemo(folder: str | Path | None = None, *, on_error: str = "refuse
     folder = _package_folder() if folder is None else Path(folder)
     problems = Problems(on_error)
     frame = _annotations(folder / "annotations_single.ann", problems)
-    found, counts = _addresses(folder / "dataset_urls_exploded.json", set(frame["path"]))
-    frame["urls"] = [found.get(path, ((), 0))[0] for path in frame["path"]]
-    frame["malformed_urls"] = [found.get(path, ((), 0))[1] for path in frame["path"]]
+    addresses, counts = _addresses(folder / "dataset_urls_exploded.json", set(frame["path"]))
+    frame["urls"] = [addresses.get(path, ((), 0))[0] for path in frame["path"]]
+    frame["malformed_urls"] = [addresses.get(path, ((), 0))[1] for path in frame["path"]]
     number = frame["urls"].str.len()
     summary = {
         "pictures": len(frame),

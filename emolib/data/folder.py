@@ -125,8 +125,8 @@ def _read_rows(table: Path, root: Path, problems: Problems) -> pd.DataFrame:
     """Rows of a metadata table, paths relative to `root`; pictures it names must exist below its folder."""
     frame = read_table(table)
     frame = frame.rename(columns={name: str(name).strip() for name in frame})
-    own = {name.casefold(): name for name in reversed(frame.columns)}
-    label = next((own[name] for name in LABEL_COLUMNS if name in own), None)
+    headings = {name.casefold(): name for name in reversed(frame.columns)}
+    label = next((headings[name] for name in LABEL_COLUMNS if name in headings), None)
     if label:
         names = [clean_label(name) for name in frame[label]]
         frame = frame.drop(columns=label).assign(emotion=pd.Series(names, dtype=object))
@@ -137,7 +137,7 @@ def _read_rows(table: Path, root: Path, problems: Problems) -> pd.DataFrame:
     if table.suffix == ".parquet" and holds_pictures(table):
         members = [str(i) for i in range(len(frame))]
         return frame.assign(path=table.relative_to(root).as_posix(), member=members)
-    column = next((own[name] for name in PATH_COLUMNS if name in own), None)
+    column = next((headings[name] for name in PATH_COLUMNS if name in headings), None)
     if column is None:
         raise InputError(f"{table}: names no pictures; it needs a column {' or '.join(PATH_COLUMNS[:2])}")
     good = []
@@ -179,5 +179,5 @@ def _labels(rows: pd.DataFrame) -> tuple[str, ...]:
             raise InputError("a table of distributions does not say what their entries are; give labels=")
         return sets.EMOFACES_ALL
     present = {clean_label(name) for name in rows["emotion"]} - {None}
-    known = next((order for order in sets.SETS.values() if present <= set(order)), None)
-    return tuple(known) if known and present else tuple(sorted(present)) or sets.EMOFACES_ALL
+    fitting = next((order for order in sets.SETS.values() if present <= set(order)), None)
+    return tuple(fitting) if fitting and present else tuple(sorted(present)) or sets.EMOFACES_ALL

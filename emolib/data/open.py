@@ -58,9 +58,9 @@ def relabel_to_set(manifest: Manifest, name: str, where: str | Path) -> Manifest
     """The same pictures under the label set `name` (see `emotions.sets.SETS`); InputError if no table leads
     from its own labels there."""
     one_of(name, sets.SETS, "label set")
-    own = next((known for known, order in sets.SETS.items() if tuple(order) == manifest.labels), None)
-    if own is None:
+    current = next((key for key, order in sets.SETS.items() if tuple(order) == manifest.labels), None)
+    if current is None:
         raise InputError(f"{where}: its labels are no known set, so --labels {name} has no table for them")
-    if own == name:
+    if current == name:
         return manifest
-    return manifest.relabel(mappings.mapping(own, name).matrix, sets.SETS[name])
+    return manifest.relabel(mappings.mapping(current, name).matrix, sets.SETS[name])

@@ -20,6 +20,8 @@ from emolib.runtime import InputError
         ("no such thing", "give minisd, sd15, sd21, sdxl, a folder, or a Hub id"),
         ("a/b/c", "unknown model"),
         ("../up", "unknown model"),
+        ("models/sd15--fp16", "unknown model"),
+        ("me/model.git", "unknown model"),
     ],
 )
 def test_unknown_names_suggest_the_nearest(name, message):
@@ -44,7 +46,7 @@ def test_folders_that_are_no_stable_diffusion(tmp_path):
     with pytest.raises(InputError, match="has no model_index.json"):
         backbone.load(tmp_path)
     for name, index, message in (
-        ("a", "{", "not readable as JSON"),
+        ("a", "{", "not a readable JSON file"),
         (
             "b",
             '{"transformer": ["diffusers", "X"], "vae": ["diffusers", "Y"]}',
@@ -72,7 +74,7 @@ def test_pickled_and_broken_weights_are_refused(tmp_path):
     broken = copy_of("sd", tmp_path / "broken")
     weights = broken / "vae/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(InputError, match="cannot be loaded .*get a whole copy") as caught:
+    with pytest.raises(InputError, match="not a readable Stable Diffusion .*get a whole copy") as caught:
         backbone.load(broken, device="cpu")
     assert "\n" not in str(caught.value)
 
@@ -157,9 +159,9 @@ def test_a_complete_cached_copy_needs_no_network(monkeypatch, tmp_path):
     first, second = checkpoints.ALIASES["sd15"]
 
     def lookup(repository, name):
-        return str(cached / name) if repository == second else None
+        return cached if repository == second else None
 
-    monkeypatch.setattr(checkpoints, "try_to_load_from_cache", lookup)
+    monkeypatch.setattr(checkpoints, "local_folder", lookup)
     assert checkpoints.find("sd15", half=False).path == str(cached)
     assert backbone.load("sd15", device="cpu").name == "sd15"
     (cached / "vae/diffusion_pytorch_model.safetensors").unlink()  # a download that broke off

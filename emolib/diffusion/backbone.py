@@ -19,7 +19,7 @@ from torch import Tensor
 
 from emolib.diffusion import hub, sampling
 from emolib.diffusion.sampling import Prediction
-from emolib.runtime import InputError, first_line, one_of, pick_device, pick_dtype
+from emolib.runtime import InputError, one_of, pick_device, pick_dtype, reading
 
 MEMORY = ("auto", "fast", "balanced", "low")
 ALWAYS = (0, float("inf"))
@@ -253,7 +253,7 @@ def load(name: str | Path, *, device: str = "auto", dtype: str = "auto", memory:
     weights = pick_dtype(where, dtype)
     source = hub.find(str(name), half=weights != torch.float32)
     with hub.quiet():
-        try:
+        with reading(source.path, "Stable Diffusion"):
             pipe = DiffusionPipeline.from_pretrained(
                 source.path,
                 dtype=weights,
@@ -261,9 +261,6 @@ def load(name: str | Path, *, device: str = "auto", dtype: str = "auto", memory:
                 use_safetensors=True,
                 **dict.fromkeys(source.without),
             )
-        except Exception as error:  # broken files make nearly any error
-            reason = first_line(error)
-            raise InputError(f"{source.path}: cannot be loaded ({reason}); get a whole copy of it") from error
         _check_kind(pipe, source.path)
         _prepare(pipe, where, memory)
         # A folder goes by its own name: where it lies on this machine does not belong into logs and tables.

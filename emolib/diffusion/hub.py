@@ -5,17 +5,23 @@ Nothing here loads a network. Weights must be safetensors; pickles are never rea
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+import httpx
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
 
-from emolib.runtime import InputError, first_line, nearest, repo_path
+from emolib.runtime import InputError, first_line, local_folder, nearest, read_json, reading, repo_path
 
 ALIASES = {
     "sd15": ("stable-diffusion-v1-5/stable-diffusion-v1-5", "sd-legacy/stable-diffusion-v1-5"),
@@ -43,7 +49,12 @@ def check_name(name: str) -> None:
     """InputError unless `name` is an alias, an existing path or looks like a Hub id "owner/name"."""
     if name in NAMES or Path(name).expanduser().exists():
         return
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
+    try:
+        validate_repo_id(name)
+        is_id = "/" in name
+    except HFValidationError:
+        is_id = False
+    if not is_id:
         guess = nearest(name, NAMES)
         hint = f"did you mean {guess!r}? " if guess else ""
         known = ", ".join(NAMES)
@@ -68,9 +79,9 @@ def find(name: str, *, half: bool) -> Source:
         return _folder(local, half)
     repositories = ALIASES.get(name, (name,))
     for repository in repositories:
-        cached = try_to_load_from_cache(repository, INDEX)
-        if isinstance(cached, str) and _is_complete(Path(cached).parent):
-            return _folder(Path(cached).parent, half)
+        cached = local_folder(repository, INDEX)
+        if cached is not None and _is_complete(cached):
+            return _folder(cached, half)
     return _hub(name, repositories, half)
 
 
@@ -99,9 +110,7 @@ def _hub(name: str, repositories: tuple[str, ...], half: bool) -> Source:
             continue
         except HfHubHTTPError as error:
             raise InputError(f"the Hub refused {repository} ({first_line(error)}); try again later") from None
-        except InputError:
-            raise
-        except Exception as error:  # which HTTP library, and so which error, depends on the Hub client
+        except (OSError, httpx.HTTPError) as error:
             raise InputError(
                 f"model {name!r} is not in the local cache and the Hub cannot be reached"
                 f" ({first_line(error)}); connect to the network, or use 'minisd' or a folder"
@@ -112,11 +121,8 @@ def _hub(name: str, repositories: tuple[str, ...], half: bool) -> Source:
 
 
 def _read_index(path: Path) -> dict:
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        return dict(index)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not readable as JSON ({first_line(error)})") from None
+    with reading(path, "JSON file"):
+        return dict(read_json(path))
 
 
 def _has(index: dict, component: str) -> bool:

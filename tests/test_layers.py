@@ -15,7 +15,7 @@ PACKAGE = ROOT / "emolib"
 FLOORS = (
     ("runtime",),
     ("emotions",),
-    ("images",),
+    ("images", "framing"),
     ("data",),
     ("diffusion", "metrics"),
     ("interventions", "figures"),

@@ -92,7 +92,7 @@ def test_imports_come_after_the_parameters(notebook):
 def test_cells_are_short(path, notebook):
     cells = code_cells(notebook)
     sizes = [lines(cell) for cell in cells]
-    assert max(sizes) <= 30
+    assert max(sizes) <= 25
     assert median(sizes) <= 6
     assert len(cells) <= 45
     words = len(re.sub(r"```.*?```|\$\$.*?\$\$", "", prose(notebook), flags=re.S).split())

@@ -14,11 +14,8 @@ import matplotlib.pyplot as plt  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from emolib.emotions import facs, sets
-from emolib.figures import emotions, labels, lines, pictures, style
-from emolib.metrics import (
-    measured,  # noqa: E402
-    ratings,  # noqa: E402
-)
+from emolib.figures import emotions, labels, pictures, style
+from emolib.metrics import estimates, measured  # noqa: E402
 from emolib.runtime import InputError  # noqa: E402
 
 
@@ -59,15 +56,13 @@ def test_rose_takes_missing_labels_and_refuses_strange_ones():
 
 
 def test_lines_go_through_the_numbers_and_show_their_intervals():
-    ax = lines.lines([1, 2], {"a": [(0.5, 0.4, 0.8, 9), (0.6, 0.5, 0.7, 9)], "b": [1, 2]}, reference=0.3)
+    ax = style.lines([1, 2], {"a": [(0.5, 0.4, 0.8, 9), (0.6, 0.5, 0.7, 9)], "b": [1, 2]}, reference=0.3)
     drawn = {c.get_label(): c for c in ax.containers}
     np.testing.assert_allclose(drawn["a"].lines[0].get_ydata(), [0.5, 0.6])
     ((bars,), no_bars) = drawn["a"].lines[2], drawn["b"].lines[2]
     np.testing.assert_allclose([segment[:, 1] for segment in bars.get_segments()], [[0.4, 0.8], [0.5, 0.7]])
     np.testing.assert_allclose(drawn["b"].lines[0].get_ydata(), [1, 2])
     assert not no_bars and len(ax.get_legend().get_texts()) == 2
-    with pytest.raises(InputError, match="line 'c': 1 values for 2 places"):
-        lines.lines([1, 2], {"c": [1]})
 
 
 def test_wheel_names_all_labels_and_primary_dyads():
@@ -130,7 +125,7 @@ def test_points_are_drawn_where_they_are():
 
 
 def test_means_come_with_both_intervals_inside_the_axes():
-    means = ratings.label_means(["joy"] * 4 + ["fear"] * 4, np.arange(16.0).reshape(8, 2), draws=50)
+    means = estimates.label_means(["joy"] * 4 + ["fear"] * 4, np.arange(16.0).reshape(8, 2), draws=50)
     ax = emotions.va_means(means)
     bars = [line.get_xydata() for line in ax.lines if len(line.get_xydata()) == 2]
     k = means.names.index("joy")
@@ -147,7 +142,7 @@ def test_measured_keeps_what_is_true_and_refuses_the_rest(tmp_path, monkeypatch)
     monkeypatch.setenv("EMOLIB_HOME", str(tmp_path))
     m = measured.Measured("01")
     m.add("rate", 0.5, 0.4, 0.6, 12)
-    m.add_means("mean", ratings.label_means(["joy", "joy"], [1, 3], draws=20))
+    m.add_means("mean", estimates.label_means(["joy", "joy"], [1, 3], draws=20))
     assert m.table().loc["rate"].tolist() == [0.5, 0.4, 0.6, 12]
     assert m.table().loc["mean: joy", "value"] == 2 and m.table().loc["mean: joy", "n"] == 2
     for row in (("rate", 1, 0, 2, 3), ("b", 1, 2, 3, 4), ("c", float("nan"), 0, 1, 2), ("d", 1, 0, 2, 0)):
@@ -169,8 +164,6 @@ def test_au_heatmap_drops_silent_units_and_prints_the_rest():
     ax = emotions.au_heatmap(matrix, ["joy", "anger"])
     assert [t.get_text() for t in ax.get_xticklabels()] == ["4 brow lowerer", "12 lip corner puller"]
     assert sorted(texts(ax)) == ["0.6", "0.8"]
-    with pytest.raises(InputError, match="au_heatmap needs 1 x"):
-        emotions.au_heatmap(matrix, ["joy"])
 
 
 def test_heatmap_skips_blanks_and_missing():
@@ -185,8 +178,6 @@ def test_intervals_and_shares():
     bars = [line.get_xdata().tolist() for line in ax.lines if len(line.get_xdata()) == 2]
     assert bars == [[0, 3], [1.5, 2.5]] and texts(ax) == ["n = 3", "n = 4"]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # first name on top
-    with pytest.raises(InputError, match="one centre, low and high"):
-        style.intervals(["a"], [1, 2], [0, 0], [3, 3])
     ax = style.shares([("hair", ["long", "bald"], [3, 1])])
     assert [p.get_width() for p in ax.patches] == [0.75, 0.25]
     assert texts(ax) == ["long 75%", "bald 25%"]
@@ -205,31 +196,13 @@ def test_contact_sheet_puts_every_picture_in_its_cell():
     assert [t.get_text() for t in ax.get_xticklabels()] == ["x", "y"]
 
 
-@pytest.mark.parametrize(
-    ("grid", "names", "message"),
-    [
-        ([], None, "rows of equal length"),
-        ([[1], [1, 2]], None, "rows of equal length"),
-        ([[1]], ["a", "b"], "2 row"),
-    ],
-)
-def test_contact_sheet_refuses_what_does_not_fit(grid, names, message):
-    with pytest.raises(InputError, match=message):
-        pictures.contact_sheet(grid, rows=names)
-
-
 def test_figures_load_no_torch():
     code = "import sys, emolib.figures.emotions, emolib.figures.pictures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_estimates_and_curves_show_values_intervals_and_n():
+def test_estimates_show_values_intervals_and_n():
     ax = style.estimates({"a": (0.5, 0.2, 0.7, 12), "b": (1.0, 1.0, 1.0, 3)})
     assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
     assert [t.get_text() for t in ax.texts] == ["n = 12", "n = 3"]
     assert list(ax.lines[0].get_xdata()) == [0.2, 0.7] and ax.lines[1].get_xdata()[0] == 0.5
-    ax = style.curve([1, 2], [(0.5, 0.4, 0.9, 7), (2.0, 1.0, 2.5, 7)])
-    line, (lower, upper), _ = ax.containers[0]
-    assert line.get_xydata().tolist() == [[1, 0.5], [2, 2.0]]
-    np.testing.assert_allclose(np.array(lower.get_ydata(), dtype=float), [0.4, 1.0])
-    np.testing.assert_allclose(np.array(upper.get_ydata(), dtype=float), [0.9, 2.5])

@@ -347,6 +347,7 @@ def _build_board(run: Run, rows: Rows, scores: Mapping[str, Scores]) -> board.Bo
         "edits": run.tasks.edits,
         "groups": len(set(rows.groups.tolist())),
         "seed": settings.seed,
+        "version": store.VERSION,
         "steps": settings.options.steps,
         "weights": sorted({digest for method in run.methods for digest in method.weights}),
         "baseline": settings.baseline,

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from emolib.emotions import colours, facs, sets, spaces
 from emolib.figures import labels, style
-from emolib.metrics.ratings import LabelMeans
+from emolib.metrics.estimates import LabelMeans
 from emolib.runtime import InputError, one_of
 
 
@@ -128,7 +128,7 @@ def points(names: Sequence[str], at, low=None, high=None, *, ax: Axes | None = N
 
 
 def va_means(means: LabelMeans, *, ax: Axes | None = None, size: float = 9) -> Axes:
-    """Mean (valence, arousal) per label with both intervals, from `ratings.label_means`, on new axes or on
+    """Mean (valence, arousal) per label with both intervals, from `estimates.label_means`, on new axes or on
     top of what `ax` shows."""
     if ax is None:
         ax = style.axes_of(None, (8.5, 5.5))
@@ -140,7 +140,7 @@ def va_means(means: LabelMeans, *, ax: Axes | None = None, size: float = 9) -> A
 
 
 def label_intervals(means: LabelMeans, axis: int = 0, *, ax: Axes | None = None) -> Axes:
-    """Mean and interval per label in its colour, with n, from `ratings.label_means`."""
+    """Mean and interval per label in its colour, with n, from `estimates.label_means`."""
     papers = [colours.colour(name) for name in means.names]
     notes = [f"n = {n:,}" for n in means.n]
     centre, low, high = (part[:, axis] for part in (means.mean, means.low, means.high))
@@ -153,8 +153,6 @@ def au_heatmap(matrix, rows: Sequence[str], *, least: float = 0.05, ax: Axes | N
     Units that stay below `least` everywhere are left out; columns say what the unit does.
     """
     values = np.asarray(matrix, dtype=float)
-    if values.shape != (len(rows), len(facs.AUS)):
-        raise InputError(f"au_heatmap needs {len(rows)} x {len(facs.AUS)} values, got shape {values.shape}")
     keep = np.flatnonzero(values.max(axis=0) >= least)
     names = [f"{facs.AUS[i].removeprefix('AU')} {facs.DESCRIPTIONS[facs.AUS[i]]}" for i in keep]
     shown = np.where(values[:, keep] >= least, values[:, keep], 0)

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from emolib.figures import style
-from emolib.runtime import InputError
 
 
 def _array(picture, size: int) -> np.ndarray:
@@ -37,15 +36,10 @@ def contact_sheet(
 ) -> Axes:
     """PIL pictures (or uint8 H, W, 3 arrays; None = empty cell) in a grid of rows, every cell `size` px.
 
-    Rows and columns may be named. Pictures keep their shape. InputError for ragged rows or names that do
-    not fit. Tensors: pass `emolib.images.to_pil(tensor)`.
+    Rows, all of one length, and columns may be named. Pictures keep their shape. Tensors: pass
+    `emolib.images.to_pil(tensor)`.
     """
-    if not grid or any(len(row) != len(grid[0]) for row in grid):
-        raise InputError("a contact sheet needs rows of equal length, at least one")
     n, m = len(grid), len(grid[0])
-    for names, count, what in ((rows, n, "row"), (columns, m, "column")):
-        if names is not None and len(names) != count:
-            raise InputError(f"{len(names)} {what} names for {count} {what}s of pictures")
     sheet = np.full((n * (size + gap) - gap, m * (size + gap) - gap, 3), 255, dtype=np.uint8)
     for i, row in enumerate(grid):
         for j, picture in enumerate(row):

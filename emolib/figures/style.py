@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from emolib.runtime import InputError
 
-INK, MUTED, GRID = "#222222", "#6b6b6b", "#d9d9d9"
+INK, MUTED, GRID, BOUND = "#222222", "#6b6b6b", "#d9d9d9", "#9a9a9a"
 SEQUENTIAL = "Blues"
 """Colour map for amounts, light to dark."""
 
@@ -100,8 +102,6 @@ def intervals(
     `centre`, `low`, `high`: (len(names),) with low <= centre <= high; `reference` draws a vertical line.
     """
     c, lo, hi = (np.asarray(x, dtype=float) for x in (centre, low, high))
-    if not (len(names) == len(c) == len(lo) == len(hi)):
-        raise InputError("intervals needs one centre, low and high for every name")
     ax = axes_of(ax, (5.5, 0.8 + 0.3 * len(names)))
     y = np.arange(len(names))
     if reference is not None:
@@ -134,13 +134,68 @@ def estimates(
     return intervals(list(found), value, low, high, ax=ax, colours=colours, notes=notes, reference=reference)
 
 
-def curve(x: Sequence[float], found: Sequence[Sequence[float]], *, ax: Axes | None = None) -> Axes:
-    """Values with their intervals, (value, low, high, ...) each, against `x`: dots, joined by a line."""
-    ax = axes_of(ax, (4, 2.6))
-    value, low, high = np.array([one[:3] for one in found]).T
-    ax.errorbar(x, value, [value - low, high - value], marker="o", color=INK, capsize=3)
-    ax.grid(alpha=0.3)
+def lines(
+    x: Sequence[float],
+    rows: Mapping[str, Sequence],
+    *,
+    xlabel: str = "",
+    title: str = "",
+    reference: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a line for each of `rows` {name: values}: numbers, or `Estimate`s, whose intervals are drawn.
+
+    Several rows get a legend; `reference` is a dotted level to compare with."""
+    ax = axes_of(ax, (5.5, 2.6))
+    if reference is not None:
+        ax.axhline(reference, color=MUTED, lw=1, ls=":")
+    for name, values in rows.items():
+        table = np.asarray([tuple(v)[:3] if isinstance(v, tuple) else (v, v, v) for v in values], dtype=float)
+        centre, low, high = table.T
+        bars = [centre - low, high - centre] if (low < high).any() else None
+        ax.errorbar(x, centre, bars, marker="o", capsize=3, label=name)
+    if len(rows) > 1:
+        ax.legend(fontsize=8)
+    ax.set(xlabel=xlabel, title=title)
+    ax.grid(alpha=0.6)
     return ax
+
+
+def leaderboard(
+    numbers: Mapping[str, Mapping[str, Sequence[float] | None]],
+    *,
+    bounds: Sequence[str] = (),
+    width: float = 12.0,
+) -> Figure:
+    """Draw a leaderboard `numbers[title][method]`: a panel a title, methods in the order of the first.
+
+    A number starts with value, low, high (`metrics.estimates.Estimate`), a 95 % interval. An infinite value
+    ("equal to the reference") is written as such, None as "not measured"; `bounds` are drawn in grey.
+    """
+    names = list(next(iter(numbers.values())))
+    size = (width, 0.9 + 0.3 * len(names))
+    figure, axes = plt.subplots(1, len(numbers), figsize=size, sharey=True, squeeze=False)
+    colours = [BOUND if name in bounds else INK for name in names]
+    for axis, (title, found) in zip(axes[0], numbers.items(), strict=True):
+        ends = [_finite(found.get(name)) for name in names]
+        intervals(names, *zip(*ends, strict=True), ax=axis, colours=colours)
+        axis.set_title(title)
+        drawn = [end for three in ends for end in three if not math.isnan(end)]
+        if drawn and min(drawn) >= 0 and max(drawn) <= 1:
+            axis.set_xlim(-0.04, 1.04)  # shares: the same scale everywhere
+        for i, name in enumerate(names):
+            if math.isnan(ends[i][0]):
+                text = "not measured" if found.get(name) is None else "equal (∞)"
+                place = axis.get_yaxis_transform()
+                axis.text(0.03, i, text, transform=place, va="center", fontsize=8, color=MUTED)
+    return figure
+
+
+def _finite(found: Sequence[float] | None) -> tuple[float, float, float]:
+    """(value, low, high), NaN where there is nothing to draw."""
+    if found is None or not math.isfinite(found[0]):
+        return (math.nan,) * 3
+    return tuple(end if math.isfinite(end) else found[0] for end in found[:3])
 
 
 def shares(table: Sequence[tuple[str, Sequence[str], Sequence[float]]], *, ax: Axes | None = None) -> Axes:
@@ -153,11 +208,9 @@ def shares(table: Sequence[tuple[str, Sequence[str], Sequence[float]]], *, ax: A
         for k, (part, width) in enumerate(zip(parts, share, strict=True)):
             face = shades(0.15 + 0.5 * k / max(len(parts) - 1, 1))
             ax.barh(y, width, left=left, color=face, edgecolor="white", height=0.8)
-            text = f"{part} {width:.0%}"
-            if 0.0105 * len(text) < width:
-                ax.text(left + width / 2, y, text, ha="center", va="center", fontsize=8, color=INK)
-            elif 0.0105 * len(part) < width:
-                ax.text(left + width / 2, y, part, ha="center", va="center", fontsize=8, color=INK)
+            texts = (f"{part} {width:.0%}", str(part), "")
+            text = next(text for text in texts if 0.0105 * len(text) < width or not text)
+            ax.text(left + width / 2, y, text, ha="center", va="center", fontsize=8, color=INK)
             left += width
     ax.set_yticks(range(len(table)), [name for name, _, _ in table])
     ax.set_xlim(0, 1)

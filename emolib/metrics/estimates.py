@@ -9,7 +9,8 @@ nothing of how groups differ: the interval of its mean, difference or ratio is i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -129,6 +130,95 @@ def wilcoxon(values: ArrayLike, baseline: ArrayLike, *, groups: Sequence | None 
     return 1.0 if not means.any() else float(test(means).pvalue)
 
 
+class LabelMeans(NamedTuple):
+    """Per label (k): number `n` (k,), `mean`, `low`, `high` (k, d), and the bootstrap `draws` (B, k, d)."""
+
+    names: tuple[str, ...]
+    n: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    draws: np.ndarray
+
+
+def interval(draws: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval (low, high) over the first axis of bootstrap draws; NaN draws are passed over."""
+    tail = 50 * (1 - level)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a label without rows: all NaN, and NaN comes out
+        return tuple(np.nanpercentile(np.asarray(draws, dtype=float), [tail, 100 - tail], axis=0))
+
+
+def label_means(
+    labels: Iterable[str],
+    values: ArrayLike,
+    groups: Sequence | None = None,
+    *,
+    order: Sequence[str] | None = None,
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> LabelMeans:
+    """Mean of `values` (N,) or (N, d) for each label, all labels from the same resampled `groups` (N,).
+
+    Ratings by one person resemble each other, so the annotator is drawn, not the picture (cluster bootstrap:
+    Field & Welsh 2007); None draws single rows. `order` fixes the labels and their order (default: sorted).
+    A label without rows has NaN.
+    """
+    names = np.asarray([str(x) for x in labels])
+    x = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+    order = tuple(sorted(set(names.tolist())) if order is None else order)
+    column = {name: i for i, name in enumerate(order)}
+    group = np.unique(_names(groups, len(names)), return_inverse=True)[1]
+    keep = np.array([name in column for name in names])
+    cells = group[keep] * len(order) + np.array([column[name] for name in names[keep]], dtype=int)
+    shape = (group.max() + 1, len(order))
+    counts = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)  # (groups, k)
+    sums = np.stack([np.bincount(cells, column, shape[0] * shape[1]).reshape(shape) for column in x[keep].T])
+    times = _times_drawn(shape[0], draws, seed)
+    with np.errstate(invalid="ignore"):
+        means = (sums.sum(axis=1) / counts.sum(axis=0)).T
+        drawn = np.moveaxis((times @ sums) / (times @ counts), 0, -1)
+    return LabelMeans(order, counts.sum(axis=0), means, *interval(drawn, level), drawn)
+
+
+def explained(
+    values, factor, groups, *, draws: int = 1000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
+    """(share, low, high) of the variance of `values` (N,) that a `factor` (N,) accounts for.
+
+    Epsilon squared (Kelley 1935), 1 - (N-1)/(N-k) * SS_within/SS_total: unlike eta squared it is 0, not
+    k/N, for a factor of k levels that means nothing. The interval resamples `groups` (N,), which may be
+    the factor itself.
+    """
+    y = np.asarray(values, dtype=np.float64)
+    y = y - y.mean()
+    level_of = np.unique(np.asarray(factor), return_inverse=True)[1]
+    who = np.unique(np.asarray(groups), return_inverse=True)[1]
+    n_groups = who.max() + 1
+    w = np.concatenate([np.ones((1, n_groups)), _times_drawn(n_groups, draws, seed)])
+    total, total_sq, n = (w @ np.bincount(who, v, n_groups) for v in (y, y * y, np.ones_like(y)))
+    if np.array_equal(level_of, who):  # a group drawn twice is two levels
+        count, s = np.bincount(who), np.bincount(who, y)
+        between, k = w @ (s**2 / count), w.sum(axis=1)
+    else:
+        shape = (n_groups, level_of.max() + 1)
+        cells = who * shape[1] + level_of
+        count = w @ np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
+        s = w @ np.bincount(cells, y, shape[0] * shape[1]).reshape(shape)
+        between = np.divide(s**2, count, out=np.zeros_like(s), where=count > 0).sum(axis=1)
+        k = (count > 0).sum(axis=1)
+    share = 1 - (n - 1) / (n - k) * (total_sq - between) / (total_sq - total**2 / n)
+    low, high = interval(share[1:], level)
+    return float(share[0]), float(low), float(high)
+
+
+def effective_number(weights) -> float:
+    """(sum w)^2 / sum w^2: how many equally weighted pictures tell as much as these (Kish 1965)."""
+    w = np.asarray(weights, dtype=np.float64)
+    return float(w.sum() ** 2 / (w**2).sum())
+
+
 def jackknife(
     statistic: Callable[[np.ndarray], float], groups: Sequence, *, blocks: int = 10
 ) -> tuple[float, float, float]:
@@ -150,22 +240,24 @@ def jackknife(
 
 def _resampled(sums: np.ndarray, counts: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """(resamples,) means of the values when as many groups are drawn as there are."""
-    drawn, times = _draws(len(counts), resamples, seed)
-    if times is not None and np.isfinite(sums).all():
+    if len(counts) <= 1000 and np.isfinite(sums).all():
+        times = _times_drawn(len(counts), resamples, seed)
         return (times @ sums) / (times @ counts)
+    drawn = _draw(len(counts), resamples, seed)
     return sums[drawn].sum(1) / counts[drawn].sum(1)  # an infinity that is not drawn must not become NaN
 
 
+def _draw(groups: int, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, groups): which group each resample draws."""
+    return np.random.default_rng(seed).integers(0, groups, (resamples, groups))
+
+
 @lru_cache(maxsize=4)
-def _draws(groups: int, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Which group each resample draws (resamples, groups), and, if that is small, how often it draws each."""
-    drawn = np.random.default_rng(seed).integers(0, groups, (resamples, groups))
-    if groups > 1000:
-        return drawn, None
-    flat = (drawn + np.arange(resamples)[:, None] * groups).reshape(-1)
-    return drawn, np.bincount(flat, minlength=resamples * groups).reshape(resamples, groups).astype(
-        np.float64
-    )
+def _times_drawn(groups: int, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, groups): how often each resample draws each group."""
+    flat = (_draw(groups, resamples, seed) + np.arange(resamples)[:, None] * groups).reshape(-1)
+    times = np.bincount(flat, minlength=resamples * groups)
+    return times.reshape(resamples, groups).astype(np.float64)
 
 
 def _without(sums: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from emolib import runtime
-from emolib.metrics.ratings import LabelMeans
+from emolib.metrics.estimates import LabelMeans
 from emolib.runtime import InputError, one_of
 
 
@@ -39,7 +39,7 @@ class Measured:
         self.rows.append(row)
 
     def add_means(self, name: str, means: LabelMeans, axis: int = 0) -> None:
-        """One row per label, "name: label", from `ratings.label_means`."""
+        """One row per label, "name: label", from `estimates.label_means`."""
         for i, label in enumerate(means.names):
             ends = means.low[i, axis], means.high[i, axis]
             self.add(f"{name}: {label}", means.mean[i, axis], *ends, means.n[i])

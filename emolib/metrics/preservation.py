@@ -44,17 +44,13 @@ def ssim_map(images: Tensor, reference: Tensor) -> Tensor:
     return (luminance * contrast).mean(1)
 
 
-def ms_ssim(images: Tensor, reference: Tensor) -> Tensor:
-    """Multi-scale structural similarity (Wang et al. 2003), of as many scales as the pictures have room for.
-
-    Five from 176 px on, four at EmoFaces' 96 (`scales` says); fewer scales share the published exponents'
-    weight among them, so values of different sizes are not comparable. ValueError for sides under 11 px.
-    """
-    return ssim_map_and_ms_ssim(images, reference)[1]
-
-
 def ssim_map_and_ms_ssim(images: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """`ssim_map` (B, H, W) and `ms_ssim` (B,) at once: the finest scale, the dear one, is in both."""
+    """`ssim_map` (B, H, W) and MS-SSIM (B,; Wang et al. 2003) at once: the dear finest scale is in both.
+
+    As many scales as the pictures have room for: five from 176 px on, four at EmoFaces' 96 (`scales` says);
+    fewer share the published exponents' weight among them, so values of different sizes are not comparable.
+    ValueError for sides under 11 px.
+    """
     images, reference = _on_cpu(images, reference)
     _check_side(images, "MS-SSIM")
     used = BETAS[: scales(*images.shape[-2:])]
@@ -75,7 +71,7 @@ def ssim_map_and_ms_ssim(images: Tensor, reference: Tensor) -> tuple[Tensor, Ten
 
 
 def scales(height: int, width: int) -> int:
-    """How many of its five scales `ms_ssim` takes of such a picture: the coarsest still holds one window."""
+    """How many of its five scales MS-SSIM takes of such a picture: the coarsest still holds one window."""
     return sum(min(height, width) // 2**n >= WINDOW for n in range(5))
 
 
@@ -144,24 +140,6 @@ def box_mask(boxes, height: int, width: int) -> Tensor:
     across = (x >= boxes[:, 0]) & (x < boxes[:, 2])
     down = (y >= boxes[:, 1]) & (y < boxes[:, 3])
     return down[:, :, None] & across[:, None, :]
-
-
-def identity_matches(edit: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-    """(cosine (M,), partner (M,)): whom each of the M source faces became among the N faces of the edit.
-
-    Embeddings (N, D) and (M, D) of any identity network. The assignment has the greatest sum of cosines
-    (Hungarian method, Kuhn 1955), so that people who changed places keep their identity; a face that found
-    no partner has cosine 0 and partner -1.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    similar = F.normalize(source.cpu().double(), dim=1) @ F.normalize(edit.cpu().double(), dim=1).T
-    rows, columns = linear_sum_assignment(similar.numpy(), maximize=True)
-    cosine = torch.zeros(len(source), dtype=torch.float32)
-    partner = torch.full((len(source),), -1, dtype=torch.long)
-    cosine[rows] = similar[rows, columns].float()
-    partner[rows] = torch.from_numpy(columns)
-    return cosine, partner
 
 
 def cosine(edit: Tensor, source: Tensor) -> Tensor:

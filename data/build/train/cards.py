@@ -118,6 +118,8 @@ def draw(runs: dict[str, Run], target: Path) -> None:
         axis.grid(alpha=0.3)
     with atomic_write(target) as temporary:
         figure.savefig(temporary, dpi=80)
+        chart = Image.open(temporary).convert("RGB").quantize(48, dither=Image.Dither.NONE)
+        chart.save(temporary, "PNG", optimize=True)  # a third of the bytes; lines and text need few colours
     pyplot.close(figure)
 
 

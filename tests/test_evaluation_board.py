@@ -63,7 +63,7 @@ def test_a_board_that_is_not_there_or_broken(tmp_path):
     with pytest.raises(InputError, match="no leaderboard there; make one"):
         read_board(tmp_path)
     (tmp_path / FILE).write_text("{")
-    with pytest.raises(InputError, match="not readable"):
+    with pytest.raises(InputError, match="not a readable JSON file"):
         read_board(tmp_path)
 
 

@@ -6,7 +6,6 @@ there is one, then every method's edit; `examples.json` says who is in which cel
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from emolib.evaluation.methods import Method
 from emolib.evaluation.numbers import Scores
 from emolib.evaluation.tasks import Task
 from emolib.metrics.estimates import Estimate
-from emolib.runtime import InputError, atomic_write, one_of, write_json
+from emolib.runtime import InputError, atomic_write, one_of, read_json, write_json
 
 FILE, EXAMPLES = "leaderboard.json", "examples.json"
 UNEDITED = ("nothing", "truth")
@@ -224,14 +223,11 @@ def write_examples(
 def read_board(folder: Path) -> Board:
     """Read the board in `folder`, as `emolib evaluate` wrote it. InputError: none there, or broken."""
     file = Path(folder) / FILE
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    if not file.is_file():
         raise InputError(
             f"{folder}: no leaderboard there; make one with `make leaderboard` or `emolib evaluate`"
-        ) from None
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{file}: not readable ({error}); make it again with `emolib evaluate`") from None
+        )
+    return dict(read_json(file))
 
 
 def read_examples(folder: Path) -> Iterator[tuple[dict[str, Any], dict[str, Image.Image]]]:
@@ -239,7 +235,7 @@ def read_examples(folder: Path) -> Iterator[tuple[dict[str, Any], dict[str, Imag
     file = Path(folder) / EXAMPLES
     if not file.is_file():
         return
-    for row in json.loads(file.read_text(encoding="utf-8"))["examples"]:
+    for row in read_json(file)["examples"]:
         width, height = row["size"]
         with Image.open(Path(folder) / row["file"]) as opened:
             sheet = opened.convert("RGB")

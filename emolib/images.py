@@ -85,6 +85,12 @@ def crop(images: Tensor, box: Box) -> Tensor:
     return images[..., y0:y1, x0:x1]
 
 
+def crop_middle(images: Tensor) -> Tensor:
+    """Cut the middle square out of (B, 3, H, W), as large as it fits; a view, not a copy."""
+    height, width = images.shape[-2:]
+    return crop(images, square_box((0, 0, width, height), height, width))
+
+
 def rotate(images: Tensor, angle: float, *, corners: str = "border") -> Tensor:
     """Turn square pictures (B, C, S, S) about their centre, `angle` radians anticlockwise as seen; bicubic.
 

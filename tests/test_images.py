@@ -65,6 +65,12 @@ def test_square_box_centres_grows_and_stays_inside():
     assert images.square_box((0, 0, 100, 50), 50, 100) == (25, 0, 75, 50)  # as large as fits
 
 
+def test_the_middle_square():
+    wide = torch.arange(5.0).expand(1, 3, 2, 5)
+    assert images.crop_middle(wide)[0, 0].tolist() == [[1, 2], [1, 2]]
+    assert torch.equal(images.crop_middle(wide.mT), images.crop_middle(wide).mT)
+
+
 @pytest.mark.parametrize("box", [(5, 5, 5, 9), (9, 5, 5, 9), (-1, 0, 4, 4), (0, 0, 101, 4), (0, 0, 4, 51)])
 def test_impossible_boxes(box):
     with pytest.raises(InputError, match="inside the 100 x 50 picture"):

@@ -239,10 +239,8 @@ def _encode(model: Backbone, pictures: Manifest, batch: int = 16) -> Tensor:
     for first in runtime.progress(range(0, len(pictures), batch), "encoding"):
         squares = []
         for i in range(first, min(first + batch, len(pictures))):
-            picture = images.to_tensor(pictures.image(i))
-            height, width = picture.shape[-2:]
-            box = images.square_box((0, 0, width, height), height, width)
-            squares.append(images.resize(images.crop(picture, box), model.size))
+            picture = images.crop_middle(images.to_tensor(pictures.image(i)))
+            squares.append(images.resize(picture, model.size))
         with torch.no_grad():
             parts.append(model.encode(torch.cat(squares)).cpu())
     return torch.cat(parts)

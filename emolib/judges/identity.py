@@ -3,6 +3,9 @@
 Fitted on people seen under several emotions, it keeps the directions in which people differ and drops those
 in which one person's face moves. No download and no training run; made for EmoFaces, whose camera, light and
 face boxes are the same under every emotion. For photographs take an identity network (`optional`).
+
+By hand: after scikit-learn's PCA and LinearDiscriminantAnalysis, cosines of EmoFaces' test people differ by
+up to 0.08 from these, and the numbers published with these would change.
 """
 
 from __future__ import annotations

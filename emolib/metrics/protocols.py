@@ -121,11 +121,7 @@ def emoedit(c: Comparison) -> dict[str, Tensor]:
 
 def _emoedit_picture(image: Tensor, *, crop: bool) -> np.ndarray:
     """(512, 512, 3) uint8: PIL's bicubic resize of the middle square (`crop`), or of everything, squeezed."""
-    (picture,) = pictures.to_pil(image)
-    if crop:
-        side = min(picture.size)
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        picture = picture.crop((left, top, left + side, top + side))
+    (picture,) = pictures.to_pil(pictures.crop_middle(image) if crop else image)
     return np.asarray(picture.resize((EMOEDIT_SIDE, EMOEDIT_SIDE)))
 
 

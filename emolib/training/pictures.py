@@ -175,6 +175,4 @@ def _open(manifest: Manifest, rows: list[int], size: int) -> tuple[Tensor, tuple
 
 def square(image: Image.Image, size: int) -> Tensor:
     """The middle square of a picture as float32 (1, 3, size, size) in [-1, 1]."""
-    whole = pictures.to_tensor(image)
-    box = pictures.square_box((0, 0, image.width, image.height), image.height, image.width)
-    return pictures.resize(pictures.crop(whole, box), size)
+    return pictures.resize(pictures.crop_middle(pictures.to_tensor(image)), size)

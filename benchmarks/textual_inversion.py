@@ -41,8 +41,8 @@ from emolib.interventions import splice
 from emolib.interventions.splice import parameters_of, spliced
 from emolib.runtime import repo_path, script, versions, write_json
 from emolib.training import examples as caches
-from emolib.training.loop import fit
 from emolib.training.settings import Settings
+from emolib.training.textual_inversion import train_rows
 
 TOKEN, PICTURES = "<new>", 16
 EIGHT = [f"<new{k}>" for k in range(8)]
@@ -137,7 +137,7 @@ class Ours:
             precision="float32",
         )
         with spliced(self.model, rows):
-            fit(self.model, shown, rows, plan)
+            train_rows(self.model, shown, rows, plan)
 
 
 def network_alone(model: Backbone, batch: int) -> Callable[[], None]:

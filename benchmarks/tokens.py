@@ -43,7 +43,7 @@ from emolib.runtime import repo_path, script
 from emolib.training import report
 from emolib.training.pictures import of_people
 from emolib.training.settings import Settings
-from emolib.training.textual_inversion import Concept, Result, learn
+from emolib.training.textual_inversion import Concept, Learned, learn
 
 RESULT = repo_path("reports", "data", "tokens.json")
 PICTURES = 16  # of different people, for each token
@@ -67,7 +67,7 @@ def draw(
         return report.sample(model, lines, STEPS, GUIDANCE, 0)
 
 
-def eight(model: Backbone, args: argparse.Namespace) -> Result:
+def eight(model: Backbone, args: argparse.Namespace) -> Learned:
     """Mikels' eight in one run, from train people; nobody teaches two."""
     train = emofaces.portraits("train")
     concepts = [
@@ -82,7 +82,7 @@ def eight(model: Backbone, args: argparse.Namespace) -> Result:
     return learn(model, concepts, Settings(steps=args.steps, seed=args.seed), tell=tell)
 
 
-def unknown(model: Backbone, args: argparse.Namespace) -> dict[str, Result]:
+def unknown(model: Backbone, args: argparse.Namespace) -> dict[str, Learned]:
     """`surprise` and `contempt`, each in a run of its own."""
     people, found = emofaces.portraits("concepts"), {}
     for emotion, start in NEAR.items():
@@ -93,14 +93,14 @@ def unknown(model: Backbone, args: argparse.Namespace) -> dict[str, Result]:
     return found
 
 
-def of_the_run(run: Result) -> dict:
+def of_the_run(run: Learned) -> dict:
     """What it took, and for each token where it was best and by how much its evaluation fell."""
     tokens = {
-        one.token.emotion: {
-            "best at step": one.token.steps,
-            "evaluation loss, change": min(loss for _, loss in one.curve) / one.curve[0][1] - 1,
+        token.emotion: {
+            "best at step": token.steps,
+            "evaluation loss, change": min(loss for _, loss in curve) / curve[0][1] - 1,
         }
-        for one in run.learned
+        for token, curve in zip(run.tokens, run.curves, strict=True)
     }
     return {"seconds": run.seconds, "steps": run.steps, "pictures a token": PICTURES, "tokens": tokens}
 
@@ -238,8 +238,8 @@ def main() -> None:
     args = parser.parse_args()
     model, judge, see = backbone.load(args.model), judges.load_judge("heldout"), attributes.load().see
     known, new = eight(model, args), unknown(model, args)
-    tokens = {one.token.emotion: one.token for one in known.learned}
-    fresh = {emotion: run.learned[0].token for emotion, run in new.items()}
+    tokens = {token.emotion: token for token in known.tokens}
+    fresh = {emotion: run.tokens[0] for emotion, run in new.items()}
     about = {"model": model.name, "split": args.split, "people": args.people, "samples": args.samples}
     about |= {"device": str(model.device), "threads": torch.get_num_threads(), "versions": runtime.versions()}
     found = {

@@ -16,7 +16,7 @@ import shutil
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -241,15 +241,21 @@ def progress(items: Iterable[T], what: str = "", *, total: int | None = None) ->
 
 
 def check_output(
-    path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = (), *, folder: bool = False
+    path: str | os.PathLike[str],
+    inputs: Iterable[str | os.PathLike[str]] = (),
+    *,
+    folder: bool = False,
+    suffix: str = "",
 ) -> None:
     """Refuse an output that cannot be written, before any work is done (InputError).
 
     A file needs a folder that is there and writable. A `folder` may be made later with those above it, and
-    may be there already. What is one of the command's `inputs` (missing ones are passed over) is refused
+    may be there already. `suffix` is the one that the name has to end with. What is one of the command's `inputs` (missing ones are passed over) is refused
     under every spelling, links included: writing it would lose that input.
     """
     target = Path(path)
+    if suffix and target.suffix != suffix:
+        raise InputError(f"output {str(target)!r}: is written as {suffix}; change the suffix")
     place = next(part for part in (target if folder else target.parent, *target.parents) if part.exists())
     if not place.is_dir():
         raise InputError(f"output {str(target)!r}: {str(place)!r} is a file; give another folder")
@@ -305,6 +311,28 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise OSError(f"{target}: cannot be written ({first_line(error)})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write named tensors with a header of texts as a safetensors file, atomically.
+
+    InputError unless a .safetensors file can be written there."""
+    from safetensors.torch import save_file
+
+    check_output(path, suffix=".safetensors")
+    stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_write(path) as temporary:
+        save_file(stored, temporary, metadata=dict(metadata))
+
+
+def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read a safetensors file: its tensors, on the CPU, and its header. InputError if that is impossible."""
+    from safetensors import safe_open
+
+    with reading(path, "safetensors file"), safe_open(path, "pt", device="cpu") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 @contextmanager

@@ -95,6 +95,16 @@ def test_the_model_is_as_before_also_after_nesting_and_failure(kind):
     unchanged(before, snapshot(model))
 
 
+def test_the_model_is_as_before_when_plugging_in_breaks_off(monkeypatch):
+    model, before = tiny("sd"), snapshot(tiny("sd"))
+    with monkeypatch.context() as patch:
+        broken = lambda network, table: (_ for _ in ()).throw(KeyboardInterrupt)  # noqa: E731
+        patch.setattr(type(model.pipe.text_encoder), "set_input_embeddings", broken)
+        with pytest.raises(KeyboardInterrupt), learned_token(model, token()):
+            pass
+    unchanged(before, snapshot(model))
+
+
 def test_what_does_not_fit_is_refused_before_anything_changes(tmp_path):
     model, before = tiny("sd"), snapshot(tiny("sd"))
     refusals = {

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from diffusers import UNet2DModel
-from tiny_pipelines import tiny
+from tiny_pipelines import positions, tiny
 
-from emolib.interventions.alignment import find, refine, replace, spans
+from emolib.interventions.alignment import refine, replace, spans
 from emolib.interventions.attention import AttentionMaps, Injection, LocalBlend, blend, controlled
 from emolib.runtime import InputError
 
@@ -96,7 +96,7 @@ def test_weights_scale_a_words_attention():
     model, prompts = tiny("sd"), ["a sad man", "a sad man"]
     neutral = injection(model, prompts[0], prompts[1:], weights=torch.ones(2, 40))
     strong = torch.ones(2, 40)
-    strong[1, list(find(model.pipe, prompts[1], "sad"))] = 4.0
+    strong[1, list(positions(model.pipe, prompts[1], "sad"))] = 4.0
     louder = injection(model, prompts[0], prompts[1:], weights=strong)
     plain = evaluate(model, prompts)
     torch.testing.assert_close(evaluate(model, prompts, neutral), plain, rtol=1e-4, atol=1e-5)
@@ -139,7 +139,7 @@ def test_a_nested_controller_adds_to_the_outer_one():
     with controlled(model.unet, control):
         nested = evaluate(model, prompts, maps)
     assert torch.equal(nested, once)
-    words = find(model.pipe, prompts[0], "sad"), find(model.pipe, prompts[1], "mad")
+    words = positions(model.pipe, prompts[0], "sad"), positions(model.pipe, prompts[1], "mad")
     taken = [maps.word(row, tokens, (16, 16)) for row, tokens in enumerate(words)]
     torch.testing.assert_close(*taken)  # the target's word looks where the source's looked
 
@@ -193,7 +193,7 @@ def test_maps_of_all_tokens_sum_to_one_and_are_those_of_the_conditional_half(kin
     evaluate(model, prompts, alone, guidance=1.0)
     for row in (0, 1):
         torch.testing.assert_close(guided.word(row, range(40), (16, 16)), torch.ones(16, 16))
-        tokens = find(model.pipe, prompts[row], "man")
+        tokens = positions(model.pipe, prompts[row], "man")
         torch.testing.assert_close(guided.word(row, tokens, (16, 16)), alone.word(row, tokens, (16, 16)))
 
 

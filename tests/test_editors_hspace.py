@@ -5,14 +5,14 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from tiny_pipelines import pictures, tiny
+from tiny_pipelines import pictures, positions, tiny
 
 from emolib.diffusion import inversion
 from emolib.diffusion.sampling import denoise
 from emolib.editors.asyrp import Asyrp
 from emolib.editors.prompt_to_prompt import PromptToPrompt, differing
 from emolib.interventions import hspace
-from emolib.interventions.alignment import find, spans
+from emolib.interventions.alignment import spans
 from emolib.interventions.asyrp import Asymmetric
 from emolib.interventions.directions import Directions, Table
 from emolib.runtime import InputError, generator
@@ -210,7 +210,7 @@ def test_the_words_that_differ():
     texts = ["a sad man", "a man", "an angry man", "a very old man", "a fearful man"]
     words = [("sad",), (), ("angry",), ("very", "old"), ("fearful",)]
     tokens = [
-        sum((find(pipe, text, word) for word in row), ()) for text, row in zip(texts, words, strict=True)
+        sum((positions(pipe, text, word) for word in row), ()) for text, row in zip(texts, words, strict=True)
     ]
     assert differing([spans(pipe, text) for text in texts], (0, 1, 0, 1, 0)) == tokens
 

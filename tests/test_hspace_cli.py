@@ -169,6 +169,9 @@ def test_bad_folders_are_one_line(folder, tmp_path, tiny_model, capsys):
         value = [] if option == "--pooled" else ["7"]
         said = refused(folder, "--out", out, "--method", method, option, *value)
         assert f"{option} belongs to --method" in said and f"not to {method}" in said
+    for option, method in (("--epochs", "trained"), ("--steps", "supervised"), ("--levels", "mean")):
+        said = refused(folder, "--out", out, "--method", method, option, "-3")
+        assert f"{option} must be 1 or more, not -3" in said
     assert "at least two pictures" in refused(folder, "--out", out, "--limit", "1")
     assert "unknown place in the network 'up9'" in refused(folder, "--out", out, "--place", "up9")
     for path in (folder / "Smiling").iterdir():

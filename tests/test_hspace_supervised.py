@@ -8,7 +8,7 @@ from tiny_pipelines import pictures, tiny
 
 from emolib.diffusion.sampling import add_noise
 from emolib.editors.asyrp import Asyrp
-from emolib.interventions import hspace
+from emolib.interventions import directions_fit, hspace
 from emolib.interventions.directions import Network
 from emolib.runtime import InputError, generator
 from emolib.training import directions
@@ -22,10 +22,10 @@ def latents(n, seed=0):
 
 
 def test_pairs_show_one_person_and_start_from_the_source_or_from_anything():
-    assert directions.pairs(LABELS, GROUPS, "anger", "neutral") == [(0, 2), (1, 3)]
-    assert directions.pairs(LABELS, GROUPS, "anger", None) == [(0, 2), (1, 3), (4, 3)]
+    assert directions_fit.pairs(LABELS, GROUPS, "anger", "neutral") == [(0, 2), (1, 3)]
+    assert directions_fit.pairs(LABELS, GROUPS, "anger", None) == [(0, 2), (1, 3), (4, 3)]
     with pytest.raises(InputError, match="'awe': 1 pairs, at least two"):
-        directions.pairs(LABELS, GROUPS, "awe", "neutral")
+        directions_fit.pairs(LABELS, GROUPS, "awe", "neutral")
 
 
 def test_training_leads_from_the_one_picture_to_the_other():

@@ -6,7 +6,7 @@ import sys
 import pytest
 import tiny_pipelines
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from emolib import images, interventions
 from emolib.cli import main
@@ -14,7 +14,7 @@ from emolib.cli import token as token_cli
 from emolib.diffusion import backbone
 from emolib.interventions import splice, token_files
 from emolib.interventions.tokens import Token
-from emolib.runtime import InputError, repo_path
+from emolib.runtime import InputError, locked, repo_path
 from emolib.training import objective, report
 
 FOLDER = tiny_pipelines.folder("sd")
@@ -149,6 +149,7 @@ def test_a_run_that_was_broken_off_goes_on_only_when_told(tmp_path, capsys, monk
         (3, ("--steps", "0"), "steps must be 1 or more"),
         (3, ("--precision", "half"), "precision"),
         (3, ("--out", "x.pt"), "suffix"),
+        (3, ("--init", "<mine>"), "<mine> is no token of sd"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_overwritten(tmp_path, capsys, pictures, options, reason):
@@ -165,6 +166,79 @@ def test_bad_input_is_one_line_and_nothing_is_overwritten(tmp_path, capsys, pict
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("emolib: ")]
     assert len(lines) == 1 and reason in lines[0]
     assert out.read_text() == "precious"
+
+
+def test_a_name_that_leads_out_of_the_folder_needs_a_file(tmp_path, capsys, monkeypatch):
+    folder = write(tmp_path / "in", 3)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    command = ["token", "train", str(folder), "--init", "ab", "--model", str(FOLDER), "--steps", "1"]
+    for name in ("<../b>", f"<{tmp_path}/b>"):
+        assert main.main([*command, "--token", name]) == 2
+        assert "say where it belongs: --out" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "in"]
+    assert main.main([*command, "--token", "<../b>", "--out", "b.safetensors", "--no-check"]) == 0
+    assert token_files.load("b.safetensors").name == "<../b>"
+
+
+def test_the_check_is_announced_and_can_be_left_out(tmp_path, capsys):
+    folder = write(tmp_path / "in", 3)
+    assert train(folder, tmp_path / "glee.safetensors") == 0
+    assert "--no-check leaves that out" in capsys.readouterr().err
+    assert train(folder, tmp_path / "glee.safetensors", "--no-check") == 0
+    assert capsys.readouterr().out == f"{tmp_path}/glee.safetensors\n"
+
+
+def test_two_trainings_do_not_write_one_file(tmp_path, capsys):
+    folder, out = write(tmp_path / "in", 3), tmp_path / "glee.safetensors"
+    (tmp_path / "glee.run").mkdir()
+    with locked(tmp_path / "glee.run", "a test"):
+        assert train(folder, out) == 2
+    assert "is going on there already" in capsys.readouterr().err
+    assert not out.exists() and not list((tmp_path / "glee.run").iterdir())
+    assert train(folder, out) == 0
+
+
+def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
+    def full(*arguments, **options):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    assert train(write(tmp_path / "in", 3), tmp_path / "glee.safetensors") == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("emolib: ")]
+    assert len(said) == 1 and "No space left on device" in said[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["glee.run", "in"]
+
+
+def test_pairs_in_folders_of_their_own_are_each_persons_own(tmp_path):
+    from emolib.training import pictures
+
+    for k, label in enumerate(("awe", "neutral")):
+        for person in range(3):
+            write(tmp_path / label / f"person{person}", 1, seed=10 * k + person)
+    found = pictures.read(tmp_path, 32, pairs=True)
+    expected = torch.cat([tiny_pipelines.pictures(1, side=40, seed=10 + person) for person in range(3)])
+    torch.testing.assert_close(found.neutral, images.resize(expected, 32), atol=0.02, rtol=0)
+
+
+def test_odd_pickles_are_read_or_refused_in_one_line(tmp_path, capsys):
+    rows = torch.ones(2, 16)
+    contents = {
+        "number.pt": ({7: rows}, "number"),
+        "named.pt": ({"string_to_param": {"*": rows}, "name": 7}, "7"),
+    }
+    for file, (content, name) in contents.items():
+        torch.save(content, tmp_path / file)
+        assert token_files.load(tmp_path / file, allow_pickle=True).name == f"<{name}>"
+    for file, content in (
+        ("none.pt", {"string_to_param": 3}),
+        ("list.pt", [1, 2]),
+        ("widths.pt", [{"a": rows}, {"b": torch.ones(1, 3)}]),
+    ):
+        torch.save(content, tmp_path / file)
+        command = ["token", "check", str(tmp_path / file), "--allow-pickle", "--word", "ab"]
+        assert main.main([*command, "--model", str(FOLDER), "-n", "1"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_what_is_there_already_is_overwritten_with_a_word(tmp_path, capsys):

@@ -15,9 +15,9 @@ from emolib.training import examples as caches
 from emolib.training import settings
 from emolib.training import settings as precision
 from emolib.training.examples import Batches, stratified
+from emolib.training.loop import Run
 from emolib.training.objective import change_map, loss_weight, output_error
 from emolib.training.pictures import Pictures, of_people, read
-from emolib.training.run import Curve
 
 
 def seeded(seed=0):
@@ -121,14 +121,17 @@ def test_latents_are_fresh_draws_of_the_models_posterior():
 
 def test_the_curve_knows_its_best_and_when_it_stopped():
     losses = {"a": [5, 4, 3, 3.5, 3.2, 3.1], "b": [5, 6]}
-    points = [
-        {"step": 10 * i, "evaluation": {k: v[i] for k, v in losses.items() if i < len(v)}} for i in range(6)
-    ]
-    curve = Curve(points)
-    assert curve.best("a") == (20, 3) and curve.best("b") == (0, 5)
-    assert curve.stopped("a", 3) and not curve.stopped("a", 4) and not curve.stopped("a", 0)
-    assert curve.stopped("b", 1) and not curve.stopped("b", 2)
-    assert not Curve().stopped("a", 1)
+
+    def run(patience):
+        groups = {name: [torch.nn.Parameter(torch.ones(1))] for name in "abc"}
+        made = Run(groups, settings.Plan(patience=patience))
+        made.curves = {k: [(10 * i, loss) for i, loss in enumerate(v)] for k, v in losses.items()}
+        return made
+
+    assert run(3).best_of("a") == (20, 3) and run(3).best_of("b") == (0, 5)
+    assert [run(patience).stopped("a") for patience in (0, 3, 4)] == [False, True, False]
+    assert [run(patience).stopped("b") for patience in (1, 2)] == [True, False]
+    assert run(1).active == ["c"]
 
 
 def test_rate_and_settings():

@@ -23,6 +23,7 @@ GOOD = Report(
         ({"difference": 0.05}, False, "more steps"),
         ({"difference": 0.0, "moved": 0.0}, False, "lower learning rate"),
         ({"norm_ratio": 2.5, "beyond": 1.2}, False, "keep_norm"),
+        ({"norm_ratio": 0.0, "moved": 1.0}, False, "next to zero"),  # a file of zeros
         ({"norm_ratio": 2.5}, True, "it learned"),  # from a short start, but as long as a word is
         ({"recognised": {"token": 1, "word": 5, "nothing": 1}}, False, "not in it"),
         ({"recognised": {"token": 4, "word": 5, "nothing": 1}}, False, "word itself does better"),
@@ -85,7 +86,15 @@ def test_judge_and_probe_see_each_sides_own_pictures():
     assert torch.equal(same, pictures) and again.recognised == {} == again.obeyed
 
 
+def test_the_word_may_be_one_of_the_sentence():
+    model = tiny("sd")
+    same = splice.vectors_of_words(model, "<awe>", "photo", vectors=5)  # is its word, piece by piece
+    report, pictures = check(model, same, "photo", n=1, num_inference_steps=2)
+    assert torch.equal(pictures[0], pictures[1]) and not torch.equal(pictures[1], pictures[2])
+
+
 def test_prompts_agree_with_their_article():
+    assert prompt("<awe>", "man", like="angry") == "photo of an <awe> man"
     assert prompt("sad", "man") == "photo of a sad man"
     assert prompt("angry", "man") == "photo of an angry man"
     assert prompt("", "old man") == "photo of an old man"

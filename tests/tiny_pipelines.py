@@ -20,9 +20,15 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from emolib.diffusion import backbone
+from emolib.interventions import alignment
 
 SIDE, SCALING = 32, 0.7  # native pixels; a latent scale that is nobody's default
 _folders = tempfile.TemporaryDirectory(prefix="tiny-pipelines-")
+
+
+def positions(pipe, text, word):
+    """Where the tokens of a word of the prompt `text` stand."""
+    return next(span.tokens for span in alignment.spans(pipe, text) if span.text == word)
 
 
 def tokenizer():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed
+from accelerate import PartialState
 
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny_pipelines  # noqa: E402
@@ -41,8 +42,8 @@ def train(folder, after_step=lambda line: None, concepts=CONCEPTS, settings=SETT
     torch.set_num_threads(1)
     result = learn(tiny_pipelines.tiny("sd"), concepts, settings, work=folder / "work", tell=after_step)
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-        for one in result.learned:
-            token_files.save(one.token, folder / f"{one.token.name[1:-1]}.safetensors")
+        for token in result.tokens:
+            token_files.save(token, folder / f"{token.name[1:-1]}.safetensors")
 
 
 def killed(folder, kills):
@@ -62,7 +63,7 @@ def killed(folder, kills):
 
 def train_and_report(folder, told):
     """Train and write a byte after every checkpoint."""
-    from emolib.training.run import Run
+    from emolib.training.loop import Run
 
     save = Run.save
 
@@ -77,7 +78,8 @@ def train_and_report(folder, told):
 def shared(rank, folder, port):
     """One of two processes that train together, as `accelerate launch` would start them."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
-    torch.distributed.init_process_group("gloo")
+    os.environ |= {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
+    PartialState(cpu=True)
     train(folder)
     torch.distributed.destroy_process_group()
 

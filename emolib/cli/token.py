@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emolib.cli.fields import add_fields, from_args, split_words
 from emolib.emotions import sets, words
-from emolib.runtime import InputError, check_output
+from emolib.runtime import InputError, check_output, locked, make_folder
 from emolib.training.settings import Settings
 
 if TYPE_CHECKING:
     from emolib.diffusion.backbone import Backbone
     from emolib.interventions.tokens import Token
 
+CHECKED = 8  # pictures a side, after training
+CHECKPOINT = "checkpoint.safetensors"
 EPILOG = """examples:
   emolib token train pictures/ --token "<awe>" --out awe.safetensors
   emolib token train people/ --pairs --token "<awe>" --vectors 2
   emolib token check awe.safetensors --sheet awe.png
 """
+KNOBS = {
+    "steps": "at most; it stops when it no longer improves",
+    "batch": "pictures a step",
+    "micro_batch": "pictures at once, if memory is short; 0: all",
+    "lr": "learning rate",
+    "focus": "with --pairs: listen where the two pictures differ most; try it where the emotion is far from"
+    " every word, with --batch 16 --min-snr 5",
+    "min_snr": "gamma of the loss's min-SNR weights, e.g. 5; 0: none",
+    "seed": "which noise is drawn",
+    "precision": "auto, float32, bfloat16, float16",
+    "compile": "torch.compile the denoiser: pays on a GPU",
+}
 
 
-def add_parser(subparsers) -> argparse.ArgumentParser:
+def add_parser(subparsers) -> None:
     """Add `token` and its commands; a chosen command is in `args.run`, to be called with `args`."""
     parser = subparsers.add_parser(
         "token",
@@ -31,58 +47,51 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_train(commands)
-    _add_check(commands)
-    return parser
+    _add_train(commands.add_parser("train", help="learn a token from a folder (textual inversion)"))
+    _add_check(commands.add_parser("check", help="did it learn? compare a token with its word"))
 
 
-def _add_train(commands) -> None:
-    command = commands.add_parser("train", help="learn a token from a folder (textual inversion)")
+def _add_train(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("folder", type=Path, help="8 to 16 pictures of different people who feel the same; or with --pairs")
     add("--token", required=True, metavar="NAME", help='the new word, in angle brackets: "<awe>"')
     add("--emotion", help="which pictures of a folder of several emotions; default: the token's own name")
-    add("--pairs", action="store_true", help="FOLDER holds the folders neutral/ and EMOTION/ with the same"
-        " people under the same file names: the token learns the difference")  # fmt: skip
-    add("--init", metavar="WORDS", help="word to start from, or several with commas: their mean (default:"
-        " the emotion's adjective)")  # fmt: skip
+    pairs = (
+        "FOLDER holds the folders neutral/ and EMOTION/ with the same people under the same file names: the"
+        " token learns the difference"
+    )
+    add("--pairs", action="store_true", help=pairs)
+    start = "word to start from, or several with commas: their mean (default: the emotion's adjective)"
+    add("--init", metavar="WORDS", help=start)
     add("--cross", action="store_true", help="start from the text encoder's output (cross-initialisation)")
     add("--vectors", type=int, default=1, help="1 to 8 (default: %(default)s)")
-    add("--steps", type=int, default=Settings.steps, help="at most; it stops when it no longer improves"
-        " (default: %(default)s)")  # fmt: skip
-    add("--batch", type=int, default=Settings.batch, help="pictures a step (default: %(default)s)")
-    add("--micro-batch", type=int, default=0, help="pictures at once, if memory is short (default: all)")
-    add("--lr", type=float, default=Settings.lr, help="learning rate (default: %(default)s)")
-    add("--focus", action="store_true", help="with --pairs: listen where the two pictures differ most; try it"
-        " where the emotion is far from every word, with --batch 16 --min-snr 5")  # fmt: skip
-    add("--min-snr", type=float, default=Settings.min_snr, metavar="GAMMA",
-        help="min-SNR weights of the loss, e.g. 5; 0: none (default: %(default)g)")  # fmt: skip
-    add("--seed", type=int, default=0)
-    add("--precision", default="auto", help="auto, float32, bfloat16, float16 (default: %(default)s)")
-    add("--compile", action="store_true", help="torch.compile the denoiser: pays on a GPU")
+    add_fields(command, Settings, KNOBS)
     add("--licence", default="", help="of the token, for its file")
     add("--out", type=Path, metavar="FILE", help="default: the token's name, e.g. awe.safetensors")
+    add("--no-check", action="store_true", help="do not draw pictures to see whether it was learned")
     add("--resume", action="store_true", help="go on with a run that was broken off")
     _add_model(command)
     command.set_defaults(run=train)
 
 
-def _add_check(commands) -> None:
-    command = commands.add_parser("check", help="did it learn? compare a token with its word")
+def _add_check(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("file", type=Path, help="a token file (.safetensors; others with --allow-pickle)")
-    add("--word", metavar="WORDS", help="what to compare with, several with commas: their mean (default:"
-        " the emotion's adjective where the model knows it, else what it started from)")  # fmt: skip
-    add("-n", type=int, default=8, help="pictures a side (default: %(default)s)")
+    against = (
+        "what to compare with, several with commas: their mean (default: the emotion's adjective where the"
+        " model knows it, else what it started from)"
+    )
+    add("--word", metavar="WORDS", help=against)
+    add("-n", type=int, default=CHECKED, help="pictures a side (default: %(default)s)")
     add("--sheet", type=Path, metavar="FILE", help="save them: rows token, word, nothing")
     add("--allow-pickle", action="store_true", help="read .pt and .bin files, as plain tensors only")
     _add_model(command)
     command.set_defaults(run=check)
 
 
-def _add_model(command) -> None:
-    command.add_argument("--model", default="minisd", metavar="NAME",
-        help="minisd, sd15, sd21, sdxl, a folder or a Hub id (default: %(default)s)")  # fmt: skip
+def _add_model(command: argparse.ArgumentParser) -> None:
+    models = "minisd, sd15, sd21, sdxl, a folder or a Hub id (default: %(default)s)"
+    command.add_argument("--model", default="minisd", metavar="NAME", help=models)
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
 
 
@@ -92,53 +101,37 @@ def train(args: argparse.Namespace) -> int:
         raise InputError("--focus listens to what differs within pairs; give it --pairs too, or leave it out")
     from emolib.interventions.tokens import placeholder
 
-    name = placeholder(args.token)
+    name, settings = placeholder(args.token), from_args(Settings, args)
     emotion = _emotion(name, args.emotion)
     start = _start(args.init, emotion, args.model)
-    out = args.out or Path(f"{name[1:-1]}.safetensors")
-    check_output(out)
+    out = _output(name, args.out)
     work = _work(out, args.resume)
     from accelerate import PartialState
 
-    from emolib.interventions import token_files
+    from emolib.interventions import splice, token_files
     from emolib.training import pictures
     from emolib.training.textual_inversion import Concept, learn
 
-    token_files.check_output(out)
-    settings = Settings(
-        steps=args.steps,
-        batch=args.batch,
-        micro_batch=args.micro_batch,
-        lr=args.lr,
-        focus=args.focus,
-        min_snr=args.min_snr,
-        seed=args.seed,
-        precision=args.precision,
-        compile=args.compile,
-    )
     processes = PartialState(cpu=args.device == "cpu")
     model = _load(args, str(processes.device) if processes.num_processes > 1 else args.device)
-    found = pictures.read(
-        args.folder,
-        model.size,
-        emotion=emotion if args.emotion else None,
-        preferred=emotion,
-        pairs=args.pairs,
-    )
+    splice.vectors_of_words(model, name, start, vectors=args.vectors)  # refuses what cannot be a start
+    wanted = {"emotion": emotion if args.emotion else None, "preferred": emotion, "pairs": args.pairs}
+    examples = pictures.read(args.folder, model.size, **wanted)
     tell = _tell if processes.is_main_process else lambda line: None
     kind = "pairs" if args.pairs else "pictures"
-    tell(f"{name}: {len(found)} {kind}, {model} on {model.device}, starts as {', '.join(start)}")
-    for note in found.notes:
+    tell(f"{name}: {len(examples)} {kind}, {model} on {model.device}, starts as {', '.join(start)}")
+    for note in (*examples.notes, *([f"overwrites {out}"] if out.exists() else [])):
         tell(note)
-    if out.exists():
-        tell(f"overwrites {out}")
-    concept = Concept(name, found, start, args.vectors, args.cross, emotion)
-    (one,) = learn(model, [concept], settings, licence=args.licence, work=work, tell=tell).learned
-    if not processes.is_main_process:
-        return 0
-    token_files.save(one.token, out)
-    (work / "checkpoint.safetensors").unlink()
-    _report(model, one.token, ", ".join(start), 8, one.start)
+    concept = Concept(name, examples, start, args.vectors, args.cross, emotion)
+    with locked(make_folder(work), "a training") if processes.is_main_process else nullcontext():
+        learned = learn(model, [concept], settings, licence=args.licence, work=work, tell=tell)
+        if not processes.is_main_process:
+            return 0
+        token_files.save(learned.tokens[0], out)
+        (work / CHECKPOINT).unlink()
+    if not args.no_check:
+        tell(f"draws {3 * CHECKED} pictures to see whether it was learned (--no-check leaves that out)")
+        _report(model, learned.tokens[0], ", ".join(start), CHECKED, learned.starts[0])
     print(out)
     return 0
 
@@ -148,7 +141,7 @@ def check(args: argparse.Namespace) -> int:
     if args.n < 1:
         raise InputError(f"-n {args.n}: no pictures show nothing; give 1 or more")
     if args.sheet:
-        check_output(args.sheet)
+        check_output(args.sheet, [args.file])
     from emolib import images
 
     if args.sheet:
@@ -157,12 +150,11 @@ def check(args: argparse.Namespace) -> int:
 
     token = token_files.load(args.file, allow_pickle=args.allow_pickle)
     unknown = args.model == "minisd" and token.emotion in sets.HELD_OUT
-    known = None if unknown else words.ADJECTIVES.get(token.emotion)
-    word = args.word or known or token.initializer
+    word = args.word or (None if unknown else words.ADJECTIVES.get(token.emotion)) or token.initializer
     if not word:
         raise InputError(f"{args.file}: does not say what it means; give a word to compare with: --word")
     model = _load(args, args.device)
-    start = splice.vectors_of_words(model, token.name, _split(word), vectors=len(token))
+    start = splice.vectors_of_words(model, token.name, split_words(word), vectors=len(token))
     good, made = _report(model, token, word, args.n, start)
     if args.sheet:
         sheet = made.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)  # sides down, pictures across
@@ -181,14 +173,12 @@ def _report(model: Backbone, token: Token, word: str, n: int, start: Token | Non
     except InputError:
         guide = None  # installed without the repository's data: the other findings still stand
     if guide is not None and token.emotion in guide.labels:
-        wanted = guide.labels.index(token.emotion)
-        recognise = lambda pictures: guide(pictures).emotion == wanted  # noqa: E731
+        label = guide.labels.index(token.emotion)
+        recognise = lambda pictures: guide(pictures).emotion == label  # noqa: E731
     probe, people = _rest_of_the_prompt(model, n)
-    found, made = report.check(
-        model, token, word, start=start, recognise=recognise, probe=probe, descriptions=people, n=n
-    )
-    for line in found.lines():
-        print(line)
+    eyes = {"recognise": recognise, "probe": probe, "descriptions": people}
+    found, made = report.check(model, token, word, start=start, n=n, **eyes)
+    print(*found.lines(), sep="\n")
     return found.verdict[0], made
 
 
@@ -205,14 +195,13 @@ def _rest_of_the_prompt(model: Backbone, n: int):
         see = attributes.load(device=str(model.device)).see
     except InputError:
         return None, ("person",)
-    asked = attributes.descriptions(n)
-    named = dict(asked)
+    people = dict(attributes.descriptions(n))
 
     def probe(picture, description):
-        hits = attributes.obeyed(see, picture, [(description, named[description])])
+        hits = attributes.obeyed(see, picture, [(description, people[description])])
         return torch.tensor([all(hit for *_, hit in hits)])
 
-    return probe, [description for description, _ in asked]
+    return probe, [*people]
 
 
 def _emotion(name: str, given: str | None) -> str:
@@ -226,7 +215,7 @@ def _emotion(name: str, given: str | None) -> str:
 def _start(init: str | None, emotion: str, model: str) -> list[str]:
     """The words to start from. InputError if none was given and the emotion does not tell."""
     if init:
-        return _split(init)
+        return split_words(init)
     if model == "minisd" and emotion in sets.HELD_OUT:
         raise InputError(
             f"minisd knows no word for {emotion!r}; say where to start, e.g. --init awestruck,excited"
@@ -236,8 +225,13 @@ def _start(init: str | None, emotion: str, model: str) -> list[str]:
     raise InputError("say which word to start from, e.g. --init happy (or the emotion: --emotion joy)")
 
 
-def _split(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+def _output(name: str, given: Path | None) -> Path:
+    """The file to write, by default named after the token. InputError if it cannot be written."""
+    out = given or Path(f"{name[1:-1]}.safetensors")
+    if given is None and out.name != str(out):
+        raise InputError(f"{name} would be written to {out}; say where it belongs: --out FILE")
+    check_output(out, suffix=".safetensors")
+    return out
 
 
 def _work(out: Path, resume: bool) -> Path:
@@ -245,7 +239,7 @@ def _work(out: Path, resume: bool) -> Path:
     work = out.with_suffix(".run")
     if work.exists() and not work.is_dir():
         raise InputError(f"{work} is a file where the run's folder should be; move it, or give another --out")
-    if (work / "checkpoint.safetensors").is_file() and not resume:
+    if (work / CHECKPOINT).is_file() and not resume:
         raise InputError(f"{work} holds a run that was broken off; add --resume to go on, or remove it")
     return work
 

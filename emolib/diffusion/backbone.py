@@ -131,9 +131,7 @@ class Backbone:
         Raises InputError for a "<token>" that it does not know: it would be read letter by letter.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        for name in re.findall(r"<[^\s<>|]+>", " ".join(prompts).lower()):
-            if name not in self.pipe.tokenizer.added_tokens_encoder:
-                raise InputError(f"{name} is no token of {self.name}; load it first (learned_token, --token)")
+        self.check_tokens(prompts)
         encoded = self.pipe.encode_prompt(
             prompts,
             device=self.device,
@@ -142,6 +140,12 @@ class Backbone:
         )
         pooled = encoded[2].to(self.dtype) if self._needs_pooled else None
         return Embedding(encoded[0].to(self.dtype), pooled)
+
+    def check_tokens(self, prompts: Sequence[str]) -> None:
+        """InputError if prompts hold a "<token>" that the model does not know, and would read by letters."""
+        for name in re.findall(r"<[^\s<>|]+>", " ".join(prompts).lower()):
+            if name not in self.pipe.tokenizer.added_tokens_encoder:
+                raise InputError(f"{name} is no token of {self.name}; load it first (learned_token, --token)")
 
     def null(self) -> Embedding:
         """The unconditional embedding (of one picture): the empty prompt, or zeros where SDXL trained so."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -81,9 +81,10 @@ def null_text(
     the guided walk, so `skip` stays on it. At most N (inner_steps + 3) evaluations, of which N inner_steps
     also keep what backpropagation needs: see `gradient_memory`. Differentiates under `no_grad`, too.
     """
+    # 1. The pivot: the unguided inversion, whose latents (N + 1, B, C, h, w) the guided walk shall meet.
     pivot = ddim(source, z0, levels).latents
     abar = [source.alphas_cumprod[level].item() for level in levels]
-    uncond = uncond.expand(len(z0))
+    uncond = uncond.expand(len(z0))  # (B, L, D)
 
     def text(hidden: Tensor) -> Embedding:
         return replace(uncond, hidden=hidden.to(uncond.hidden.dtype))
@@ -93,6 +94,8 @@ def null_text(
         guided = (guide(p, c, guidance_scale) for p, c in zip(plain, conditioned, strict=True))
         return ddim_step(Prediction(*guided), abar[i], abar[i + 1])
 
+    # 2. Level by level: learn the text that leads the guided walk to the pivot's next latents, beginning with
+    #    the text of the level before, and take the step with it.
     hidden, walked, learned = uncond.hidden.float(), [pivot[0]], []
     for i in range(len(levels) - 1):
         here = partial(step, i=i, z=walked[-1], conditioned=source(walked[-1], levels[i]))
@@ -110,15 +113,15 @@ def _learn(
     adam = torch.optim.Adam([hidden], lr=rate)
     for _ in range(steps):
         with torch.enable_grad():
-            error = (step(hidden) - goal).square().flatten(1)
+            error = (step(hidden) - goal).square().flatten(1)  # (B, C h w)
             total = error.sum()  # not the mean: Adam does not mind the scale, float16 gradients do
-        wrong = error.mean(1) > enough
+        wrong = error.mean(1) > enough  # (B,)
         if not wrong.any():
             break
         (hidden.grad,) = torch.autograd.grad(total, hidden)
         before = hidden.detach().clone()
         adam.step()
-        with torch.no_grad():
+        with torch.no_grad():  # who has arrived stays
             hidden[~wrong] = before[~wrong]
     return hidden.detach()
 
@@ -185,31 +188,38 @@ def exact(predictor: Predictor, z0: Tensor, levels: Sequence[int]) -> Trajectory
 
     Walk back with `two_step(predictor, trajectory)` as callback. N + 1 evaluations for both together.
     """
-    walked = [z0]
     up = list(check_levels(levels))[::-1]
     abar = [predictor.alphas_cumprod[level].item() for level in up]
-    denoise(_Here(predictor), Trajectory(up, start=z0), callback=_belm(abar, walked))
+    walked = [z0]
+    for i in range(len(up) - 1):
+        # Asked at the level where the latents lie: exactness needs the same question up and down.
+        prediction = predictor(walked[-1], up[i])
+        if i == 0:  # a two-step rule needs two latents: the second is DDIM's
+            new = ddim_step(prediction, abar[0], abar[1])
+        else:
+            new = belm_step(*walked[-2:], prediction.eps, *abar[i - 1 : i + 2])
+        walked.append(new)
     return Trajectory(levels, torch.stack(walked[::-1]))
 
 
 def two_step(source: Predictor, trajectory: Trajectory) -> Callback:
-    """The callback with which `denoise` walks back an `exact` trajectory, under any predictor.
+    """Make the callback with which `denoise` walks back an `exact` trajectory, under any predictor.
 
-    A two-step rule needs two latents to start from. The second is the walker's own DDIM step plus what that
-    step lacks of the recorded latents when `source` takes it: exact for the source, an edit from the start.
+    The second latents are the walker's own DDIM step plus what that step lacks of the recorded latents when
+    `source` takes it: exact for the source, an edit from the start.
     """
     abar = [source.alphas_cumprod[level].item() for level in trajectory.timesteps]
     first, second = trajectory.latents[:2]
     lacking = second - ddim_step(source(first, trajectory.timesteps[0]), abar[0], abar[1])
-    return _belm(abar, [first], lacking)
+    before = here = first
 
-
-def _belm(abar: Sequence[float], walked: list[Tensor], lacking: Tensor | float = 0.0) -> Callback:
     def callback(i: int, z: Tensor, prediction: Prediction) -> Tensor:
-        before, here = walked[-2:] if i else (None, None)
-        new = belm_step(before, here, prediction.eps, *abar[i - 1 : i + 2]) if i else z + lacking
-        walked.append(new)
-        return new
+        nonlocal before, here
+        if i == 0:
+            before, here = first, z + lacking
+        else:
+            before, here = here, belm_step(before, here, prediction.eps, *abar[i - 1 : i + 2])
+        return here
 
     return callback
 
@@ -230,20 +240,6 @@ def belm_step(
     r = h / (s_here - s_before)
     y = r**2 / abar_before**0.5 * before + (1 - r**2) / abar_here**0.5 * here + h * (1 + r) * eps
     return abar_next**0.5 * y
-
-
-@dataclass(frozen=True, eq=False)
-class _Here:
-    """Asks the network at the level where the latents lie: exactness needs the same question up and down."""
-
-    predictor: Predictor
-
-    @property
-    def alphas_cumprod(self) -> Tensor:
-        return self.predictor.alphas_cumprod
-
-    def __call__(self, z: Tensor, t: int, *, level: int | None = None, uncond: Any = None) -> Prediction:
-        return self.predictor(z, t if level is None else level, uncond=uncond)
 
 
 def check_levels(levels: Sequence[int]) -> Sequence[int]:

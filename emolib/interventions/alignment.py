@@ -46,26 +46,16 @@ def spans(pipe: Any, text: str) -> list[Span]:
     text = pipe.maybe_convert_prompt(text, tokenizer)
     length = tokenizer.model_max_length
     encoded = tokenizer(text, padding="max_length", truncation=True, max_length=length)
-    where: dict[int, list[int]] = {}
+    positions: dict[int, list[int]] = {}  # of each word's tokens
     for position, word in enumerate(encoded.word_ids()):
         if word is not None:
-            where.setdefault(word, []).append(position)
+            positions.setdefault(word, []).append(position)
     words = []
-    for word, tokens in where.items():
+    for word, tokens in positions.items():
         start, end = encoded.word_to_chars(word)
         words.append(Span(text[start:end].lower(), tuple(tokens)))
     last = words[-1].tokens[-1] + 1 if words else 1
     return [Span(START, (0,)), *words, Span(END, (last,)), Span(PADDING, tuple(range(last + 1, length)))]
-
-
-def find(pipe: Any, text: str, phrase: str) -> tuple[int, ...]:
-    """Positions of the tokens of `phrase` in the prompt `text`, where it comes first. InputError: nowhere."""
-    row, wanted = spans(pipe, text), [span.text for span in spans(pipe, phrase)[1:-2]]
-    for first in range(1, len(row) - 1 - len(wanted)):
-        part = row[first : first + len(wanted)]
-        if wanted and [span.text for span in part] == wanted:
-            return tuple(position for span in part for position in span.tokens)
-    raise InputError(f"the prompt {text!r} does not hold {phrase!r}; name one of its words")
 
 
 def align(source: Sequence[str], target: Sequence[str]) -> list[int | None]:
@@ -74,11 +64,13 @@ def align(source: Sequence[str], target: Sequence[str]) -> list[int | None]:
     Needleman & Wunsch 1970 with the scores of prompt-to-prompt: equal 1, gap 0, different -1 (so that
     different words are never matched)."""
     rows, columns = len(source), len(target)
+    # 1. best[i][j]: the score of the first i words against the first j.
     best = [[0] * (columns + 1) for _ in range(rows + 1)]
     for i in range(1, rows + 1):
         for j in range(1, columns + 1):
             match = best[i - 1][j - 1] + (1 if source[i - 1] == target[j - 1] else -1)
             best[i][j] = max(match, best[i - 1][j], best[i][j - 1])
+    # 2. Back from the last words along the way that this score came by.
     found: list[int | None] = [None] * columns
     i, j = rows, columns
     while i and j:

@@ -28,7 +28,7 @@ class Asymmetric:
 
     Moving eps in both changes little, because the two nearly cancel in the step (their theorem 1). From
     timestep `t_edit` upwards it edits ([T, t_edit] is the editing interval), below it is the plain predictor.
-    Both networks share their encoder half (`hooks.paired`): on MiniSD an editing step costs 1.6 plain ones.
+    Both networks share their encoder half (`hspace.paired`): on MiniSD an editing step costs 1.6 plain ones.
     """
 
     backbone: Backbone
@@ -63,6 +63,7 @@ class Asymmetric:
     ) -> tuple[Prediction, Prediction]:
         """The plain and the shifted prediction for latents `z` (B, C, h, w); equal below `t_edit`."""
         n, uncond = len(z), self.uncond if uncond is None else uncond
+        # The batch twice, (2 B, c, h, w): `paired` evaluates the first half plain, the second shifted.
         text = [None if part is None else Embedding.cat([part.expand(n)] * 2) for part in (self.cond, uncond)]
         t, level = (torch.cat([x, x]) if isinstance(x, Tensor) and x.ndim else x for x in (t, level))
         with paired(self.backbone.unet, self._inside, n, place=self.place):

@@ -111,6 +111,17 @@ class Injection:
 def controlled(unet: Any, *controllers: Controller) -> Iterator[None]:
     """Let `controllers` act on every evaluation of `unet` inside, one after the other.
 
+    Two edits of one picture that keep its attention, and where the word "angry" looked meanwhile:
+
+        texts = ["photo of a man", "photo of an angry man", "photo of a sad man"]
+        source, *targets = (alignment.spans(model.pipe, text) for text in texts)
+        transfers = [None, *(alignment.refine(source, target) for target in targets)]
+        injection = Injection((0, 0, 0), transfers, levels)  # rows 1 and 2 copy from row 0
+        maps, walk = AttentionMaps(rows=3), Trajectory(levels, start=noise.expand(3, -1, -1, -1))
+        with controlled(model.unet, injection, maps):
+            z = denoise(model.guided(model.embed(texts), 2.0), walk)
+        heat = maps.word(1, alignment.new_words(source, targets[0]), size=z.shape[-2:])  # (h, w) in [0, 1]
+
     Nested, the outer ones act first. Leaving restores the processors that were there. InputError if the
     network has none, or some with weights of their own (IP-Adapter), which would be lost."""
     before = dict(getattr(unet, "attn_processors", {}))
@@ -186,23 +197,26 @@ class _Controlled:
         for controller in active:
             if len(hidden_states) not in (controller.rows, 2 * controller.rows):
                 raise ValueError(f"a batch of {len(hidden_states)}, controlled as {controller.rows} rows")
-        text = encoder_hidden_states if cross else hidden_states
+        # 1. What is looked at: the prompt's L tokens, or the picture's own pixels.
+        text = encoder_hidden_states if cross else hidden_states  # (B, L, D) or (B, pixels, C)
         if cross and attn.norm_cross:
             text = attn.norm_encoder_hidden_states(text)
         query, key, value = attn.to_q(hidden_states), attn.to_k(text), attn.to_v(text)
         mask = attn.prepare_attention_mask(attention_mask, text.shape[1], len(text))
+        # 2. Look, with the maps open to change.
         attend = _cross if cross else _self
-        hidden = attend(attn, query, key, value, mask, active, layer)
+        hidden = attend(attn, query, key, value, mask, active, layer)  # (B, pixels, C)
+        # 3. Go on as the processor before does.
         hidden = attn.to_out[1](attn.to_out[0](hidden))  # projection, dropout
         hidden = hidden + hidden_states if attn.residual_connection else hidden
         return hidden / attn.rescale_output_factor
 
 
 def _cross(attn, query, key, value, mask, active, layer) -> Tensor:
-    query, key, value = (attn.head_to_batch_dim(x) for x in (query, key, value))
-    maps = attn.get_attention_scores(query, key, mask).unflatten(0, (-1, attn.heads))
+    query, key, value = (attn.head_to_batch_dim(x) for x in (query, key, value))  # (B heads, ..., C / heads)
+    maps = attn.get_attention_scores(query, key, mask).unflatten(0, (-1, attn.heads))  # (B, heads, pixels, L)
     for controller in active:
-        free = len(maps) - controller.rows
+        free = len(maps) - controller.rows  # the unconditional rows of a guided batch come first
         maps = torch.cat([maps[:free], controller.edit(maps[free:], layer)])
     return attn.batch_to_head_dim(torch.bmm(maps.flatten(0, 1), value))
 
@@ -211,8 +225,10 @@ def _self(attn, query, key, value, mask, active, layer) -> Tensor:
     for controller in active:
         sources, free = controller.followed(layer), len(query) - controller.rows
         if sources is not None:
+            # A map is query times key: rows that take both over from another attend as that one does.
             rows = [*range(free), *(free + source for source in sources)]
             query, key = query[rows], key[rows]
+    # (B, heads, pixels, C / heads)
     query, key, value = (x.unflatten(2, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value))
     if mask is not None:
         mask = mask.unflatten(0, (-1, attn.heads))

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from emolib.diffusion.backbone import Backbone
 from emolib.interventions import hspace
 from emolib.interventions.asyrp import T_EDIT, per_step
-from emolib.runtime import InputError, atomic_write, first_line, one_of, repo_path
+from emolib.runtime import InputError, load_tensors, one_of, repo_path, save_tensors
 
 FORMAT = "emolib-hspace-1"
 SUPERVISED = "supervised"
@@ -28,7 +27,7 @@ RECIPE = (
 
 
 class Table(nn.Module):
-    """delta_h looked up by time: a shift for `hooks.shifted`.
+    """delta_h looked up by time: a shift for `hspace.shifted`.
 
     delta (K, C, h, w) or (K, C, 1, 1) float32, one for each of `timesteps` (K,); the nearest one is taken,
     and resized (bilinear) where h has another grid. It can be trained as it is, with K = 1 as a delta_h
@@ -101,7 +100,7 @@ class Directions:
     prompt   what the network was told while they were measured, and has to be told while they are used
     model    name of the model; `channels` of its h and the `width` of its text say whether it is the same
     method   how they were found: "mean", "pca", "probe", "trained", "supervised"
-    place    where in the network: "mid", or a block of the decoder (see `hooks`)
+    place    where in the network: "mid", or a block of the decoder (see `hspace`)
     scale    how many times an edit of strength 1 takes them, in each of 30 steps: a network that sends little
              through this place needs more than the difference between pictures (lesson 05 measures it)
     notes    numbers worth keeping, e.g. pictures and agreement for each emotion
@@ -122,9 +121,6 @@ class Directions:
 
     def __repr__(self) -> str:
         return f"{self.method} directions at {self.place} of {self.model} ({', '.join(self.emotions)})"
-
-    def __deepcopy__(self, memo: dict) -> Directions:
-        return self  # an editor's `asdict` is its log entry, not a second copy of the weights
 
     @property
     def emotions(self) -> tuple[str, ...]:
@@ -165,12 +161,18 @@ class Directions:
         if isinstance(emotions, str):
             return self.mix({emotions: 1.0}, away=away)
         before = [away] * len(emotions) if away is None or isinstance(away, str) else away
-        rows = [self.mix({name: 1.0}, away=old) for name, old in zip(emotions, before, strict=True)]
+        kinds = list(zip(emotions, before, strict=True))  # of each row
+        mixes = {(name, old): self.mix({name: 1.0}, away=old) for name, old in kinds}
 
         def apply(h: Tensor, t: Tensor) -> Tensor:
-            # A guided batch holds the n rows twice.
-            parts = [rows[i % len(rows)](h[i, None], t[i, None]) for i in range(len(h))]
-            return torch.cat([part.expand(1, *h.shape[1:]) for part in parts])
+            delta = torch.zeros_like(h, dtype=torch.float32)  # (B, C, h, w)
+            for (
+                kind,
+                mix,
+            ) in mixes.items():  # each once, with all of its rows; a guided batch holds the n twice
+                rows = [i for i in range(len(h)) if kinds[i % len(kinds)] == kind]
+                delta[rows] = mix(h[rows], t[rows]).to(delta)
+            return delta
 
         return apply
 
@@ -184,18 +186,9 @@ class Directions:
         used = {name: weight for name, weight in terms.items() if name in self.shifts and weight}
         return Mix([self.shifts[name] for name in used], tuple(used.values()))
 
-    def with_mix(self, name: str, weights: Mapping[str, float]) -> Directions:
-        """The same bank with a further direction `name`, the sum `mix(weights)`. InputError as `shift`."""
-        return replace(self, shifts={**self.shifts, name: self.mix(weights)})
-
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file in half precision: what is lost is far below the shifts' noise.
-
-        InputError: a bank that holds mixes (mix again after loading)."""
+        """Write a safetensors file in half precision: what is lost is far below the shifts' noise."""
         kinds = {Table: "table", Network: "network"}
-        mixed = [name for name, shift in self.shifts.items() if type(shift) not in kinds]
-        if mixed:
-            raise InputError(f"{path}: cannot store the mix {mixed[0]!r}; save before mixing")
         about = {name: getattr(self, name) for name in ABOUT}
         about["kinds"] = {name: kinds[type(shift)] for name, shift in self.shifts.items()}
         tensors = {
@@ -203,8 +196,7 @@ class Directions:
             for name, shift in self.shifts.items()
             for part, value in shift.state_dict().items()
         }
-        with atomic_write(path) as temporary:
-            save_file(tensors, temporary, metadata={"format": FORMAT, "about": json.dumps(about)})
+        save_tensors(path, tensors, {"format": FORMAT, "about": json.dumps(about)})
 
 
 class Mix(nn.Module):
@@ -220,31 +212,29 @@ class Mix(nn.Module):
         return sum(terms, torch.zeros_like(h[:1]))
 
 
-ABOUT = (
-    "source",
-    "prompt",
-    "model",
-    "channels",
-    "width",
-    "method",
-    "place",
-    "scale",
-    "t_edit",
-    "t_start",
-    "notes",
-)
+ABOUT = tuple(name for name in Directions.__dataclass_fields__ if name != "shifts")
+"""What a file's header says, besides the kinds of the shifts."""
+
+
+def made_for(
+    backbone: Backbone,
+    shifts: Mapping[str, nn.Module],
+    source: str | None,
+    prompt: str,
+    method: str,
+    place: str,
+    **more: Any,
+) -> Directions:
+    """Make the bank of `shifts` that were found in this model's h-space at `place`."""
+    size, width = hspace.channels(backbone.unet, place), backbone.unet.config.cross_attention_dim
+    return Directions(shifts, source or "", prompt, backbone.name, size, width, method, place, **more)
 
 
 def load(path: str | Path) -> Directions:
     """Read what `Directions.save` wrote. InputError: no such file, another kind of file, a damaged one."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; make one with `emolib hspace fit FOLDER --out FILE`")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a safetensors file ({first_line(error)})") from None
+    tensors, metadata = load_tensors(path)
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: holds no h-space directions; make some with `emolib hspace fit`")
     try:
@@ -268,8 +258,7 @@ def shipped() -> Directions:
 
 
 def _stored(value: Tensor) -> Tensor:
-    value = value.half() if value.is_floating_point() else value
-    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return value.half() if value.is_floating_point() else value
 
 
 def _shift(kind: str, name: str, tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -8,15 +8,19 @@ the same noise, which then cancels in their differences.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from sklearn.decomposition import PCA
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from torch import Tensor
 
 from emolib.diffusion.backbone import Backbone
 from emolib.diffusion.sampling import add_noise
 from emolib.interventions import hspace
-from emolib.interventions.directions import Directions, Table
+from emolib.interventions.directions import Directions, Table, made_for
 from emolib.runtime import InputError, one_of, progress
 
 METHODS = ("mean", "pca", "probe")
@@ -76,24 +80,15 @@ class Components(NamedTuple):
 
 
 def principal(h: Tensor, k: int, *, generator: torch.Generator | None = None) -> Components:
-    """The first k principal components of h (N, D): Haas et al. 2023 (arXiv 2303.11073), in h-space.
+    """Find the first k principal components of h (N, D): Haas et al. 2023 (arXiv 2303.11073), in h-space.
 
-    Without `generator` exactly, by SVD; with it by the randomised range finder with two power iterations
-    (Halko et al. 2011, algorithms 4.4 and 5.1), for large N and D. ValueError unless 1 <= k < N."""
-    if not 1 <= k < len(h):
-        raise ValueError(f"{len(h)} pictures have 1 to {len(h) - 1} components, not {k}")
-    centred = h - h.mean(0)
-    if generator is None:
-        _, size, rows = torch.linalg.svd(centred, full_matrices=False)
-    else:
-        width = min(k + 10, len(h))
-        sketch = torch.randn(len(h), width, generator=generator, device=generator.device).to(h)
-        basis = torch.linalg.qr(centred.T @ sketch)[0]
-        for _ in range(2):
-            basis = torch.linalg.qr(centred.T @ (centred @ basis))[0]
-        _, size, rows = torch.linalg.svd(centred @ basis, full_matrices=False)
-        rows = rows @ basis.T
-    return Components(rows[:k], size[:k] ** 2 / (len(h) - 1))
+    Without `generator` exactly; with it by a randomised range finder (Halko et al. 2011), for large N, D."""
+    solver: dict[str, Any] = {"svd_solver": "full"}
+    if generator is not None:
+        seed = int(torch.randint(2**31, (1,), generator=generator))
+        solver = {"svd_solver": "randomized", "iterated_power": 4, "random_state": seed}
+    found = PCA(k, **solver).fit(h.numpy())
+    return Components(torch.from_numpy(found.components_), torch.from_numpy(found.explained_variance_))
 
 
 def confine(delta: Tensor, components: Components) -> Tensor:
@@ -121,26 +116,22 @@ def probe(
     scaled so that it moves the mean of one to the mean of the other along w.
 
     ridge   in units of a picture's mean squared length
-    people  N + M keys of who is shown, to be left out together, in closed form by the hat matrix; None:
-            everybody is shown once. (Left out singly, one picture of a pair is taken for the other, whose
-            label is the opposite.)"""
-    x = torch.cat([target, source]).double()
-    label = torch.cat([torch.ones(len(target)), -torch.ones(len(source))]).to(x)
+    people  N + M keys of who is shown, to be left out together; None: everybody is shown once. (Left out
+            singly, one picture of a pair is taken for the other, whose label is the opposite.)"""
+    x = torch.cat([target, source]).double().numpy()  # (N + M, D)
+    label = np.repeat([1.0, -1.0], [len(target), len(source)])
     x, y = x - x.mean(0), label - label.mean()
+    # There are fewer pictures than dimensions: all is told by their inner products.
     gram = x @ x.T
-    ridged = gram + ridge * gram.diagonal().mean() * torch.eye(len(x), dtype=x.dtype, device=x.device)
-    hat = torch.linalg.solve(ridged, gram)  # symmetric: both are functions of gram
-    w = x.T @ torch.linalg.solve(ridged, y)
-    residual, rows = y - hat @ y, {}
-    for i, person in enumerate(range(len(x)) if people is None else people):
-        rows.setdefault(person, []).append(i)
-    guess = y.clone()
-    for one in rows.values():
-        rest = torch.eye(len(one), dtype=x.dtype, device=x.device) - hat[one][:, one]
-        guess[one] -= torch.linalg.solve(rest, residual[one])
-    right = (guess + label.mean()).sign() == label
+    model = KernelRidge(alpha=ridge * gram.diagonal().mean(), kernel="precomputed")
+    groups = (
+        np.arange(len(x)) if people is None else np.unique(list(map(str, people)), return_inverse=True)[1]
+    )
+    guess = cross_val_predict(model, gram, y, groups=groups, cv=LeaveOneGroupOut())
+    right = np.sign(guess + label.mean()) == label
+    w = torch.from_numpy(x.T @ model.fit(gram, y).dual_coef_)
     difference = mean_difference(target, source).to(w)
-    return Probe((w * (w @ difference) / (w @ w)).to(target), right.cpu())
+    return Probe((w * (w @ difference) / (w @ w)).to(target), torch.from_numpy(right))
 
 
 @torch.no_grad()
@@ -222,25 +213,24 @@ def solve(
     method      "mean"; "pca": the mean difference confined to the first `components`; "probe"
     Raises InputError: fewer than two labels, or two pictures of a label (with `groups`: two pairs)."""
     one_of(method, METHODS, "method")
-    flat, shifts, notes, bases = h.flatten(2), {}, {}, []
+    flat, shifts, notes, bases = h.flatten(2), {}, {}, []  # flat (K, N, D)
     if method == "pca":
         bases = [principal(x, min(components, len(x) - 1), generator=generator) for x in flat]
     for name in check_labels(labels, source):
         target, start = rows_of(labels, name, source, groups)
-        pairs = [(x[target], x[start]) for x in flat]
+        levels = [(x[target], x[start]) for x in flat]
         notes[name] = {"pictures": len(target)}
-        notes[name]["agreement"] = sum(agreement(*pair) for pair in pairs) / len(flat)
-        found = [mean_difference(*pair) for pair in pairs]
+        notes[name]["agreement"] = sum(agreement(*level) for level in levels) / len(flat)
+        deltas = [mean_difference(*level) for level in levels]
         if method == "pca":
-            found = [confine(delta, basis) for delta, basis in zip(found, bases, strict=True)]
+            deltas = [confine(delta, basis) for delta, basis in zip(deltas, bases, strict=True)]
         if method == "probe":
             people = [i if groups is None else groups[i] for i in (*target, *start)]
-            probes = [probe(*pair, people=people) for pair in pairs]
-            found = [one.direction for one in probes]
-            notes[name]["accuracy"] = sum(one.accuracy for one in probes) / len(probes)
-        shifts[name] = Table(torch.stack(found).unflatten(1, h.shape[2:]), torch.tensor(timesteps))
-    size, width = hspace.channels(backbone.unet, place), backbone.unet.config.cross_attention_dim
-    return Directions(shifts, source or "", prompt, backbone.name, size, width, method, place, notes=notes)
+            probes = [probe(*level, people=people) for level in levels]
+            deltas = [each.direction for each in probes]
+            notes[name]["accuracy"] = sum(each.accuracy for each in probes) / len(probes)
+        shifts[name] = Table(torch.stack(deltas).unflatten(1, h.shape[2:]), torch.tensor(timesteps))
+    return made_for(backbone, shifts, source, prompt, method, place, notes=notes)
 
 
 def check_labels(labels: Sequence[str], source: str | None) -> list[str]:
@@ -258,16 +248,30 @@ def rows_of(
     labels: Sequence[str], name: str, source: str | None, groups: Sequence[object] | None
 ) -> tuple[list[int], list[int]]:
     """Rows of the pictures of `name` and of those to compare with; with `groups` pairs, in the same order."""
-    other = lambda label: label == source if source is not None else label != name  # noqa: E731
-    target = [i for i, label in enumerate(labels) if label == name]
-    start = [i for i, label in enumerate(labels) if other(label)]
     if groups is not None:
         if source is None:
             raise InputError("pairs need an emotion that they start from: name it, --source")
-        by_group = {groups[i]: i for i in start}
-        target = [i for i in target if groups[i] in by_group]
-        start = [by_group[groups[i]] for i in target]
+        start, target = zip(*pairs(labels, groups, name, source), strict=True)
+        return list(target), list(start)
+    target = [i for i, label in enumerate(labels) if label == name]
+    start = [i for i, label in enumerate(labels) if label != name and source in (None, label)]
     if min(len(target), len(start)) < 2:
-        what = "pairs" if groups is not None else "pictures"
-        raise InputError(f"{name!r}: {min(len(target), len(start))} {what}; at least two are needed")
+        raise InputError(f"{name!r}: {min(len(target), len(start))} pictures; at least two are needed")
     return target, start
+
+
+def pairs(
+    labels: Sequence[str], groups: Sequence[object], name: str, source: str | None
+) -> list[tuple[int, int]]:
+    """(start, target) of rows that show one person: `name` in the target; `source`, or anything, before.
+
+    InputError: fewer than two of them."""
+    after = {group: i for i, (label, group) in enumerate(zip(labels, groups, strict=True)) if label == name}
+    before = [i for i, label in enumerate(labels) if label != name and source in (None, label)]
+    rows = [(i, after[groups[i]]) for i in before if groups[i] in after]
+    if len(rows) < 2:
+        raise InputError(
+            f"{name!r}: {len(rows)} pairs, at least two are needed; pictures of one person need one name in"
+            " both folders (or the same `identity` in a table)"
+        )
+    return rows

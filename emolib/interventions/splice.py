@@ -30,10 +30,11 @@ class Spliced(nn.Module):
         self.embedding_dim: int = table.embedding_dim
 
     def forward(self, ids: Tensor) -> Tensor:
-        known = self.table(ids.clamp(max=self.first - 1))
-        new = torch.cat(list(self.rows)).to(known.dtype)
-        added = F.embedding((ids - self.first).clamp(min=0), new)
-        return torch.where((ids >= self.first).unsqueeze(-1), added, known)
+        # ids (B, L): looked up in both, each where the other does not reach; then the right one is taken.
+        old = self.table(ids.clamp(max=self.first - 1))  # (B, L, d)
+        rows = torch.cat(list(self.rows)).to(old.dtype)  # (n, d)
+        new = F.embedding((ids - self.first).clamp(min=0), rows)  # (B, L, d)
+        return torch.where((ids >= self.first).unsqueeze(-1), new, old)
 
 
 @contextmanager
@@ -73,16 +74,17 @@ def _one_encoder(
         taken = [piece for piece in pieces(name, len(parameter)) if piece in known]
         if taken:
             raise InputError(f"{taken[0]!r} is a token of {backbone} already; choose another name")
+    # Make what is plugged in, while nothing has changed yet.
     more = copy.deepcopy(words)
-    first = len(words)
     more.add_tokens([piece for name, parameter in rows.items() for piece in pieces(name, len(parameter))])
-    # Old SDXL configurations find a prompt's end as its highest id, which a new token would now be.
+    longer = Spliced(table, len(words), list(rows.values()))  # ids from len(words) on are the new rows
     owner = getattr(network, "text_model", network)
     end = owner.eos_token_id
-    setattr(backbone.pipe, tokenizer, more)
-    network.set_input_embeddings(Spliced(table, first, list(rows.values())))
-    owner.eos_token_id = words.eos_token_id
     try:
+        setattr(backbone.pipe, tokenizer, more)
+        network.set_input_embeddings(longer)
+        # Old SDXL configurations find a prompt's end as its highest id, which a new token would now be.
+        owner.eos_token_id = words.eos_token_id
         yield
     finally:
         owner.eos_token_id = end
@@ -170,9 +172,10 @@ def vectors_of_words(
     token is the word. Otherwise every vector is the mean of all words' pieces. `cross` takes the encoder's
     output at those places instead of its input, scaled to the input's length: cross-initialisation (Pang et
     al. 2023, arXiv 2312.15905), whose observation is that learned vectors end near the encoder's outputs.
-    Raises InputError: no word, more than eight vectors.
+    Raises InputError: no word, a token that the model does not know, more than eight vectors.
     """
     words = [words] if isinstance(words, str) else list(words)
+    backbone.check_tokens(words)
     if not words or not all(word.strip() for word in words):
         raise InputError(f"{name}: give a word to start from, e.g. the emotion's adjective")
     if not 1 <= vectors <= 8:

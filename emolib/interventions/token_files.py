@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from emolib import __version__
 from emolib.interventions.tokens import Token, bracketed, placeholder
-from emolib.runtime import InputError, atomic_write, first_line
+from emolib.runtime import InputError, first_line, load_tensors, save_tensors
 
 SUFFIX = ".safetensors"
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
@@ -28,21 +26,11 @@ NAMELESS = ("emb_params", "emp_params", "*", "clip_l", "vectors")
 SECONDARY = ("emp_params_out",)  # OneTrainer's second tensor; no other program reads it
 
 
-def check_output(path: str | Path) -> None:
-    """InputError unless a token file can be written there by its name: .safetensors, in a folder that is."""
-    path = Path(path)
-    if path.suffix != SUFFIX:
-        raise InputError(f"{path}: tokens are written as {SUFFIX}; change the suffix")
-    if not path.parent.is_dir():
-        raise InputError(f"output folder {str(path.parent)!r} does not exist; make it first")
-
-
 def save(token: Token, path: str | Path) -> None:
     """Write a token, atomically: one key, the token's name (SDXL: clip_l and clip_g), and a header.
 
     The header holds token, base_model, emotion, initializer, steps and licence. Raises InputError.
     """
-    check_output(path)
     tensors = dict(zip(SDXL, token.rows, strict=True)) if token.vectors_2 is not None else None
     header = {
         "token": token.name,
@@ -53,8 +41,7 @@ def save(token: Token, path: str | Path) -> None:
         "licence": token.licence,
         "software": f"emolib {__version__}",
     }
-    with atomic_write(path) as temporary:
-        save_file(tensors or {token.name: token.vectors}, temporary, metadata=header)
+    save_tensors(path, tensors or {token.name: token.vectors}, header)
 
 
 def load(path: str | Path, *, name: str | None = None, allow_pickle: bool = False) -> Token:
@@ -68,7 +55,7 @@ def load(path: str | Path, *, name: str | None = None, allow_pickle: bool = Fals
     if not path.is_file():
         raise InputError(f"{path}: no such file; `emolib token train` makes one")
     if path.suffix == SUFFIX:
-        content, header = _safetensors(path)
+        content, header = load_tensors(path)
     elif path.suffix in PICKLES:
         content, header = _pickle(path, allow_pickle), {}
     else:
@@ -87,15 +74,6 @@ def load(path: str | Path, *, name: str | None = None, allow_pickle: bool = Fals
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-
-
-def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, "pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        reason = first_line(error)
-        raise InputError(f"{path}: not a readable safetensors file ({reason}); get a whole copy") from None
 
 
 def _pickle(path: Path, allowed: bool) -> Any:
@@ -119,21 +97,25 @@ def _interpret(content: Any, header: Mapping, path: Path) -> tuple[list[Tensor],
         return [_rows(content, path)], None, header
     if isinstance(content, list) and content and all(isinstance(part, Mapping) for part in content):
         parts = [_rows(value, path) for part in content for value in part.values()]  # ComfyUI reads these
+        if len({part.shape[1] for part in parts}) != 1:
+            raise InputError(f"{path}: holds vectors of several widths, or none; it is not a token file")
         return [torch.cat(parts)], None, header
     if not isinstance(content, Mapping) or not content:
         raise InputError(f"{path}: holds no vectors; it is not a token file")
     if "string_to_param" in content:
-        vectors = dict(content["string_to_param"])
+        vectors = content["string_to_param"]
+        vectors = next(iter(vectors.values()), None) if isinstance(vectors, Mapping) else None
         header = {"base_model": content.get("sd_checkpoint_name") or "", "steps": content.get("step") or 0}
         name = content.get("name")
-        return [_rows(next(iter(vectors.values()), None), path)], name or None, header
+        return [_rows(vectors, path)], str(name) if name else None, header
     if set(content) == set(SDXL):
         return [_rows(content[key], path) for key in SDXL], None, header
     keys = [key for key in content if key not in SECONDARY]
     if len(keys) != 1:
         shown = ", ".join(map(str, keys[:3]))
         raise InputError(f"{path}: holds {len(keys)} tensors ({shown}, ...); it is not a token file")
-    return [_rows(content[keys[0]], path)], None if keys[0] in NAMELESS else keys[0], header
+    name = keys[0] if isinstance(keys[0], str) and keys[0] not in NAMELESS else None
+    return [_rows(content[keys[0]], path)], name, header
 
 
 def _rows(value: Any, path: Path) -> Tensor:

@@ -13,7 +13,7 @@ from emolib.emotions import spaces as circle
 from emolib.runtime import InputError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Token:
     """A placeholder and its vectors, float32 on the CPU.
 
@@ -35,11 +35,9 @@ class Token:
     licence: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", placeholder(self.name))
-        for field in ("vectors", "vectors_2"):
-            value = getattr(self, field)
-            if value is not None:
-                object.__setattr__(self, field, value.detach().float().cpu().contiguous())
+        self.name = placeholder(self.name)
+        self.vectors = _plain(self.vectors)
+        self.vectors_2 = None if self.vectors_2 is None else _plain(self.vectors_2)
         for rows in self.rows:
             if rows.ndim != 2 or not rows.numel() or len(rows) != len(self.vectors):
                 shapes = " and ".join(str(tuple(part.shape)) for part in self.rows)
@@ -54,6 +52,10 @@ class Token:
     def rows(self) -> list[Tensor]:
         """The vectors, one tensor for each text encoder."""
         return [self.vectors] if self.vectors_2 is None else [self.vectors, self.vectors_2]
+
+
+def _plain(vectors: Tensor) -> Tensor:
+    return vectors.detach().float().cpu().contiguous()
 
 
 def _combine(tokens: Sequence[Token], name: str | None, how: Callable[..., Tensor]) -> Token:

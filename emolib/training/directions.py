@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,16 +12,18 @@ from torch import Tensor, nn
 
 from emolib.diffusion.backbone import Backbone, Embedding
 from emolib.diffusion.clip import Clip
-from emolib.diffusion.sampling import Prediction, Trajectory, add_noise, denoise
+from emolib.diffusion.sampling import Prediction, Trajectory, add_noise, ddim_step, denoise
 from emolib.emotions import words
 from emolib.interventions import hspace
 from emolib.interventions.asyrp import STEPS, T_EDIT, Asymmetric
-from emolib.interventions.directions import SUPERVISED, Directions, Network, untrained
-from emolib.interventions.directions_fit import check_labels
+from emolib.interventions.directions import SUPERVISED, Directions, Network, made_for, untrained
+from emolib.interventions.directions_fit import check_labels, pairs
 from emolib.runtime import InputError, progress
 from emolib.training.examples import stratified
+from emolib.training.loop import Losses, Tell, fit
+from emolib.training.settings import EPOCHS, PAIR_STEPS, T_START, Plan
 
-EPOCHS, LR, L1_WEIGHT = 4, 6e-3, 1.0
+LR, L1_WEIGHT = 6e-3, 1.0
 """Of a shift that CLIP trains. On 8 validation people the guide judge saw MiniCLIP's anger, trained at `up1`,
 in 0.75 after 4 epochs of 16 people, in 0.38 after 4 of 8. The paper weighs L1 by 3, with another CLIP."""
 
@@ -61,43 +63,6 @@ def directional_loss(
     return DirectionalLoss(clip.images, end - start, l1_weight=l1_weight)
 
 
-@dataclass(eq=False)
-class Lesson:
-    """A predictor that takes a training step at every level it is asked at (as the authors' code does).
-
-    Two walks share its batch (2 B, c, h, w): the source's own, which nothing moves, and behind it the edit's.
-    The loss compares what they predict. (Compared with a plain prediction on the *edit's* walk, a shift would
-    be paid for moving a little further at every level, wherever the walk has got to by then.) The edited
-    prediction is returned without its graph.
-    """
-
-    predictor: Asymmetric
-    loss: Loss
-    optimizer: torch.optim.Optimizer
-    losses: list[float]
-
-    @property
-    def alphas_cumprod(self) -> Tensor:
-        return self.predictor.alphas_cumprod
-
-    def __call__(self, z: Tensor, t: int, *, level: int | None = None, uncond: Any = None) -> Prediction:
-        decode = self.predictor.backbone.decode
-        kept, edited = z.chunk(2)
-        with torch.no_grad():
-            still = self.predictor.plain(kept, t, level=level, uncond=uncond)
-            source = decode(still.x0)
-        with torch.enable_grad():
-            plain, moved = self.predictor.both(edited, t, level=level, uncond=uncond)
-            loss = self.loss(decode(moved.x0), source)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-        self.losses.append(float(loss.detach()))
-        return Prediction(
-            torch.cat([still.x0, moved.x0.detach()]), torch.cat([still.eps, plain.eps.detach()])
-        )
-
-
 def train_shift(
     predictor: Asymmetric,
     trajectory: Trajectory,
@@ -107,10 +72,15 @@ def train_shift(
     epochs: int = EPOCHS,
     batch: int = 4,
     lr: float = LR,
+    tell: Tell | None = None,
 ) -> list[float]:
     """Train `predictor.shift` (a `Network` or `Table`) on recorded inversions; returns the losses, in order.
 
-    Each picture is walked from its noisiest latents through the editing interval, one step of Adam a level.
+    Each picture is walked from its noisiest latents through the editing interval, one step of Adam a level
+    (as the authors' code does). Beside the edit's walk goes the source's own, which nothing moves, and the
+    loss compares what the two predict. (Compared with a plain prediction on the *edit's* walk, a shift would
+    be paid for moving a little further at every level, wherever the walk has got to by then.)
+
     trajectory  its start or latents[0] (N, c, h, w) are the inverted pictures, its timesteps descend
     Raises ValueError if the shift cannot be trained, or no level lies in the editing interval."""
     if not isinstance(predictor.shift, nn.Module):
@@ -121,17 +91,50 @@ def train_shift(
         raise ValueError(
             f"no level of the walk lies in the editing interval, from {predictor.t_edit} upwards"
         )
-    levels = levels[: len(inside) + 1]
     start = trajectory.latents[0] if trajectory.start is None else trajectory.start
-    predictor.shift.requires_grad_(True)
-    lesson = Lesson(predictor, loss, torch.optim.Adam(predictor.shift.parameters(), lr=lr), [])
-    for _ in progress(range(epochs), "training"):
-        order = torch.randperm(len(start), generator=generator, device=generator.device).tolist()
-        for i in range(0, len(order), batch):
-            some = start[order[i : i + batch]]
-            denoise(lesson, Trajectory(levels, start=torch.cat([some, some])))
-    predictor.shift.requires_grad_(False)
-    return lesson.losses
+    abar, decode = predictor.alphas_cumprod.tolist(), predictor.backbone.decode
+    source = edited = start[:0]  # where the two walks are, (b, c, h, w)
+    order: list[int] = []  # of the pictures that are left in this epoch
+
+    def losses(step: int, groups: Sequence[str]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        nonlocal source, edited, order
+        # 1. At the noisiest level the next pictures set out.
+        k = step % len(inside)
+        if k == 0:
+            order = order or torch.randperm(len(start), generator=generator).tolist()
+            source = edited = start[order[:batch]]
+            order = order[batch:]
+        t, target = levels[k], levels[k + 1]
+        # 2. What the source's walk shows here, and what the edit's does.
+        with torch.no_grad():
+            kept = predictor.plain(source, t)
+            shown = decode(kept.x0)
+        with torch.enable_grad():
+            plain, moved = predictor.both(edited, t)
+            value = loss(decode(moved.x0), shown)
+        yield value, {"loss": value}
+        # 3. Both go on, each by its own prediction.
+        source = ddim_step(kept, abar[t], abar[target])
+        edited = ddim_step(Prediction(moved.x0, plain.eps), abar[t], abar[target]).detach()
+
+    walks = epochs * math.ceil(len(start) / batch)
+    plan = Plan(steps=walks * len(inside), lr=lr, warmup=0, decay=0.0)
+    return _train(predictor.shift, losses, plan, tell)
+
+
+def _train(shift: nn.Module, losses: Losses, plan: Plan, tell: Tell | None) -> list[float]:
+    """Train a shift; returns what `losses` yielded, step by step."""
+    history: list[Tensor] = []
+
+    def noted(step: int, groups: Sequence[str]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        for value, numbers in losses(step, groups):
+            history.append(value.detach())
+            yield value, numbers
+
+    shift.requires_grad_(True)
+    fit({"shift": list(shift.parameters())}, noted, plan, tell=tell)
+    shift.requires_grad_(False)
+    return torch.stack(history).tolist()
 
 
 def fit_networks(
@@ -147,8 +150,9 @@ def fit_networks(
     t_edit: int = T_EDIT,
     epochs: int = EPOCHS,
     place: str = hspace.MIDDLE,
+    tell: Tell | None = None,
 ) -> Directions:
-    """A trained network for each of `names`, emotions or other words, from pictures that show none of them.
+    """Train a network for each of `names`, emotions or other words, from pictures that show none of them.
 
     z (N, c, h', w') are clean latents of pictures of the emotion `source`; None: of anything ("a person")."""
     cond = backbone.embed(prompt)
@@ -158,12 +162,11 @@ def fit_networks(
         network = untrained(hspace.channels(backbone.unet, place), generator).to(backbone.device)
         predictor = Asymmetric(backbone, cond, network, t_edit, place=place)
         loss = directional_loss(clip, in_words(source), in_words(name))
-        losses = train_shift(predictor, walk, loss, generator=generator, epochs=epochs)
+        say = tell and (lambda line, name=name: tell(f"{name}  {line}"))
+        losses = train_shift(predictor, walk, loss, generator=generator, epochs=epochs, tell=say)
         shifts[name], tenth = network, max(1, len(losses) // 10)
         notes[name] = {"pictures": len(z), "loss": sum(losses[-tenth:]) / tenth}
-    width = backbone.unet.config.cross_attention_dim
-    size = hspace.channels(backbone.unet, place)
-    return Directions(shifts, source or "", prompt, backbone.name, size, width, "trained", place, notes=notes)
+    return made_for(backbone, shifts, source, prompt, "trained", place, notes=notes)
 
 
 @torch.no_grad()
@@ -184,10 +187,6 @@ def in_words(label: str | None) -> str:
     return words.prompt(label) if label in words.ADJECTIVES else f"a photo of a {label} person"
 
 
-WARMUP = 10  # steps
-T_START = 500
-"""Edits begin here: further up the network sees no face to keep. On 8 validation people (guide judge) those
-for all levels gave 0.94 of the emotions and 20.0 dB to the truth, those for the lower half 1.00 and 23.2."""
 SCALE = 0.5
 """How many times an edit takes the shift, asked for anew in every step. The same people: 1.00 of the emotions
 at 1.0, 0.7 and 0.5, with 23.2, 24.6 and 25.7 dB to the truth."""
@@ -203,54 +202,38 @@ def fit_pairs(
     source: str | None = None,
     prompt: str = "",
     place: str = hspace.MIDDLE,
-    steps: int = 150,
+    steps: int = PAIR_STEPS,
     t_start: int = T_START,
+    tell: Tell | None = None,
 ) -> Directions:
-    """A trained network for every emotion, from latents `z` (N, c, h', w') of pictures with these `labels`.
+    """Train a network for every emotion, from latents `z` (N, c, h', w') of pictures with these `labels`.
 
     source  what the pictures show that are edited; None: any of the other emotions, and all are learned
     groups  for each picture who it shows: only people seen under several labels count
     t_start the noisiest timestep at which the edit acts; it acts down to 0, at `SCALE`: asked anew in every
             step, a full shift each time goes too far
     InputError: fewer than two labels, or two pairs of one."""
-    found = {name: pairs(labels, groups, name, source) for name in check_labels(labels, source)}
+    rows = {name: pairs(labels, groups, name, source) for name in check_labels(labels, source)}
     shifts, notes = {}, {}
-    for name in progress(found, "training"):
+    for name in rows:
         network = untrained(hspace.channels(backbone.unet, place), generator).to(backbone.device)
         losses = train(
             backbone,
             network,
             z,
-            found[name],
+            rows[name],
             generator=generator,
             prompt=prompt,
             place=place,
             steps=steps,
             t_start=t_start,
+            tell=tell and (lambda line, name=name: tell(f"{name}  {line}")),
         )
         tenth = max(1, len(losses) // 10)
         shifts[name] = network
-        notes[name] = {"pairs": len(found[name]), "loss": sum(losses[-tenth:]) / tenth}
-    about = (backbone.name, hspace.channels(backbone.unet, place), backbone.unet.config.cross_attention_dim)
+        notes[name] = {"pairs": len(rows[name]), "loss": sum(losses[-tenth:]) / tenth}
     when = {"scale": SCALE, "t_edit": 0, "t_start": t_start}
-    return Directions(shifts, source or "", prompt, *about, SUPERVISED, place, **when, notes=notes)
-
-
-def pairs(
-    labels: Sequence[str], groups: Sequence[object], name: str, source: str | None
-) -> list[tuple[int, int]]:
-    """(start, target) of rows that show one person: `name` in the target; `source`, or anything, before.
-
-    InputError: fewer than two of them."""
-    after = {group: i for i, (label, group) in enumerate(zip(labels, groups, strict=True)) if label == name}
-    before = [i for i, label in enumerate(labels) if label != name and source in (None, label)]
-    found = [(i, after[groups[i]]) for i in before if groups[i] in after]
-    if len(found) < 2:
-        raise InputError(
-            f"{name!r}: {len(found)} pairs, at least two are needed; pictures of one person need one name in"
-            " both folders (or the same `identity` in a table)"
-        )
-    return found
+    return made_for(backbone, shifts, source, prompt, SUPERVISED, place, **when, notes=notes)
 
 
 def train(
@@ -262,10 +245,11 @@ def train(
     generator: torch.Generator,
     prompt: str = "",
     place: str = hspace.MIDDLE,
-    steps: int = 150,
+    steps: int = PAIR_STEPS,
     t_start: int = T_START,
     batch: int = 16,
     lr: float = 2e-3,
+    tell: Tell | None = None,
 ) -> list[float]:
     """Train `network` on pairs, `rows` (start, target) of latents `z` (N, c, h, w).
 
@@ -274,24 +258,19 @@ def train(
     the start alone would push on when it has arrived."""
     cond, levels = backbone.embed(prompt), backbone.alphas_cumprod
     start, target = torch.tensor(rows).T
-    network.requires_grad_(True)
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
-    losses = []
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min(1.0, (step + 1) / WARMUP) * (1 - step / steps)
+
+    def losses(step: int, groups: Sequence[str]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         drawn = torch.randint(len(rows), (batch,), generator=generator)
-        before, after = (z[side[drawn]].to(backbone.device) for side in (start, target))
+        before, after = (z[side[drawn]].to(backbone.device) for side in (start, target))  # (b, c, h, w)
+        # A place on the way between the two, under noise.
         way = torch.rand((batch, 1, 1, 1), generator=generator).to(before)
         noise = torch.randn(before.shape, generator=generator).to(before)
         t = stratified(batch, min(t_start + 1, len(levels)), generator)
         noisy = add_noise(before.lerp(after, way), noise, levels[t].to(before).view(-1, 1, 1, 1))
+        # From there the shifted network has to see where it leads.
         with hspace.shifted(backbone.unet, network, place=place):
             x0 = backbone.predict(noisy, t.to(backbone.device), cond).x0
         loss = (x0.float() - after.float()).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    network.requires_grad_(False)
-    return losses
+        yield loss, {"loss": loss}
+
+    return _train(network, losses, Plan(steps=steps, lr=lr, warmup=10, decay=1.0), tell)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from emolib.diffusion.backbone import Backbone, Embedding
 from emolib.emotions.words import article
 from emolib.interventions import splice
-from emolib.runtime import InputError, generator
+from emolib.runtime import InputError, generator, progress
 
 TEMPLATES = (
     "photo of {article} {word} {description}",
@@ -55,8 +55,8 @@ def cache(
 ) -> Examples:
     """Encode pictures (N, 3, S, S) in [-1, 1], one by one, and with `flip` their mirror images."""
     views = [images, images.flip(-1)] if flip else [images]
-    moments = [[backbone.posterior(one) for one in view.split(1)] for view in views]
-    mean, std = (
+    moments = [[backbone.posterior(x) for x in progress(view.split(1), "encoding")] for view in views]
+    mean, std = (  # (N, F, C, h, w) each
         torch.stack([torch.cat([pair[k] for pair in view]) for view in moments], dim=1) for k in (0, 1)
     )
     return Examples(mean, std, texts)
@@ -114,6 +114,7 @@ class Batches:
     """All groups' examples in one table on the model's device, and the draws from it.
 
     names         the groups, in order
+    lines         the P distinct prompts
     ids           (P, L) token ids of the distinct prompts, one tensor for each text encoder, on the CPU
     neutral_text  embeddings of their neutral counterparts, encoded once (P, L, D); None without pairs
     """
@@ -136,7 +137,8 @@ class Batches:
         self._prompts = torch.tensor([numbers[line] for line in lines]).view(sum(map(len, groups)), -1)
         self._first = [sum(map(len, groups[:i])) for i in range(len(groups))]
         self._rows = [_split(len(one), held_out, seed, name) for name, one in examples.items()]
-        self.ids = splice.tokenise(backbone, [line for line, _ in distinct])
+        self.lines = [line for line, _ in distinct]
+        self.ids = splice.tokenise(backbone, self.lines)
         self.neutral_text = _encode(backbone, [line for _, line in distinct]) if calm else None
 
     def training(self, step: int, size: int, groups: Sequence[str]) -> Batch:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 from emolib.diffusion.backbone import Backbone, Embedding
@@ -106,5 +108,55 @@ class Objective:
         """The batch's distinct prompts as embeddings, and which of them each draw has."""
         distinct, which = batch.prompt.unique(return_inverse=True)
         with self.autocast():
-            found = splice.encode_tokens(self.network, [ids[distinct] for ids in self.batches.ids])
-        return found, which.to(self.network.device)
+            embedding = splice.encode_tokens(self.network, [ids[distinct] for ids in self.batches.ids])
+        return embedding, which.to(self.network.device)
+
+    def __call__(self, step: int, groups: Sequence[str]) -> Iterator[tuple[Tensor | None, dict[str, Tensor]]]:
+        """Yield the loss of each micro-batch of a step; of every group the mean over its own draws.
+
+        What `loop.fit` asks for. Under several processes each takes its share of the draws."""
+        processes, settings = PartialState(), self.settings
+        batch = self.batches.training(step, settings.batch, groups)
+        batch = batch[processes.process_index :: processes.num_processes]
+        if not len(batch):
+            yield None, self._by_group(batch, torch.zeros(0), groups)
+            return
+        # The distinct prompts go through the text encoder once, up to a cut just behind it, (P, L, D).
+        embedding, which = self.encode(batch)
+        parts = [part for part in (embedding.hidden, embedding.pooled) if part is not None]
+        cuts = [part.detach().requires_grad_(part.requires_grad) for part in parts]
+        # Micro-batches leave their gradients at the cut: the caller goes back as far as there.
+        size = settings.micro_batch or len(batch)
+        for i in range(0, len(batch), size):
+            part = batch[i : i + size]
+            found = self.losses(part, pick(Embedding(*cuts), which[i : i + size])) / settings.batch  # (b,)
+            yield found.sum(), self._by_group(part, found, groups)
+        # One pass carries their sum on: the same gradient at a fraction of the text's cost.
+        waiting = [(part, cut.grad) for part, cut in zip(parts, cuts, strict=True) if cut.grad is not None]
+        if waiting:
+            torch.autograd.backward(*zip(*waiting, strict=True))
+
+    @torch.no_grad()
+    def evaluate(self, step: int, groups: Sequence[str]) -> dict[str, float]:
+        """Return each group's mean loss on fixed draws: same pictures, noise, timesteps every time, so that
+        a change is learning and nothing else (Voronov et al. 2023, arXiv 2302.04841)."""
+        settings, names = self.settings, self.batches.names
+        batch = self.batches.evaluation(settings.evaluate_on)
+        batch = batch[torch.tensor([name in groups for name in names])[batch.group]]
+        embedding, which = self.encode(batch)
+        size = settings.micro_batch or settings.batch * len(groups)
+        found = [
+            self.losses(batch[i : i + size], pick(embedding, which[i : i + size]))
+            for i in range(0, len(batch), size)
+        ]
+        sums = self._by_group(batch, torch.cat(found), groups, "")
+        return {name: float(value / settings.evaluate_on) for name, value in sums.items()}
+
+    def _by_group(
+        self, batch: Batch, losses: Tensor, groups: Sequence[str], label: str = "loss "
+    ) -> dict[str, Tensor]:
+        """Add up losses (B,) group by group."""
+        names = self.batches.names
+        sums = torch.zeros(len(names), device=losses.device)
+        sums = sums.index_add_(0, batch.group.to(losses.device), losses.detach())
+        return {label + name: sums[i] for i, name in enumerate(names) if name in groups}

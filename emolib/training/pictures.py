@@ -14,14 +14,14 @@ from emolib import images as pictures
 from emolib.data import emofaces
 from emolib.data.manifest import Manifest
 from emolib.data.open import open_dataset
-from emolib.runtime import InputError, one_of
+from emolib.runtime import InputError, one_of, progress
 
 NEUTRAL = "neutral"
 PERSON = "person"
 GREY_LEVEL = 2 / 255  # one of 255 steps, in [-1, 1]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Pictures:
     """Pictures of people who all feel the same, and who they are.
 
@@ -42,13 +42,12 @@ class Pictures:
     def __post_init__(self) -> None:
         n = len(self.images)
         if not self.descriptions:
-            object.__setattr__(self, "descriptions", (PERSON,) * n)
+            self.descriptions = (PERSON,) * n
         if len(self.descriptions) != n or (self.neutral is not None and len(self.neutral) != n):
             raise InputError(f"{n} pictures need as many descriptions and neutral counterparts")
         check(self.images, self.neutral)
         if (self.images - self.images.mean(1, keepdim=True)).abs().max() < GREY_LEVEL:
-            note = "all pictures are without colour: the token will learn that too"
-            object.__setattr__(self, "notes", (*self.notes, note))
+            self.notes = (*self.notes, "all pictures are without colour: the token will learn that too")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -160,17 +159,19 @@ def _pairs(manifest: Manifest, felt: list[int], path: str | Path) -> tuple[list[
 
 def _open(manifest: Manifest, rows: list[int], size: int) -> tuple[Tensor, tuple[str, ...]]:
     """(N, 3, size, size) of these rows, and a note if they differ in size."""
-    found = [manifest.image(i) for i in rows]
-    for i, image in zip(rows, found, strict=True):
+    squares, sizes = [], set()
+    for i in progress(rows, "reading"):  # one by one: photographs are large, squares are not
+        image = manifest.image(i)
         if 2 * min(image.size) < size:
-            where = manifest.where(manifest.frame.iloc[i])
+            place = manifest.where(manifest.frame.iloc[i])
             raise InputError(
-                f"{where}: {image.width} x {image.height} pixels is too small for a model of {size}; give"
+                f"{place}: {image.width} x {image.height} pixels is too small for a model of {size}; give"
                 f" pictures of {size // 2} or more"
             )
-    sizes = {image.size for image in found}
+        sizes.add(image.size)
+        squares.append(square(image, size))
     note = f"pictures of {len(sizes)} sizes: the middle square of each is brought to {size} x {size}"
-    return torch.cat([square(image, size) for image in found]), (note,) if len(sizes) > 1 else ()
+    return torch.cat(squares), (note,) if len(sizes) > 1 else ()
 
 
 def square(image: Image.Image, size: int) -> Tensor:

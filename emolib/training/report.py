@@ -27,6 +27,7 @@ Probe = Callable[[Tensor, str], Tensor]
 
 SAME = 0.1  # of the difference between the word and no word: less, and the token is still the word
 LONG = 1.5  # times the length it started with: longer vectors drown the rest of the prompt
+SHORT = 0.1  # times the length it started with: there is next to nothing in it
 OBEYED = 0.75  # of what the word leaves of the rest of the prompt
 SIDES = ("token", "word", "nothing")
 
@@ -67,6 +68,8 @@ class Report:
             )
         if self.difference < SAME:
             return False, "nothing was learned: give it more steps or a higher learning rate"
+        if self.norm_ratio < SHORT:
+            return False, "its vectors are next to zero, so it says nothing: train it again"
         if self.norm_ratio > LONG and self.beyond > 1:
             return False, "longer than nearly all words, it drowns the prompt: learn it with keep_norm"
         if seen and seen["token"] <= seen["nothing"]:
@@ -137,7 +140,7 @@ def check(
     who = [descriptions[i % len(descriptions)] for i in range(n)]
     with learned_token(backbone, token):
         # Token and word get the same article, so that they differ in nothing else.
-        texts = [[prompt(word, one).replace(word, said, 1) for one in who] for said in (token.name, word)]
+        texts = [[prompt(said, one, like=word) for one in who] for said in (token.name, word)]
         texts.append([prompt("", one) for one in who])
         made = [sample(backbone, part, num_inference_steps, guidance_scale, seed) for part in texts]
     pictures = torch.stack(made)
@@ -167,10 +170,10 @@ def check(
     return report, pictures
 
 
-def prompt(word: str, description: str) -> str:
-    """ "photo of a sad woman"; without a word "photo of a woman"."""
+def prompt(word: str, description: str, *, like: str = "") -> str:
+    """Write "photo of a sad woman"; without a word "photo of a woman". The article is that of `like`."""
     phrase = f"{word} {description}" if word else description
-    return f"photo of {article(phrase)} {phrase}"
+    return f"photo of {article(like or phrase)} {phrase}"
 
 
 @torch.no_grad()

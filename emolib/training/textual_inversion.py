@@ -6,8 +6,9 @@ for bit what it was. Several words learn in one run, each as it would alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,10 +21,14 @@ from emolib.interventions.splice import parameters_of, spliced
 from emolib.interventions.tokens import Token, pieces, placeholder
 from emolib.runtime import InputError
 from emolib.training import examples as caches
-from emolib.training.examples import TEMPLATES, Examples
-from emolib.training.loop import Tell, fit
+from emolib.training.examples import TEMPLATES, Batches, Examples
+from emolib.training.loop import Run, Tell, fit
+from emolib.training.objective import Objective
 from emolib.training.pictures import NEUTRAL, Pictures
 from emolib.training.settings import Settings
+
+Rows = Mapping[str, Sequence[nn.Parameter]]
+"""{token: its (n, d) vectors, one parameter for each text encoder}"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,18 +53,16 @@ class Concept:
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """A learned token, where it started, and its curve: steps and evaluation losses."""
+    """What came of a run, in the order of the concepts.
 
-    token: Token
-    start: Token
-    curve: tuple[tuple[int, float], ...]
+    tokens, starts  as they were at their best evaluation, and where they started
+    curves          of each: steps and evaluation losses
+    steps, seconds  what the run took (all sittings together)
+    """
 
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """All tokens of a run, in the order of the concepts, the steps taken and the seconds they took."""
-
-    learned: tuple[Learned, ...]
+    tokens: tuple[Token, ...]
+    starts: tuple[Token, ...]
+    curves: tuple[tuple[tuple[int, float], ...], ...]
     steps: int
     seconds: float
 
@@ -75,7 +78,7 @@ def learn(
     licence: str = "",
     work: Path | None = None,
     tell: Tell | None = None,
-) -> Result:
+) -> Learned:
     """Learn all concepts in one run; each token is returned as it was at its best evaluation.
 
     templates  prompts with {article}, {word} and {description}
@@ -84,8 +87,8 @@ def learn(
     flip       show mirror images too
     work, tell see `loop.fit`
 
-    The backbone is as before afterwards. Raises InputError: what `Pictures`, `of_words` and `spliced` refuse,
-    a prompt so long that the token is cut off, a checkpoint of another run. FloatingPointError: it diverged.
+    The backbone is as before afterwards. Raises InputError: what `Pictures` and `spliced` refuse, a prompt
+    so long that the token is cut off, a checkpoint of another run. FloatingPointError: it diverged.
     """
     names = [placeholder(concept.token) for concept in concepts]
     if len(set(names)) < len(names) or not names:
@@ -101,51 +104,85 @@ def learn(
             name: _examples(backbone, name, one.pictures, templates, flip)
             for name, one in zip(names, concepts, strict=True)
         }
-        _check_prompts(backbone, examples, rows)
-        with caches.set_aside(backbone.vae):
-            found = fit(backbone, examples, rows, settings, constrain=keep, work=work, tell=tell)
-    learned = []
-    for concept, start in zip(concepts, starts, strict=True):
-        curve = tuple(found.curve.of(start.name))
-        vectors, *others = (parameter.detach() for parameter in rows[start.name])
-        token = replace(
+        run = train_rows(backbone, examples, rows, settings, constrain=keep, work=work, tell=tell)
+    tokens = [
+        replace(
             start,
-            vectors=vectors,
-            vectors_2=others[0] if others else None,
+            vectors=rows[start.name][0].detach(),
+            vectors_2=rows[start.name][1].detach() if len(rows[start.name]) > 1 else None,
             emotion=concept.emotion,
-            steps=found.curve.best(start.name)[0],
+            steps=run.best_of(start.name)[0],
             licence=licence,
         )
-        learned.append(Learned(token, start, curve))
-    return Result(tuple(learned), found.steps, found.seconds)
+        for concept, start in zip(concepts, starts, strict=True)
+    ]
+    curves = tuple(tuple(run.curves[name]) for name in names)
+    return Learned(tuple(tokens), tuple(starts), curves, run.step, run.seconds)
+
+
+def train_rows(
+    backbone: Backbone,
+    examples: Mapping[str, Examples],
+    rows: Rows,
+    settings: Settings,
+    *,
+    constrain: Callable[[str], None] | None = None,
+    work: Path | None = None,
+    tell: Tell | None = None,
+) -> Run:
+    """Train vectors that are spliced in already on their examples; they end as they were at their best.
+
+    `constrain(token)` runs after every step. InputError and FloatingPointError as `learn`."""
+    batches = Batches(backbone, examples, seed=settings.seed, held_out=settings.held_out)
+    _check_prompts(backbone, batches, examples, rows)
+    objective = Objective(backbone, batches, settings)
+    # Another run's checkpoint is told by its settings, model, pictures and where it starts from.
+    about = {**asdict(settings), "checkpoint_every": 0, "model": backbone.name}
+    digest = hashlib.sha256(repr((about, caches.fingerprint(examples))).encode())
+    for parameter in (p for group in rows.values() for p in group):
+        digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    with caches.set_aside(backbone.vae):
+        return fit(
+            rows,
+            objective,
+            settings,
+            evaluate=objective.evaluate,
+            after_step=constrain and (lambda step, groups: [constrain(name) for name in groups]),
+            scale_gradients=objective.dtype == torch.float16,
+            work=work,
+            identity=digest.hexdigest(),
+            tell=tell,
+        )
 
 
 def _examples(
     backbone: Backbone, name: str, pictures: Pictures, templates: Sequence[str], flip: bool
 ) -> Examples:
     texts = caches.prompts(name, pictures.descriptions, templates)
-    found = caches.cache(backbone, pictures.images, texts, flip=flip)
+    examples = caches.cache(backbone, pictures.images, texts, flip=flip)
     if pictures.neutral is None:
-        return found
-    calm = caches.prompts(ADJECTIVES[NEUTRAL], pictures.descriptions, templates)
-    return replace(found, neutral=caches.cache(backbone, pictures.neutral, calm, flip=flip))
+        return examples
+    plain = caches.prompts(ADJECTIVES[NEUTRAL], pictures.descriptions, templates)
+    return replace(examples, neutral=caches.cache(backbone, pictures.neutral, plain, flip=flip))
 
 
-def _check_prompts(backbone: Backbone, examples: dict[str, Examples], rows: dict) -> None:
+def _check_prompts(
+    backbone: Backbone, batches: Batches, examples: Mapping[str, Examples], rows: Rows
+) -> None:
     """InputError if a prompt is cut off before the whole token is in it."""
     tokenizer = getattr(backbone.pipe, splice.components(backbone)[0][0])
-    for name, one in examples.items():
+    ids = dict(zip(batches.lines, batches.ids[0].tolist(), strict=True))
+    for name, example in examples.items():
         needed = set(tokenizer.convert_tokens_to_ids(pieces(name, len(rows[name][0]))))
-        lines = sorted({line for texts in one.prompts for line in texts})
-        for line, ids in zip(lines, splice.tokenise(backbone, lines)[0].tolist(), strict=True):
-            if not needed <= set(ids):
+        for line in (line for texts in example.prompts for line in texts):
+            if not needed <= set(ids[line]):
                 raise InputError(
                     f"prompt {line!r} does not hold {name} within the model's length; shorten it"
                 )
 
 
-def _keeper(backbone: Backbone, rows: dict[str, list[nn.Parameter]]) -> Callable[[str], None]:
-    """The function that brings a token's vectors back to the vocabulary's lengths, in place.
+def _keeper(backbone: Backbone, rows: Rows) -> Callable[[str], None]:
+    """Make the function that brings a token's vectors back to the vocabulary's lengths, in place.
 
     Words that a model has met often may be longer than nearly all others: what a token starts with is
     allowed."""

@@ -14,7 +14,7 @@ import matplotlib
 from PIL import Image
 
 from emolib.runtime import InputError, atomic_write, one_of, read_json, repo_path
-from emolib.training.checkpoint import read_log
+from emolib.training.loop import read_log
 from train import files, options
 
 matplotlib.use("Agg")

@@ -17,7 +17,7 @@ TIMES = "It can be stopped at any time (exit code 3); the same command goes on a
 
 def parser(name: str, text: str, **defaults: float) -> argparse.ArgumentParser:
     """`--help` of the recipe `name`; `defaults` are its steps, batch, lr and other fields of `loop.Plan`."""
-    plan = Plan(Path(), **defaults)
+    plan = Plan(**defaults)
     out = argparse.ArgumentParser(
         prog=f"python -m train.{name}",
         description=f"{text} {TIMES}",
@@ -76,10 +76,9 @@ def plan(args: argparse.Namespace, name: str) -> Plan:
         for file in (work / "checkpoint.safetensors", work / "log.jsonl"):
             file.unlink(missing_ok=True)
     names = set(Plan.__dataclass_fields__) - {"work", "precision"}
-    precision = args.precision
-    if precision == "auto":
-        precision = "bf16" if fast_bf16(pick_device(args.device)) else "no"
-    return Plan(work, precision=precision, **{k: v for k, v in vars(args).items() if k in names})
+    fast = args.precision == "bf16" or (args.precision == "auto" and fast_bf16(pick_device(args.device)))
+    given = {k: v for k, v in vars(args).items() if k in names}
+    return Plan(work=work, precision="bfloat16" if fast else "float32", **given)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -256,7 +256,7 @@ def main() -> None:
         plan=plan,
     )
     judge = AutoModelForImageClassification.from_pretrained(args.judge, dtype=torch.float32).to(device).eval()
-    gauge = Gauge(pipe, judge, val, plan.work, args.samples, bf16=plan.precision == "bf16")
+    gauge = Gauge(pipe, judge, val, plan.work, args.samples, bf16=plan.precision == "bfloat16")
     evaluate = lambda model, step: gauge(model, step, teacher.size(step - 1))  # noqa: E731
     start = {name: value.cpu().clone() for name, value in pipe.unet.state_dict().items()}
     pipe.unet = train(plan, pipe.unet, teacher, evaluate=evaluate)

@@ -88,7 +88,7 @@ def test_nothing_is_taken_over_outside_the_steps():
     assert not torch.allclose(
         evaluate(model, prompts, control, t=800), evaluate(model, prompts, t=800), atol=1e-4
     )
-    with pytest.raises(ValueError, match="timestep 555 is not on the walk"):
+    with pytest.raises(ValueError, match="555"):
         evaluate(model, prompts, control, t=555)
 
 

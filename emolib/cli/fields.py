@@ -9,15 +9,18 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def add_fields(parser: argparse.ArgumentParser, kind: type, helps: Mapping[str, str]) -> None:
-    """Add an option for every field of the dataclass `kind` in `helps`, with the field's type and default."""
+def add_fields(parser: argparse.ArgumentParser, knobs: Any, helps: Mapping[str, str]) -> None:
+    """Add an option for every field in `helps` of a dataclass, or of one of its instances, whose values are
+    the defaults then."""
+    kind = knobs if isinstance(knobs, type) else type(knobs)
     for name, text in helps.items():
-        option, default = "--" + name.replace("_", "-"), kind.__dataclass_fields__[name].default
+        option, default = "--" + name.replace("_", "-"), getattr(knobs, name)
         if default is False:
             parser.add_argument(option, action="store_true", help=text)
         else:
+            of_type = type(kind.__dataclass_fields__[name].default)
             text = f"{text} (default: %(default)s)"
-            parser.add_argument(option, type=type(default), default=default, help=text)
+            parser.add_argument(option, type=of_type, default=default, help=text)
 
 
 def from_args(kind: type[T], args: argparse.Namespace, **more: Any) -> T:

@@ -87,11 +87,8 @@ class Injection:
 
     def _during(self, interval: tuple[float, float], t: int) -> bool:
         steps = len(self.timesteps) - 1
-        try:
-            # The network is asked at the noisier end of a step, whichever way the walk goes.
-            step = sorted(self.timesteps, reverse=True).index(t)
-        except ValueError:
-            raise ValueError(f"timestep {t} is not on the walk {list(self.timesteps)}") from None
+        # The network is asked at the noisier end of a step, whichever way the walk goes.
+        step = sorted(self.timesteps, reverse=True).index(t)
         return round(interval[0] * steps) <= step < round(interval[1] * steps)
 
     def edit(self, maps: Tensor, layer: Layer) -> Tensor:
@@ -158,12 +155,10 @@ class _Call:
         self.t, self.size = int(timestep[0]), tuple(sample.shape[-2:])
 
     def layer(self, cross: bool, pixels: int) -> Layer:
-        """The layer of this call that has so many pixels. ValueError: not the latents' grid, halved."""
+        """The layer of this call that has so many pixels: the latents' grid, halved some times."""
         (height, width), reduction = self.size, 1
         while height * width > pixels:
             height, width, reduction = -(-height // 2), -(-width // 2), 2 * reduction
-        if height * width != pixels:
-            raise ValueError(f"a layer of {pixels} pixels does not come from {self.size} by halving")
         return Layer(cross, self.t, (height, width), reduction)
 
 

@@ -258,7 +258,7 @@ def shipped() -> Directions:
 
 
 def _stored(value: Tensor) -> Tensor:
-    return value.half() if value.is_floating_point() else value
+    return value.half() if value.is_floating_point() else value.clone()  # tables may share their timesteps
 
 
 def _shift(kind: str, name: str, tensors: Mapping[str, Tensor]) -> nn.Module:

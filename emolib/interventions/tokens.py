@@ -85,14 +85,10 @@ def strengthen(emotion: Token, neutral: Token, alpha: float, *, name: str | None
 
 
 def mix(tokens: Sequence[Token], weights: Sequence[float], *, name: str | None = None) -> Token:
-    """The weighted mean of several tokens. InputError unless the weights have a positive sum."""
-    total = float(sum(weights))
-    if len(weights) != len(tokens) or not tokens or not total > 0:
-        given = list(weights)
-        raise InputError(f"{len(tokens)} tokens need as many weights with a positive sum, not {given}")
+    """The weighted mean of several tokens."""
 
     def mean(*parts: Tensor) -> Tensor:
-        return sum(weight / total * part for weight, part in zip(weights, parts, strict=True))
+        return sum(weight * part for weight, part in zip(weights, parts, strict=True)) / sum(weights)
 
     return _combine(tokens, name, mean)
 
@@ -102,11 +98,9 @@ def around(
 ) -> Token:
     """The token at an angle of the emotion wheel, mixed from its two neighbours there.
 
-    `tokens` maps labels of `wheel` (see `emotions.spaces.ANGLES`) to tokens; two at least. At a label's own
+    `tokens` maps two labels of `wheel` (see `emotions.spaces.ANGLES`) or more to tokens. At a label's own
     angle the result is that label's token; between two it moves in proportion to the angle.
     """
-    if len(tokens) < 2:
-        raise InputError("a walk around the wheel needs two tokens or more")
     order = sorted((circle.angle(label, wheel), label) for label in tokens)
     angles = [angle for angle, _ in order]
     place = degrees % 360

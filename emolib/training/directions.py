@@ -82,9 +82,7 @@ def train_shift(
     be paid for moving a little further at every level, wherever the walk has got to by then.)
 
     trajectory  its start or latents[0] (N, c, h, w) are the inverted pictures, its timesteps descend
-    Raises ValueError if the shift cannot be trained, or no level lies in the editing interval."""
-    if not isinstance(predictor.shift, nn.Module):
-        raise ValueError("only a module can be trained: a directions.Network or Table")
+    ValueError if no level lies in the editing interval."""
     levels = [int(t) for t in trajectory.timesteps]
     inside = [t for t in levels[:-1] if t >= predictor.t_edit]
     if not inside:

@@ -18,7 +18,7 @@ from emolib.emotions.words import article
 from emolib.interventions import splice
 from emolib.interventions.splice import learned_token
 from emolib.interventions.tokens import Token
-from emolib.runtime import InputError, generator
+from emolib.runtime import generator
 
 Recognise = Callable[[Tensor], Tensor]
 """Pictures (B, 3, H, W) in [-1, 1] -> (B,) bool: is the emotion seen?"""
@@ -60,57 +60,49 @@ class Report:
     def verdict(self) -> tuple[bool, str]:
         """Whether the token is worth using, and why, with the likely mend."""
         seen, kept = self.recognised, self.obeyed
-        if self.moved == 0:
-            return (
-                False,
-                "nothing was learned: no step was better than its start; try a lower learning rate, or more"
-                " and other pictures",
-            )
-        if self.difference < SAME:
-            return False, "nothing was learned: give it more steps or a higher learning rate"
-        if self.norm_ratio < SHORT:
-            return False, "its vectors are next to zero, so it says nothing: train it again"
-        if self.norm_ratio > LONG and self.beyond > 1:
-            return False, "longer than nearly all words, it drowns the prompt: learn it with keep_norm"
-        if seen and seen["token"] <= seen["nothing"]:
-            return (
-                False,
-                "the emotion is not in it: check the pictures, give pairs, or start from a nearer word",
-            )
-        if kept and kept["token"] < OBEYED * kept["word"]:
-            return (
-                False,
-                "it drowns the rest of the prompt: fewer vectors, or pairs, or a lower learning rate",
-            )
-        if seen and seen["token"] < seen["word"]:
-            return False, "the word itself does better: more pictures of different people, or pairs"
+        far, lost = self.norm_ratio > LONG and self.beyond > 1, seen and seen["token"] <= seen["nothing"]
+        faults = (
+            (self.moved == 0, "nothing was learned: no step was better than its start; try a lower learning"
+             " rate, or more and other pictures"),
+            (self.difference < SAME, "nothing was learned: give it more steps or a higher learning rate"),
+            (self.norm_ratio < SHORT, "its vectors are next to zero, so it says nothing: train it again"),
+            (far, "longer than nearly all words, it drowns the prompt: learn it with keep_norm"),
+            (lost, "the emotion is not in it: check the pictures, give pairs, or start from a nearer word"),
+            (kept and kept["token"] < OBEYED * kept["word"], "it drowns the rest of the prompt: fewer"
+             " vectors, or pairs, or a lower learning rate"),
+            (seen and seen["token"] < seen["word"], "the word itself does better: more pictures of different"
+             " people, or pairs"),
+        )  # fmt: skip
+        for fault, why in faults:
+            if fault:
+                return False, why
         return True, "it learned" + ("" if seen else ", as far as can be told without a judge")
 
     def lines(self) -> list[str]:
         """The report in plain text, one finding a line, the verdict last."""
-        n, found = self.n, []
-        found.append(f"distance from {self.word!r}: cosine {self.cosine:.3f}, moved {self.moved:.2f} lengths")
-        found.append(
-            f"pictures differ from the word's by {self.difference:.2f} of what the word itself changes"
-            f" (n={n})"
-        )
-        found.append(f"length of its vectors: {self.norm_ratio:.2f} times that of {self.word!r}")
-        if self.recognised:
-            counts = ", ".join(f"{side} {self.recognised[side]}" for side in SIDES)
-            found.append(f"emotion recognised, of {n} pictures each: {counts}")
-        else:
-            found.append(
-                "emotion recognised: not judged; it names no emotion (train it with --emotion),"
-                " or one that no judge here knows"
-            )
-        if self.obeyed:
-            counts = ", ".join(f"{side} {self.obeyed[side]}" for side in SIDES[:2])
-            found.append(f"rest of the prompt obeyed, of {n} pictures each: {counts}")
-        else:
-            found.append("rest of the prompt obeyed: no probe here sees what this model draws")
+        counts = lambda of, sides: ", ".join(f"{side} {of[side]}" for side in sides)  # noqa: E731
         good, why = self.verdict
-        found.append(f"verdict: {'good' if good else 'not good'}; {why}")
-        return [f"{self.token}  {line}" for line in found]
+        seen = (
+            f"emotion recognised, of {self.n} pictures each: {counts(self.recognised, SIDES)}"
+            if self.recognised
+            else "emotion recognised: not judged; it names no emotion (train it with --emotion), or one that"
+            " no judge here knows"
+        )
+        kept = (
+            f"rest of the prompt obeyed, of {self.n} pictures each: {counts(self.obeyed, SIDES[:2])}"
+            if self.obeyed
+            else "rest of the prompt obeyed: no probe here sees what this model draws"
+        )
+        lines = (
+            f"distance from {self.word!r}: cosine {self.cosine:.3f}, moved {self.moved:.2f} lengths",
+            f"pictures differ from the word's by {self.difference:.2f} of what the word itself changes"
+            f" (n={self.n})",
+            f"length of its vectors: {self.norm_ratio:.2f} times that of {self.word!r}",
+            seen,
+            kept,
+            f"verdict: {'good' if good else 'not good'}; {why}",
+        )
+        return [f"{self.token}  {line}" for line in lines]
 
 
 @torch.no_grad()
@@ -132,10 +124,8 @@ def check(
 
     start         where the token started; default: the vectors of `word`
     descriptions  who is to be seen, in turn: "woman with red hair", ...
-    n             pictures a side; all sides begin with the same n noises. InputError if there are none
+    n             pictures a side; all sides begin with the same n noises
     """
-    if n < 1:
-        raise InputError(f"{n} pictures a side show nothing; ask for 1 or more")
     start = start or splice.vectors_of_words(backbone, token.name, word, vectors=len(token))
     who = [descriptions[i % len(descriptions)] for i in range(n)]
     with learned_token(backbone, token):
@@ -144,15 +134,12 @@ def check(
         texts.append([prompt("", one) for one in who])
         made = [sample(backbone, part, num_inference_steps, guidance_scale, seed) for part in texts]
     pictures = torch.stack(made)
-    seen = (
-        {side: int(recognise(one).sum()) for side, one in zip(SIDES, made, strict=True)} if recognise else {}
-    )
+    shown = dict(zip(SIDES, made, strict=True))
+    seen = {side: int(recognise(rows).sum()) for side, rows in shown.items()} if recognise else {}
     kept = {}
-    if probe:
-        for side, one in zip(SIDES[:2], made, strict=False):
-            kept[side] = sum(
-                int(probe(picture[None], text).sum()) for picture, text in zip(one, who, strict=True)
-            )
+    for side in SIDES[:2] if probe else ():
+        hits = (probe(picture[None], text) for picture, text in zip(shown[side], who, strict=True))
+        kept[side] = sum(int(hit.sum()) for hit in hits)
     apart = (pictures - pictures[1]).abs().mean((1, 2, 3, 4))
     now, then = token.vectors, start.vectors
     report = Report(

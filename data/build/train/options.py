@@ -9,15 +9,31 @@ from pathlib import Path
 
 import torch
 
+from emolib.cli.fields import add_fields
 from emolib.runtime import InputError, fast_bf16, pick_device, repo_path
 from train.loop import Plan
 
 TIMES = "It can be stopped at any time (exit code 3); the same command goes on at its last checkpoint."
+KNOBS = {
+    "steps": "optimiser steps",
+    "batch": "pictures a step",
+    "lr": "learning rate",
+    "warmup": "steps of rising learning rate",
+    "decay": "part of the run with falling rate",
+    "weight_decay": "of AdamW",
+    "ema": "decay of the averaged weights",
+    "seed": "of everything random",
+    "minutes": "stop after so many, with a checkpoint; 0: never",
+    "evaluate_every": "steps; 0: at the end",
+    "log_every": "steps",
+    "checkpoint_every": "seconds",
+    "device": "auto, cpu, cuda or mps",
+    "compile": "torch.compile the network: pays on a GPU, and over hours",
+}
 
 
 def parser(name: str, text: str, **defaults: float) -> argparse.ArgumentParser:
     """`--help` of the recipe `name`; `defaults` are its steps, batch, lr and other fields of `loop.Plan`."""
-    plan = Plan(**defaults)
     out = argparse.ArgumentParser(
         prog=f"python -m train.{name}",
         description=f"{text} {TIMES}",
@@ -27,41 +43,9 @@ def parser(name: str, text: str, **defaults: float) -> argparse.ArgumentParser:
     add("--data", type=Path, default=repo_path("data", "emofaces"), help="folder of portraits-*.parquet")
     add("--work", type=Path, default=None, help="folder of the run (default data/build/work/NAME)")
     add("--fresh", action="store_true", help="forget the run in that folder and start again")
-    add("--steps", type=int, default=plan.steps, help=f"default {plan.steps}")
-    add("--batch", type=int, default=plan.batch, help=f"pictures a step; default {plan.batch}")
-    add("--lr", type=float, default=plan.lr, help=f"learning rate; default {plan.lr}")
-    add("--warmup", type=int, default=plan.warmup, help=f"steps; default {plan.warmup}")
-    add(
-        "--decay",
-        type=float,
-        default=plan.decay,
-        help=f"part of the run with falling rate; default {plan.decay}",
-    )
-    add("--weight-decay", type=float, default=plan.weight_decay, help=f"default {plan.weight_decay}")
-    add("--ema", type=float, default=plan.ema, help=f"decay of the averaged weights; default {plan.ema}")
-    add("--seed", type=int, default=plan.seed, help=f"default {plan.seed}")
-    add(
-        "--minutes",
-        type=float,
-        default=0.0,
-        help="stop after so many minutes, with a checkpoint; default: never",
-    )
-    add(
-        "--evaluate-every",
-        type=int,
-        default=plan.evaluate_every,
-        help=f"steps; default {plan.evaluate_every}",
-    )
-    add("--log-every", type=int, default=plan.log_every, help=f"steps; default {plan.log_every}")
-    add("--checkpoint-every", type=float, default=plan.checkpoint_every, help="seconds; default 120")
-    add("--device", default="auto", help="auto, cpu, cuda or mps")
-    add(
-        "--precision",
-        choices=("auto", "bf16", "no"),
-        default="auto",
-        help="autocast; default auto: bf16 where the device computes in it, else none",
-    )
-    add("--compile", action="store_true", help="torch.compile the network: pays on a GPU, and over hours")
+    add_fields(out, Plan(**defaults), KNOBS)
+    precision = "autocast; default auto: bf16 where the device computes in it, else none"
+    add("--precision", choices=("auto", "bf16", "no"), default="auto", help=precision)
     add("--threads", type=int, default=0, help="CPU threads; default: torch's choice")
     return out
 

@@ -249,9 +249,9 @@ def check_output(
 ) -> None:
     """Refuse an output that cannot be written, before any work is done (InputError).
 
-    A file needs a folder that is there and writable. A `folder` may be made later with those above it, and
-    may be there already. `suffix` is the one that the name has to end with. What is one of the command's `inputs` (missing ones are passed over) is refused
-    under every spelling, links included: writing it would lose that input.
+    A file needs a folder that is there and writable, and a name that ends with `suffix`. A `folder` may be
+    made later with those above it, and may be there already. What is one of the command's `inputs` (missing
+    ones are passed over) is refused under every spelling, links included: writing it would lose that input.
     """
     target = Path(path)
     if suffix and target.suffix != suffix:

@@ -14,7 +14,7 @@ from emolib.cli import token as token_cli
 from emolib.diffusion import backbone
 from emolib.interventions import splice, token_files
 from emolib.interventions.tokens import Token
-from emolib.runtime import InputError, locked, repo_path
+from emolib.runtime import InputError, hold_lock, repo_path
 from emolib.training import objective, report
 
 FOLDER = tiny_pipelines.folder("sd")
@@ -56,7 +56,7 @@ def test_a_token_is_trained_reported_and_used(tmp_path, capsys):
     with safe_open(out, "pt") as file:
         assert list(file.keys()) == ["<glee>"] and file.metadata()["licence"] == "CC0-1.0"
         assert file.metadata()["base_model"] == "sd" and file.metadata()["initializer"] == "ab"
-    assert sorted(path.name for path in (tmp_path / "glee.run").iterdir()) == ["log.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "glee.run").iterdir()) == ["lock", "log.jsonl"]
 
     source = tmp_path / "in" / "0.png"
     edit = ["edit", str(source), "--to", "<Glee>", "-o", str(tmp_path / "o.png"), "--model", str(FOLDER)]
@@ -192,10 +192,10 @@ def test_the_check_is_announced_and_can_be_left_out(tmp_path, capsys):
 def test_two_trainings_do_not_write_one_file(tmp_path, capsys):
     folder, out = write(tmp_path / "in", 3), tmp_path / "glee.safetensors"
     (tmp_path / "glee.run").mkdir()
-    with locked(tmp_path / "glee.run", "a test"):
+    with hold_lock(tmp_path / "glee.run" / "lock", "busy"):
         assert train(folder, out) == 2
     assert "is going on there already" in capsys.readouterr().err
-    assert not out.exists() and not list((tmp_path / "glee.run").iterdir())
+    assert not out.exists() and [path.name for path in (tmp_path / "glee.run").iterdir()] == ["lock"]
     assert train(folder, out) == 0
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from emolib.cli.fields import add_fields, from_args, split_words
 from emolib.emotions import sets, words
-from emolib.runtime import InputError, check_output, locked, make_folder
+from emolib.runtime import InputError, check_output, hold_lock
 from emolib.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -123,7 +123,9 @@ def train(args: argparse.Namespace) -> int:
     for note in (*examples.notes, *([f"overwrites {out}"] if out.exists() else [])):
         tell(note)
     concept = Concept(name, examples, start, args.vectors, args.cross, emotion)
-    with locked(make_folder(work), "a training") if processes.is_main_process else nullcontext():
+    work.mkdir(parents=True, exist_ok=True)
+    lock = hold_lock(work / "lock", f"{work}: a training is going on there already; wait for it")
+    with lock if processes.is_main_process else nullcontext():
         learned = learn(model, [concept], settings, licence=args.licence, work=work, tell=tell)
         if not processes.is_main_process:
             return 0

@@ -322,7 +322,7 @@ def _progress(run: Run, speed: float) -> str:
     """ "step 120/400  evaluation -1.20 % (best at 110)  3.1 steps/s, at most 90 s left"."""
     parts = [f"step {run.step}/{run.plan.steps}"]
     if run.curves:
-        changes = [run.best_of(name)[1] / curve[0][1] - 1 for name, curve in run.curves.items()]
+        changes = [run.best_of(name)[1] / (curve[0][1] or 1.0) - 1 for name, curve in run.curves.items()]
         best = f" (best at {run.best_of(*run.curves)[0]})" if len(changes) == 1 else ""
         parts.append(f"evaluation {100 * sum(changes) / len(changes):+.2f} %{best}")
         if len(changes) > 1:

@@ -87,8 +87,8 @@ def principal(h: Tensor, k: int, *, generator: torch.Generator | None = None) ->
     if generator is not None:
         seed = int(torch.randint(2**31, (1,), generator=generator))
         solver = {"svd_solver": "randomized", "iterated_power": 4, "random_state": seed}
-    found = PCA(k, **solver).fit(h.numpy())
-    return Components(torch.from_numpy(found.components_), torch.from_numpy(found.explained_variance_))
+    found = PCA(k, **solver).fit(h.cpu().numpy())
+    return Components(*(torch.from_numpy(x).to(h) for x in (found.components_, found.explained_variance_)))
 
 
 def confine(delta: Tensor, components: Components) -> Tensor:
@@ -118,7 +118,7 @@ def probe(
     ridge   in units of a picture's mean squared length
     people  N + M keys of who is shown, to be left out together; None: everybody is shown once. (Left out
             singly, one picture of a pair is taken for the other, whose label is the opposite.)"""
-    x = torch.cat([target, source]).double().numpy()  # (N + M, D)
+    x = torch.cat([target, source]).double().cpu().numpy()  # (N + M, D)
     label = np.repeat([1.0, -1.0], [len(target), len(source)])
     x, y = x - x.mean(0), label - label.mean()
     # There are fewer pictures than dimensions: all is told by their inner products.

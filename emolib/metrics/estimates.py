@@ -241,7 +241,7 @@ def jackknife(
 def _resampled(sums: np.ndarray, counts: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """(resamples,) means of the values when as many groups are drawn as there are."""
     if len(counts) <= 1000 and np.isfinite(sums).all():
-        times = _times_drawn(len(counts), resamples, seed)
+        times = _times_drawn_again(len(counts), resamples, seed)
         return (times @ sums) / (times @ counts)
     drawn = _draw(len(counts), resamples, seed)
     return sums[drawn].sum(1) / counts[drawn].sum(1)  # an infinity that is not drawn must not become NaN
@@ -252,12 +252,14 @@ def _draw(groups: int, resamples: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, groups, (resamples, groups))
 
 
-@lru_cache(maxsize=4)
 def _times_drawn(groups: int, resamples: int, seed: int) -> np.ndarray:
     """(resamples, groups): how often each resample draws each group."""
     flat = (_draw(groups, resamples, seed) + np.arange(resamples)[:, None] * groups).reshape(-1)
     times = np.bincount(flat, minlength=resamples * groups)
     return times.reshape(resamples, groups).astype(np.float64)
+
+
+_times_drawn_again = lru_cache(maxsize=4)(_times_drawn)  # for many columns of the same few groups
 
 
 def _without(sums: np.ndarray) -> np.ndarray:

@@ -27,11 +27,11 @@ from emolib.data import emofaces
 from emolib.diffusion import backbone
 from emolib.diffusion.backbone import Backbone, Embedding
 from emolib.editors import inversion
-from emolib.editors.base import prompt
 from emolib.editors.inversion import Img2Img
 from emolib.editors.ledits import LEditsPP
 from emolib.editors.prompt_to_prompt import PromptToPrompt
 from emolib.emotions.sets import MIKELS
+from emolib.emotions.words import prompt
 from emolib.metrics import preservation
 from emolib.runtime import generator, progress, repo_path, script, versions, write_json
 

@@ -15,7 +15,7 @@ Settings are chosen on validation people; test people, and the scenes, are for t
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,9 +29,10 @@ from emolib import images
 from emolib.data import emofaces
 from emolib.diffusion import backbone
 from emolib.diffusion.backbone import Backbone
+from emolib.diffusion.presets import FACE_MARGIN
 from emolib.editors import METHODS
 from emolib.editors.compose import KeepDetail
-from emolib.editors.person import PerPerson, Target
+from emolib.editors.person import PerPerson, Person
 from emolib.emotions import spaces
 from emolib.emotions.sets import EMOFACES, MIKELS
 from emolib.interventions import directions as directions_of
@@ -120,9 +121,9 @@ class Bench:
         }
         return {name: np.asarray(values, dtype=float) for name, values in found.items()}
 
-    def face(self, made: Tensor, room: Tensor, truth: Tensor, person: Target) -> dict[str, np.ndarray]:
+    def face(self, made: Tensor, room: Tensor, truth: Tensor, person: Person) -> dict[str, np.ndarray]:
         """The columns of one face of a scene. The identity measure knows the portraits' framing alone."""
-        box = images.square_box(person.box, *room.shape[-2:], margin=images.FACE_MARGIN)
+        box = images.square_box(person.box, *room.shape[-2:], margin=FACE_MARGIN)
         crops = [images.resize(images.crop(x, box), self.model.size) for x in (made, room, truth)]
         found = self.measure(*crops, [person.emotion], (0, 0, 96, 96))
         return {name: x for name, x in found.items() if "likeness" not in name and name != "same_person"}
@@ -226,14 +227,15 @@ def crossing(rows: Rows, felt: str, column: str, *, rising: bool, resamples: int
 def scenes(bench: Bench, count: int) -> dict:
     """Scenes of several people: everybody at once, and each person alone."""
     data, rows, everybody, outside, bystanders = emofaces.scenes(), Rows(), [], [], []
-    people = PerPerson(bench.editor, bench.model.size, margin=images.FACE_MARGIN)
+    people = PerPerson(bench.editor, bench.model.size)
     for number in progress(data.ids[:count], "scenes"):
         scene = data.get(number)
         room, everyone = images.to_tensor(scene.image), range(len(scene.people))
         for version, named in {"all": everyone, **{f"person{k}": [k] for k in everyone}}.items():
-            asked, others = targets(scene, named), targets(scene, set(everyone) - set(named))
-            draws = generator(0, number, version)
-            made = people(room, generator=draws, people=asked, bystanders=others)
+            whole = [person_of(p, asked=k in named) for k, p in enumerate(scene.people)]
+            asked = [person for person in whole if person.emotion is not None]
+            others = [person for person in whole if person.emotion is None]
+            made = people(room, whole, seed=0)
             truth = images.to_tensor(data.get(number, version).image)
             faces = [bench.face(made, room, truth, person) for person in asked]
             for columns in faces:
@@ -255,10 +257,10 @@ def scenes(bench: Bench, count: int) -> dict:
     }
 
 
-def targets(scene: emofaces.Scene, who: Iterable[int]) -> list[Target]:
-    """These people of a scene, each with what the true answer has them feel."""
-    asked = [(p, emofaces.in_short(p.gender, p.hair_color)) for p in (scene.people[k] for k in sorted(who))]
-    return [Target(p.box, p.target, p.mask, text, source_emotion=p.emotion) for p, text in asked]
+def person_of(person: emofaces.Person, *, asked: bool) -> Person:
+    """A person of a scene, with what the true answer has them feel if they are asked."""
+    text = emofaces.in_short(person.gender, person.hair_color)
+    return Person(person.box, person.target if asked else None, person.emotion, text, mask=person.mask)
 
 
 def main() -> None:

@@ -60,11 +60,6 @@ def resize(images: Tensor, size: int | tuple[int, int], *, mode: str = "bicubic"
     return F.interpolate(images, size, mode=mode, align_corners=False, antialias=True).clamp(-1, 1)
 
 
-FACE_MARGIN = 0.06
-"""What a crop adds around a face box on each side, as a share of its longer side, so that a scene's face is
-framed as EmoFaces' portraits are, of which MiniSD learned."""
-
-
 def square_box(box: Sequence[int], height: int, width: int, *, margin: float = 0.0) -> Box:
     """The square around `box`, wider by `margin` of its longer side on each side, shifted into the picture.
 

@@ -12,6 +12,7 @@ from train import standin
 
 from emolib import images
 from emolib.data import emofaces
+from emolib.editors.base import draw
 from emolib.evaluation import run
 from emolib.judges import emotion as judges
 
@@ -68,7 +69,7 @@ class Blend:
 
     def __call__(self, images, emotion, *, generator, description="person", source_emotion=None):
         calls.append((emotion, description, source_emotion))
-        noise = torch.randn(images.shape, generator=generator).expand(len(emotion), -1, -1, -1)
+        noise = draw(images, generator).expand(len(emotion), -1, -1, -1)
         return (images + 0.4 * self.strength * noise).clamp(-1, 1)
 
 
@@ -79,12 +80,12 @@ class Guided:
     judge: judges.Judge
     judges_used: tuple[str, ...] = ()
 
-    def __call__(self, images, emotion, *, generator, description="person"):
+    def __call__(self, images, emotion, *, generator, description="person", source_emotion=None):
         return images.expand(len(emotion), -1, -1, -1)
 
 
 def _returns(value):
-    def edit(images, emotion, *, generator, description="person"):
+    def edit(images, emotion, *, generator, description="person", source_emotion=None):
         return value(images, len(emotion))
 
     edit.judges_used = ()
@@ -110,6 +111,6 @@ whole_numbers = _returns(lambda x, n: (x * 127.5 + 127.5).expand(n, -1, -1, -1).
 number = 3
 
 
-def undeclared(images, emotion, *, generator, description="person"):
+def undeclared(images, emotion, *, generator, description="person", source_emotion=None):
     """Does not say which judges it asks."""
     return images

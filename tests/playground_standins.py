@@ -6,8 +6,9 @@ from PIL import Image
 
 from emolib import images
 from emolib.course import pages
-from emolib.editors.recipe import Person, Recipe
-from emolib.playground import measure, still
+from emolib.editors.person import Person
+from emolib.editors.recipe import Recipe
+from emolib.playground import pictures, still
 from emolib.playground.pictures import Picture
 
 EMOTIONS = ("amusement", "awe", "anger")
@@ -48,11 +49,13 @@ def frames(picture):
 def still_html():
     """The playground of these frames; no judge is asked."""
     picture = blobs()
-    seen, measure.probabilities = measure.probabilities, lambda *_: [1.0] + [0.0] * 8
+    seen, pictures.probabilities = pictures.probabilities, lambda *_: [1.0] + [0.0] * 8
     try:
-        return still.page(picture, Recipe(picture.people), frames(picture), "Made of two colours")
+        return still.page(
+            picture, Recipe(picture.people, "img2img", margin=0.0), frames(picture), "Made of two colours"
+        )
     finally:
-        measure.probabilities = seen
+        pictures.probabilities = seen
 
 
 def still_page():

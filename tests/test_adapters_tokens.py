@@ -221,7 +221,7 @@ def test_where_a_token_starts():
 
 def test_a_token_is_its_own_prompt_word_and_an_unknown_one_is_refused():
     model = tiny("sd")
-    assert words.prompt("<awe>") == "a photo of a <awe> person"
+    assert words.prompt("<awe>") == "photo of a <awe> person"
     with learned_token(model, token()):
         model.embed(words.prompt("<awe>"))
     with pytest.raises(InputError, match="<awe> is no token of sd"):

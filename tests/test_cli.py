@@ -8,15 +8,17 @@ import sys
 import numpy as np
 import pytest
 import tiny_pipelines
+import torch
 from PIL import Image
 from skimage import data
 
 import emolib
 from emolib import diffusion, images
-from emolib.cli import edit as wishes
+from emolib.cli import edit as edit_cli
 from emolib.cli import main
 from emolib.diffusion import backbone
 from emolib.editors import METHODS
+from emolib.judges import emotion as judges
 from emolib.runtime import repo_path
 
 SIDE = tiny_pipelines.SIDE
@@ -50,26 +52,26 @@ def test_an_edit_is_written_with_its_provenance(picture, tmp_path, tiny_model, c
     assert images.open_image(output).size == (48, 48)
     assert not np.array_equal(images.open_image(output), images.open_image(picture))
     record = images.read_provenance(output)
+    (person,) = record.pop("people")
     assert record == {
         "software": f"emolib {emolib.__version__}",
         "edited": "by emolib: this picture is not a photograph",
         "method": "edit-friendly",
         "model": "sd",
-        "strength": 0.55,
         "guidance_scale": 1.75,
         "num_inference_steps": 3,
-        "source_guidance_scale": None,
-        "batch_size": 16,
+        "margin": 0.06,
+        "template": "photo of {article} {word} {description}",
         "keep_detail": True,
         "seed": 4,
-        "people": [
-            {
-                "emotion": "anger",
-                "prompt": "photo of an angry woman",
-                "strength": 0.55,
-                "box": [2, 2, 40, 40],
-            }
-        ],
+        "via": None,
+    }
+    assert person == {
+        "box": [2, 2, 40, 40],
+        "emotion": "anger",
+        "description": "woman",
+        "prompt": "photo of an angry woman",
+        "strength": 0.55,
     }
     assert str(tmp_path) not in output.read_bytes().decode("latin-1")
 
@@ -93,7 +95,7 @@ def changed(before, after):
 
 def test_people_are_named_by_number_and_nobody_else_changes(picture, tmp_path, tiny_model):
     output = tmp_path / "out.png"
-    command = ["edit", str(picture), "-o", str(output), "--model", tiny_model, "--steps", "2"]
+    command = ["edit", str(picture), "-o", str(output), "--model", tiny_model, "--steps", "4"]
     command += ["--box", "2,2,18,18", "--box", "20,20,40,44", "--margin", "0.4", "--method", "img2img"]
     assert main.main([*command, "--person", "2=furious:0.5"]) == 0
     assert people(output) == [("anger", 0.5, [20, 20, 40, 44])]
@@ -107,7 +109,7 @@ def test_people_are_named_by_number_and_nobody_else_changes(picture, tmp_path, t
 def test_faces_are_found_and_counted_from_the_left(tmp_path, tiny_model, capsys):
     astronaut, output = tmp_path / "astronaut.png", tmp_path / "out.png"
     Image.fromarray(data.astronaut()).save(astronaut)
-    assert edit(astronaut, output, tiny_model, "--steps", "1") == 0
+    assert edit(astronaut, output, tiny_model, "--steps", "2", "--margin", "0") == 0
     ((emotion, _, (x0, y0, x1, y1)),) = people(output)
     assert x0 < 222 < x1
     assert y0 < 115 < y1
@@ -124,7 +126,7 @@ def test_what_they_feel_now_and_who_they_are_reach_the_editor(picture, tmp_path,
     monkeypatch.setattr(
         backbone.Backbone, "embed", lambda self, prompts: heard.append(prompts) or embed(self, prompts)
     )
-    options = ["--method", "direct", "--from", "scared", "--describe", "old man", "--steps", "1"]
+    options = ["--method", "direct", "--from", "scared", "--describe", "old man", "--steps", "2"]
     assert edit(picture, tmp_path / "out.png", tiny_model, *options) == 0
     assert ["photo of a fearful old man"] in heard
     assert ["photo of an angry old man"] in heard
@@ -140,7 +142,7 @@ def test_the_same_command_gives_the_same_file(picture, tmp_path, tiny_model):
 
 
 def test_only_the_box_changes(picture, tmp_path, tiny_model):
-    strongly = ("--strength", "1")  # the tiny model hears badly
+    strongly = ("--strength", "1", "--margin", "0")  # the tiny model hears badly
     assert edit(picture, tmp_path / "out.png", tiny_model, "--box", "10,12,30,28", *strongly) == 0
     difference = changed(picture, tmp_path / "out.png")
     rows, columns = difference.nonzero()
@@ -188,19 +190,20 @@ def test_free_words_and_prompts(picture, tmp_path, tiny_model):
 
 
 def test_minisd_is_asked_only_for_what_it_learned():
-    assert wishes.parse_emotion("furious", "minisd") == "anger"
+    assert edit_cli.parse_emotion("furious", "minisd") == "anger"
     with pytest.raises(ValueError, match="could be awe or excitement"):
-        wishes.parse_emotion("surprise", "minisd")
-    assert wishes.parse_emotion("surprise", "sd15") == "surprise"
+        edit_cli.parse_emotion("surprise", "minisd")
+    assert edit_cli.parse_emotion("surprise", "sd15") == "surprise"
+    assert edit_cli.parse_emotion("Happy", "sd15") == "happiness"
 
 
 def test_directions_are_asked_for_by_name_or_by_a_word_for_one():
     known = ("anger", "awe", "furious")
-    assert wishes.parse_emotion(" Mad", "minisd", known) == "anger"
-    assert wishes.parse_emotion("furious", "minisd", known) == "furious"  # a name goes before a meaning
+    assert edit_cli.parse_emotion(" Mad", "minisd", known) == "anger"
+    assert edit_cli.parse_emotion("furious", "minisd", known) == "furious"  # a name goes before a meaning
     for word, message in (("sad", "unknown direction 'sad'"), ("angr", "did you mean 'anger'")):
         with pytest.raises(ValueError, match=message):
-            wishes.parse_emotion(word, "minisd", known)
+            edit_cli.parse_emotion(word, "minisd", known)
 
 
 @pytest.mark.parametrize(
@@ -325,3 +328,44 @@ def test_a_terminal_that_cannot_show_a_name_stops_nothing():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--steps", "1"], "too few to change anything"),
+        (["--steps", "2", "--strength", "0.5"], "1 of 2 steps at strength 0.5: too few"),
+        (["--prompt", "photo of a man"], "says nothing of the emotion; put {word} into it"),
+        (["--prompt", "photo of an angry man"], "says the same before and after"),
+        (["--prompt", "photo of a man " + "on a long road " * 40 + "{word}"], "is cut off before 'angry'"),
+    ],
+)
+def test_an_edit_that_cannot_carry_the_emotion_is_refused(
+    picture, tmp_path, tiny_model, capsys, options, says
+):
+    assert edit(picture, tmp_path / "out.png", tiny_model, *options) == 2
+    assert says in capsys.readouterr().err and not (tmp_path / "out.png").exists()
+
+
+def test_a_prompt_of_ones_own_words_and_a_long_description_are_edits(picture, tmp_path, tiny_model):
+    own = ("--method", "img2img", "--prompt", "photo of an angry man")
+    assert edit(picture, tmp_path / "own.png", tiny_model, *own) == 0
+    assert edit(picture, tmp_path / "long.png", tiny_model, "--describe", "man " + "on a road " * 60) == 0
+
+
+def test_the_guide_guesses_where_the_edit_is_made(picture, tmp_path, tiny_model, monkeypatch):
+    asked = []
+    guide = judges.load_judge("guide", device="cpu")
+    monkeypatch.setattr(judges, "load_judge", lambda name, device: asked.append((name, device)) or guide)
+    assert edit(picture, tmp_path / "out.png", "minisd", "--device", "cpu") == 0
+    assert asked == [("guide", "cpu")]
+
+
+def test_a_pickled_token_is_read_if_asked_for(picture, tmp_path, tiny_model, capsys):
+    path, vector = tmp_path / "awe.pt", torch.randn(1, 16, generator=torch.Generator().manual_seed(0))
+    torch.save({"string_to_param": {"*": vector}, "name": "<awe>"}, path)
+    command = ["edit", str(picture), "--to", "<awe>", "--token", str(path), "-o", str(tmp_path / "out.png")]
+    command += ["--model", tiny_model, "--steps", "3"]
+    assert main.main(command) == 2
+    assert "--allow-pickle" in capsys.readouterr().err
+    assert main.main([*command, "--allow-pickle"]) == 0, capsys.readouterr().err

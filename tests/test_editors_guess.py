@@ -10,7 +10,7 @@ from emolib.cli import main
 from emolib.data import emofaces
 from emolib.diffusion import backbone
 from emolib.editors import person as guess
-from emolib.editors.person import Target, with_sources
+from emolib.editors.person import Person, with_sources
 from emolib.judges import emotion as judges
 from emolib.runtime import InputError
 
@@ -20,14 +20,15 @@ def test_the_judge_names_what_each_person_feels_and_the_caller_knows_better():
     val = emofaces.portraits("val")
     felt = ("anger", "amusement", "neutral")
     scene = torch.cat([images.to_tensor(val.image(val.identities[0], emotion)) for emotion in felt], -1)
-    people = [Target((96 * i, 0, 96 * i + 96, 96), "awe") for i in range(3)]
+    people = [Person((96 * i, 0, 96 * i + 96, 96), "awe") for i in range(3)]
     found = with_sources(scene, people, guide)
     assert tuple(person.source_emotion for person in found) == felt
     assert all(
         one.box == other.box and one.emotion == "awe" for one, other in zip(people, found, strict=True)
     )
-    told = Target((0, 0, 96, 96), "awe", source_emotion="fear")
-    assert with_sources(scene, [told], guide) == [told]
+    told = Person((0, 0, 96, 96), "awe", source_emotion="fear")
+    bystander = Person((0, 0, 96, 96))
+    assert with_sources(scene, [told, bystander], guide) == [told, bystander]
 
 
 class Watcher:
@@ -42,7 +43,7 @@ class Watcher:
 
 def test_the_judge_is_shown_the_crop_that_is_edited():
     picture = torch.linspace(-1, 1, 40).expand(1, 3, 40, 40)
-    person = Target((10, 10, 20, 20), "anger")
+    person = Person((10, 10, 20, 20), "anger")
     for margin, box in ((0.0, (10, 10, 20, 20)), (0.5, (5, 5, 25, 25))):
         judge = Watcher()
         with_sources(picture, [person], judge, margin=margin)

@@ -178,16 +178,14 @@ def test_null_text_inversion_asks_for_its_memory_first(monkeypatch):
 
 @every
 def test_impossible_settings_and_calls(method):
-    with pytest.raises(InputError, match="strength must lie in"):
+    with pytest.raises(ValueError, match="strength must lie in"):
         method(tiny("sd"), strength=1.2)
-    with pytest.raises(InputError, match="guidance_scale must be a finite number"):
-        method(tiny("sd"), guidance_scale=float("nan"))
     editor = method(tiny("sd"))
     with pytest.raises(InputError, match="no prompt word for 'joyfulness'"):
         edit(editor, pictures(), "joyfulness")
-    with pytest.raises(InputError, match="2 source emotions for 3 pictures"):
+    with pytest.raises(ValueError, match="2 source emotions for 3 pictures"):
         edit(editor, pictures(3), "anger", source_emotion=["awe", "fear"])
-    with pytest.raises(InputError, match="2 descriptions of one picture; give one"):
+    with pytest.raises(ValueError, match="2 descriptions of one picture; give one"):
         edit(editor, pictures(), ["anger", "awe"], description=["man", "woman"])
     with pytest.raises(InputError, match="31 x 31 picture does not fit"):
         edit(editor, pictures(side=31), "anger")

@@ -131,8 +131,9 @@ def test_every_label_has_a_word_that_leads_back_to_it():
 
 
 def test_prompts():
-    assert words.prompt("anger") == "a photo of an angry person"
-    assert words.prompt("sadness", template="{article} {word} man ({label})") == "a sad man (sadness)"
+    assert words.prompt("anger") == "photo of an angry person"
+    assert words.prompt("anger", template=words.CAPTION) == "a photo of an angry person"
+    assert words.prompt("sadness", "man", "{article} {word} {description}!") == "a sad man!"
     with pytest.raises(InputError, match="no prompt word for 'love'"):
         words.prompt("love")
 

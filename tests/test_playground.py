@@ -15,13 +15,12 @@ from playground_standins import EMOTIONS, STRENGTHS, blobs, frames, still_html, 
 
 from emolib import images
 from emolib.course import pages
-from emolib.editors import recipe as recipes
-from emolib.editors.recipe import METHODS, Person, Recipe
+from emolib.editors.person import Person
+from emolib.editors.recipe import Recipe, apply_recipe
 from emolib.judges import emotion as judges
-from emolib.playground import asked, measure, pictures, session, still, wheels
-from emolib.playground.memory import Recent, Remembered, digest
-from emolib.playground.session import Session, with_wish
-from emolib.playground.worker import Superseded
+from emolib.playground import controls, pictures, session, still
+from emolib.playground.controls import METHODS
+from emolib.playground.session import Recent, Remembered, Session, Superseded, digest
 from emolib.runtime import InputError
 
 SECONDS = 60
@@ -45,8 +44,10 @@ def picture():
 
 
 def wish(picture, k=0, emotion="awe", strength=0.6, **options):
-    rest = Recipe(picture.people, model="sd", num_inference_steps=5, **options)
-    return with_wish(rest, k, emotion, strength)
+    rest = Recipe(
+        picture.people, **({"method": "img2img", "model": "sd", "num_inference_steps": 5} | options)
+    )
+    return rest.with_wish(k, emotion, strength)
 
 
 # -- memory
@@ -71,7 +72,7 @@ def test_edits_from_memory_are_those_without_bit_for_bit(play, picture, model, m
     for strength in (0.4, 0.8):
         done = wish(picture, strength=strength, method=method)
         edited, _ = play.edit(picture, done)
-        assert torch.equal(edited, recipes.apply(done, model, picture.pixels))
+        assert torch.equal(edited, apply_recipe(done, model, picture.pixels))
 
 
 @pytest.mark.parametrize("method", ["ddim", "negative-prompt", "edit-friendly", "direct"])
@@ -111,13 +112,13 @@ def test_questions_under_autograd_are_not_remembered(model):
 
 
 def test_what_was_made_costs_nothing(play, picture):
-    both = with_wish(wish(picture), 1, "anger", 0.6)
+    both = wish(picture).with_wish(1, "anger", 0.6)
     play.edit(picture, both)
     _, again = play.edit(picture, both)
     assert again.asked == 0 and play.made(picture, both)
-    _, cost = play.edit(picture, with_wish(both, 1, "fear", 0.6))
+    _, cost = play.edit(picture, both.with_wish(1, "fear", 0.6))
     assert cost.asked == 3  # person 1 is kept
-    assert not play.made(picture, with_wish(both, 0, "fear", 0.6))
+    assert not play.made(picture, both.with_wish(0, "fear", 0.6))
 
 
 def test_cancelled_between_two_questions_and_what_was_answered_is_kept(play, picture):
@@ -133,7 +134,7 @@ def test_cancelled_between_two_questions_and_what_was_answered_is_kept(play, pic
     assert len(steps) == 3 and not play.made(picture, done)
     edited, cost = play.edit(picture, done)
     assert cost.remembered == 3
-    assert torch.equal(edited, recipes.apply(done, tiny_pipelines.tiny("sd"), picture.pixels))
+    assert torch.equal(edited, apply_recipe(done, tiny_pipelines.tiny("sd"), picture.pixels))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -171,35 +172,33 @@ def test_errors_are_one_line(error, line):
 
 def test_controls_become_a_recipe():
     people = (Person((0, 0, 8, 8), description="man", source_emotion="fear"), Person((8, 0, 16, 8)))
-    ask = asked.first("scene 0", "exact", "sd15", 3) | {"via": True}
+    ask = controls.first_ask("scene 0", "exact", "sd15", 3) | {"via": True}
     ask["wishes"] = [
         {"emotion": "awe", "strength": 0.4},
         {"emotion": "", "strength": 1, "description": " old man "},
     ]
-    assert asked.recipe_of(json.loads(json.dumps(ask)), people, 9) == Recipe(
+    assert controls.recipe_of(json.loads(json.dumps(ask)), people, 9) == Recipe(
         (
-            Person((0, 0, 8, 8), "awe", 0.4, "man", "fear"),
-            Person((8, 0, 16, 8), None, 1.0, "old man"),
+            Person((0, 0, 8, 8), "awe", "fear", "man", 0.4),
+            Person((8, 0, 16, 8), None, None, "old man", 1.0),
         ),
         method="exact",
         model="sd15",
-        guidance_scale=1.75,
         num_inference_steps=9,
         seed=3,
         via="neutral",
-        margin=images.FACE_MARGIN,
     )
     for change in ({"method": "magic"}, {"seed": -1}, {"wishes": []}):
         with pytest.raises(InputError):
-            asked.recipe_of(ask | change, people, 9)
+            controls.recipe_of(ask | change, people, 9)
 
 
 def test_minisd_is_asked_for_what_it_knows():
-    means = {petal["label"]: petal["means"] for petal in wheels.petals("plutchik", "minisd")}
+    means = {petal["label"]: petal["means"] for petal in controls.petals_of("plutchik", "minisd")}
     assert means["joy"] == "amusement" and means["fear"] == "fear"
     assert means["surprise"] is None  # no single emotion of MiniSD's
-    assert all(p["means"] == p["label"] for p in wheels.petals("plutchik", "sd15"))
-    angles = [petal["angle"] for petal in wheels.petals("mikels", "minisd")]
+    assert all(p["means"] == p["label"] for p in controls.petals_of("plutchik", "sd15"))
+    angles = [petal["angle"] for petal in controls.petals_of("mikels", "minisd")]
     assert sorted(angles) == [22.5 + 45 * i for i in range(8)]
 
 
@@ -271,12 +270,12 @@ def test_a_page_that_grows_too_large_is_refused(monkeypatch):
 def test_frames_are_the_live_edits(play, picture, monkeypatch, tmp_path):
     judge_folder(tmp_path)
     judge = judges.load_judge(tmp_path, device="cpu")
-    monkeypatch.setattr(measure, "judge", lambda role, device: judge)
-    rest = Recipe(picture.people, model="sd", num_inference_steps=3, seed=2)
+    monkeypatch.setattr(pictures, "judge", lambda role, device: judge)
+    rest = Recipe(picture.people, "img2img", "sd", num_inference_steps=3, seed=2, margin=0.0)
     made = still.frames(play, picture, rest, (0.5, 1.0), ("awe", "anger"))
     assert len(made) == 2 * 2 * 2 and len(frames(picture)) == 12
     for frame in made:
-        live, _ = play.edit(picture, with_wish(rest, frame.person, frame.emotion, frame.strength))
+        live, _ = play.edit(picture, rest.with_wish(frame.person, frame.emotion, frame.strength))
         patch = images.crop(live, picture.people[frame.person].box)
         torch.testing.assert_close(frame.patch, patch, atol=1e-3, rtol=0)
         assert len(frame.seen) == 9 and frame.truth is None

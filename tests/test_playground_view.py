@@ -1,5 +1,7 @@
 """The widget without a browser: what it answers to controls, uploads and mistakes."""
 
+import threading
+
 import pytest
 import tiny_pipelines
 from judge_standins import judge_folder
@@ -8,12 +10,13 @@ from PIL import Image
 
 pytest.importorskip("anywidget", reason="needs anywidget: pip install -e '.[notebooks]'")
 
+
 from emolib import images
-from emolib.editors import recipe as recipes
+from emolib.editors.recipe import load_recipe
 from emolib.judges import emotion as judges
-from emolib.playground import front, measure
+from emolib.playground import controls, pictures
 from emolib.playground.session import Steps
-from emolib.playground.view import STRIP, Playground
+from emolib.playground.widget import STRIP, Playground
 from emolib.runtime import InputError
 
 SECONDS = 120
@@ -29,7 +32,7 @@ def load(name):
 def play(monkeypatch, tmp_path):
     judge_folder(tmp_path / "judge")
     judge = judges.load_judge(tmp_path / "judge", device="cpu")
-    monkeypatch.setattr(measure, "judge", lambda role, device: judge)
+    monkeypatch.setattr(pictures, "judge", lambda role, device: judge)
     # The tiny model hears too badly for a method that keeps what it can of the picture.
     play = Playground("scene 0", method="img2img", steps=Steps(1, 2), load=load, folder=tmp_path / "out")
     assert play.worker.idle(SECONDS)
@@ -76,7 +79,7 @@ def test_what_was_asked_before_is_shown_at_once(play):
         ({"model": "sd15"}, "sd15: the Hub cannot be reached"),
         ({"method": "magic"}, "unknown method"),
         ({"picture": "scene 99999"}, "has no scene 99999"),
-        ({"seed": -1}, "seed must be"),
+        ({"seed": -1}, "seed must"),
     ],
 )
 def test_mistakes_are_one_line_and_the_next_request_is_answered(play, change, says):
@@ -117,21 +120,43 @@ def test_save_writes_the_picture_and_its_recipe(play):
     assert play.worker.idle(SECONDS)
     (path,) = play.folder.glob("*.json")
     assert f"emolib edit --from {path}" in play.status["text"]
-    saved = recipes.load(path)
+    saved = load_recipe(path)
     assert saved.recipe.via == "neutral" and saved.recipe.people[1].emotion == "anger"
     assert (
         images.open_image(path.with_suffix(".png")).tobytes() == images.open_image(shown["after"]).tobytes()
     )
 
 
+def test_a_save_is_written_whatever_is_asked_next(play, monkeypatch):
+    edit, busy, go = play.session.edit, threading.Event(), threading.Event()
+
+    def slowly(*given, watch=lambda: None, **options):
+        busy.set()
+        assert go.wait(SECONDS)
+        watch()
+        return edit(*given, watch=watch, **options)
+
+    monkeypatch.setattr(play.session, "edit", slowly)
+    wanted = [{"emotion": emotion, "strength": 0.4} for emotion in ("awe", "anger")]
+    play.ask = play.ask | {"wishes": wanted}
+    assert busy.wait(SECONDS)
+    play._handle_custom_msg({"kind": "save"}, [])
+    play.ask = play.ask | {"wishes": [{"emotion": "fear", "strength": 0.8}, wanted[1]]}
+    go.set()
+    assert play.worker.idle(SECONDS)
+    (path,) = play.folder.glob("*.json")
+    assert [person.emotion for person in load_recipe(path).recipe.people] == ["awe", "anger"]
+    assert play.shown["ask"] == play.ask and path.with_suffix(".png").exists()
+
+
 def test_live_where_a_front_end_can_ask_its_person():
-    assert not front.live()  # no notebook at all
+    assert not controls.is_live()  # no notebook at all
     manager, client = start_new_kernel(kernel_name="python3")
     said = []
     try:
         for stdin in (True, False):  # JupyterLab says True; papermill, nbclient and nbconvert False
             client.execute_interactive(
-                "from emolib.playground import front; print(front.live())",
+                "from emolib.playground import controls; print(controls.is_live())",
                 allow_stdin=stdin,
                 output_hook=lambda message: said.append(message["content"].get("text", "").strip()),
                 timeout=SECONDS,

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from emolib.playground.worker import Newest, Superseded
+from emolib.playground.session import Newest, Superseded
 
 SECONDS = 10
 
@@ -91,3 +91,20 @@ def test_closing_ends_what_runs():
     assert started.wait(SECONDS)
     worker.close()
     assert ended.wait(SECONDS)
+
+
+def test_what_is_certain_is_done_in_its_order_and_ended_by_nothing(worker):
+    started, go, done = threading.Event(), threading.Event(), []
+
+    def save(ticket):
+        started.set()
+        assert go.wait(SECONDS)
+        ticket.check()
+        done.append("first save")
+
+    worker.submit(save, certain=True)
+    assert started.wait(SECONDS)
+    worker.submit(lambda ticket: done.append("slider"))
+    worker.submit(lambda ticket: done.append("second save"), certain=True)
+    go.set()
+    assert worker.idle(SECONDS) and done == ["first save", "second save", "slider"]

@@ -8,14 +8,14 @@ import pytest
 import tiny_pipelines
 import torch
 
-from emolib import diffusion, images, runtime
+from emolib import diffusion, images
 from emolib.cli import main
 from emolib.diffusion import backbone
-from emolib.editors import recipe as recipes
+from emolib.diffusion.presets import MINISD, find_preset
 from emolib.editors.compose import KeepDetail
 from emolib.editors.inversion import Img2Img
-from emolib.editors.person import PerPerson, Target
-from emolib.editors.recipe import Person, Recipe
+from emolib.editors.person import PerPerson, Person
+from emolib.editors.recipe import Recipe, apply_recipe, load_recipe
 from emolib.playground import session
 from emolib.playground.pictures import Picture
 from emolib.runtime import InputError
@@ -35,25 +35,23 @@ def picture():
 
 
 def recipe(*emotions, strength=0.7, **options):
-    people = [Person(box, felt, strength, "woman") for box, felt in zip(BOXES, emotions, strict=True)]
-    return Recipe(tuple(people), model="sd", num_inference_steps=3, **options)
+    people = [Person(box, felt, None, "woman", strength) for box, felt in zip(BOXES, emotions, strict=True)]
+    return Recipe(tuple(people), **({"method": "img2img", "model": "sd", "num_inference_steps": 3} | options))
 
 
-def test_one_person_is_what_the_command_line_does(model, picture):
+def test_a_recipe_is_the_edit_of_its_people(model, picture):
     source = images.to_tensor(picture)
-    targets = [Target(BOXES[0], description="woman"), Target(BOXES[1], "anger", description="woman")]
+    people = [Person(BOXES[0], description="woman"), Person(BOXES[1], "anger", description="woman")]
     editor = KeepDetail(Img2Img(model, strength=0.7, guidance_scale=5.0, num_inference_steps=3))
-    direct = PerPerson(editor, model.size, margin=0.1)(
-        source, generator=runtime.generator(5), people=targets[1:], bystanders=targets[:1]
-    )
-    made = recipes.apply(recipe(None, "anger", seed=5, margin=0.1), model, source)
+    direct = PerPerson(editor, model.size, margin=0.1)(source, people, seed=5)
+    made = apply_recipe(recipe(None, "anger", seed=5, margin=0.1), model, source)
     torch.testing.assert_close(made, direct, atol=1e-6, rtol=0)
     assert images.to_pil(made)[0].tobytes() == images.to_pil(direct)[0].tobytes()
 
 
 def test_one_persons_wish_alters_nobody_else(model, picture):
     source = images.to_tensor(picture)
-    first, both = (recipes.apply(recipe("awe", second), model, source) for second in (None, "anger"))
+    first, both = (apply_recipe(recipe("awe", second), model, source) for second in (None, "anger"))
     left = slice(0, 40)
     assert torch.equal(first[..., left], both[..., left])
     assert not torch.equal(first[..., left], source[..., left])
@@ -61,15 +59,22 @@ def test_one_persons_wish_alters_nobody_else(model, picture):
     assert torch.equal(both[..., 40:50], source[..., 40:50])  # between them, bit for bit
 
 
+def test_what_is_left_open_is_what_the_models_preset_says():
+    assert Recipe().settings == {**MINISD.settings["edit-friendly"]._asdict(), "margin": MINISD.margin}
+    other = Recipe(method="img2img", model="sd15", margin=0.3, num_inference_steps=9)
+    assert other.settings["guidance_scale"] == find_preset("sd15").settings["img2img"].guidance_scale
+    assert (other.settings["margin"], other.settings["num_inference_steps"]) == (0.3, 9)
+
+
 def test_nothing_asked_is_the_source(model, picture):
     source = images.to_tensor(picture)
-    assert torch.equal(recipes.apply(recipe(None, None), model, source), source)
-    assert torch.equal(recipes.apply(recipe("awe", "anger", strength=0.0), model, source), source)
+    assert torch.equal(apply_recipe(recipe(None, None), model, source), source)
+    assert torch.equal(apply_recipe(recipe("awe", "anger", strength=0.0), model, source), source)
 
 
 def test_through_neutral_is_another_edit(model, picture):
     source = images.to_tensor(picture)
-    plain, staged = (recipes.apply(recipe("awe", None, via=via), model, source) for via in (None, "neutral"))
+    plain, staged = (apply_recipe(recipe("awe", None, via=via), model, source) for via in (None, "neutral"))
     assert not torch.equal(plain, staged)
 
 
@@ -78,9 +83,9 @@ def saved(model, picture, tmp_path, monkeypatch):
     """A saved edit, and a command line that loads the tiny model."""
     monkeypatch.setattr(backbone, "load", lambda name, **options: model)
     done = recipe("awe", "anger", method="negative-prompt", guidance_scale=3.0, seed=7, via="neutral")
-    edited = recipes.apply(done, model, images.to_tensor(picture))
+    edited = apply_recipe(done, model, images.to_tensor(picture))
     shown = Picture("my photo.jpg", picture, done.people)
-    return session.save(tmp_path / "out", shown, done, edited), done
+    return session.save_edit(tmp_path / "out", shown, done, edited), done
 
 
 def test_the_command_line_makes_the_identical_picture(saved, capsys):
@@ -96,14 +101,14 @@ def test_the_command_line_makes_the_identical_picture(saved, capsys):
     first = path.with_suffix(".png")
     assert images.open_image(again).tobytes() == images.open_image(first).tobytes()
     assert images.read_provenance(again) == images.read_provenance(first)
-    assert recipes.load(path).recipe == done
+    assert load_recipe(path).recipe == replace(done, margin=done.settings["margin"])
     assert str(path.parent) not in path.read_text() + again.read_bytes().decode("latin-1")
 
 
 def test_saving_again_replaces_nothing(saved, picture):
     path, done = saved
     shown = Picture("my photo.jpg", picture, done.people)
-    other = session.save(path.parent, shown, done, images.to_tensor(picture))
+    other = session.save_edit(path.parent, shown, done, images.to_tensor(picture))
     assert other.name == "my-photo-1awe-2anger-2.json" and path.exists()
 
 
@@ -154,7 +159,7 @@ def test_what_a_recipe_does_not_take(saved, options, says, capsys):
         ({"seed": True}, "seed is True, not a whole number"),
         ({"seed": 10**23}, "seed must lie in"),
         ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5, not a whole number"),
-        ({"num_inference_steps": 0}, "num_inference_steps must be 1 or more"),
+        ({"num_inference_steps": 0}, "must be 1 or more"),
         ({"margin": float("nan")}, "margin must lie in [0, 4]"),
         ({"margin": -1}, "margin must lie in [0, 4]"),
         ({"guidance_scale": float("inf")}, "guidance_scale must be a finite number"),
@@ -226,12 +231,12 @@ def test_files_that_are_no_recipe(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(InputError, match="not a recipe"):
-        recipes.load(path)
+        load_recipe(path)
 
 
 def test_a_recipe_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
-        recipes.load(tmp_path / "none.json")
+        load_recipe(tmp_path / "none.json")
 
 
 def test_a_picture_and_an_output_are_still_needed_without_a_recipe(capsys):

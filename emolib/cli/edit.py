@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from pkgutil import resolve_name
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from emolib import runtime
+from emolib.diffusion.presets import DEFAULT_METHOD, DEFAULT_MODEL, FACE_MARGIN, find_preset
 from emolib.editors import METHODS
-from emolib.editors.recipe import MARGINS
-from emolib.runtime import InputError, in_range, one_of
+from emolib.emotions import words
+from emolib.runtime import InputError, one_of
 
 if TYPE_CHECKING:
-    from emolib.editors.person import Target
+    from PIL import Image
+    from torch import Tensor
+
+    from emolib.diffusion.backbone import Backbone
+    from emolib.editors.person import Person
+    from emolib.editors.recipe import Recipe
     from emolib.images import Box
     from emolib.interventions.directions import Directions
     from emolib.interventions.tokens import Token
@@ -39,6 +43,16 @@ examples:
 """
 
 
+MEMORY = ("auto", "fast", "balanced", "low")
+"""What --memory may be; `backbone.MEMORY`, which cannot be read without torch."""
+BESIDE_RECIPE = ("source", "picture", "output", "device", "memory")
+"""What may be typed beside `--from FILE.json`; the recipe says the rest."""
+FAINT = 0.005
+"""An edit that starts from less noise than this share of a latent's variance changes nothing."""
+Wish = tuple[str | None, float | None]
+"""What one person is to feel, and how strongly."""
+
+
 def add_parser(commands) -> None:
     """Add `emolib edit` to the command line's commands."""
     command = commands.add_parser(
@@ -47,270 +61,291 @@ def add_parser(commands) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_options(command.add_argument)
-    command.set_defaults(run=edit)
+    add_options(command.add_argument)
+    command.set_defaults(run=partial(edit, command))
 
 
-def _add_options(add) -> None:
+def add_options(add) -> None:
+    """Declare the command's options."""
     add("picture", metavar="PICTURE", nargs="?", help="a picture file: PNG, JPEG, WebP, GIF, BMP, TIFF")
     add("--to", metavar="EMOTION", help="for everybody: anger, awe, contentment, ... or a word like furious")
     add("--person", action="append", default=[], metavar="N=EMOTION[:STRENGTH]", help="for person N alone")
     add("-o", "--output", metavar="FILE", help="where to write it: .png, .jpg or .webp")
     add("--side-by-side", metavar="FILE", help="write the source beside the edit into another file")
-    add("--method", default="edit-friendly", help=f"{', '.join(METHODS)} (default: %(default)s)")
+    add("--method", default=DEFAULT_METHOD, help=f"{', '.join(METHODS)} (default: %(default)s)")
     add("--directions", metavar="FILE", help="of --method asyrp, from `emolib hspace fit`, whose names are"
         " the emotions (default: those that came with MiniSD)")  # fmt: skip
-    add("--model", default="minisd", metavar="NAME", help="minisd, sd15, sd21, sdxl, a folder or a Hub id"
-        " (default: %(default)s)")  # fmt: skip
+    add("--model", default=DEFAULT_MODEL, metavar="NAME", help="minisd, sd15, sd21, sdxl, a folder or a Hub"
+        " id (default: %(default)s)")  # fmt: skip
     add("--strength", type=float, help="0 changes nothing, 1 as much as the method can (default: its own)")
     add("--guidance-scale", type=float, help="how much the prompt rules (default: the method's)")
-    add("--steps", type=int, help="steps at strength 1 (default: the method's)")
+    add("--steps", type=int, dest="num_inference_steps", help="steps at strength 1 (default: the method's)")
     add("--seed", type=int, default=0, help="which noise is drawn (default: %(default)s)")
     add("--box", action="append", default=[], metavar="X0,Y0,X1,Y1", help="a face in pixels; repeat for more")
-    add("--margin", type=float, default=0.0, help="what the square around a face adds on each side, as a"
-        " share of the face (default: %(default)s; scenes are measured with 0.06)")  # fmt: skip
+    add("--margin", type=float, help="what the square around a face adds on each side, as a share of the face"
+        f" (default: {FACE_MARGIN}, with which everything here was measured)")  # fmt: skip
     add("--describe", action="append", default=[], metavar="WHO", help='e.g. "woman with red hair": once for'
         " all, or once for each person")  # fmt: skip
     add("--from", dest="source", metavar="EMOTION", help="what they feel now (MiniSD: else the guide"
         " judge's guess); or a recipe, FILE.json, that the playground saved")  # fmt: skip
     add("--token", action="append", type=Path, default=[], metavar="FILE", help="a learned token's file; then"
         ' --to "<awe>", or "<awe>" in --prompt')  # fmt: skip
-    add("--prompt", metavar="TEXT", help='instead of "photo of {article} {word} {description}"')
-    add("--raw", action="store_true", help="the model's own picture, blurred by its autoencoder, without the"
-        " source's detail where the edit did nothing")  # fmt: skip
+    add("--allow-pickle", action="store_true", help="read a --token file that is a pickle (.pt, .bin), whose"
+        " source you trust")  # fmt: skip
+    add("--prompt", dest="template", default=words.TEMPLATE, metavar="TEXT",
+        help='instead of "photo of {article} {word} {description}"')  # fmt: skip
+    add("--raw", action="store_false", dest="keep_detail", help="the model's own picture, blurred by its"
+        " autoencoder, without the source's detail where the edit did nothing")  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
     add("--memory", default="auto", help="auto, fast, balanced, low (default: %(default)s)")
 
 
-def edit(args: argparse.Namespace) -> int:
+def edit(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     """`emolib edit`: check, load, edit the people, write."""
-    check_machine(args)
-    if str(args.source).endswith(".json"):
-        from emolib.editors import recipe
+    runtime.check_device(args.device)
+    one_of(args.memory, MEMORY, "memory option")
+    again = str(args.source).endswith(".json")
+    for path in repeat_edit(command, args) if again else make_edit(args):
+        print(path)
+    return 0
 
-        plain = argparse.ArgumentParser()
-        _add_options(plain.add_argument)
-        print(recipe.follow(args, plain.parse_args([])))
-        return 0
+
+def repeat_edit(command: argparse.ArgumentParser, args: argparse.Namespace) -> list[Path]:
+    """Make the edit of `--from FILE.json` again, into NAME-again.png beside it unless told otherwise."""
+    path = Path(args.source)
+    if not path.is_file():
+        mend = (
+            "is a folder; give a recipe in it, FILE.json"
+            if path.is_dir()
+            else "no such file; Save writes one"
+        )
+        raise InputError(f"--from {path}: {mend}")
+    for action in command._actions:
+        if action.dest not in (*BESIDE_RECIPE, "help") and getattr(args, action.dest) != action.default:
+            option = action.option_strings[0]
+            raise InputError(f"--from FILE.json says all of the edit; leave out {option}")
+    from emolib import images
+    from emolib.editors.recipe import apply_recipe, describe_edit, load_recipe
+
+    saved = load_recipe(path)
+    source = Path(args.picture) if args.picture else saved.picture
+    output = Path(args.output) if args.output else path.with_name(f"{path.stem}-again.png")
+    images.check_edit(output, source)
+    image, recipe = images.open_image(source), saved.recipe
+    replace(saved, picture=source).check_picture(image)
+    from emolib.diffusion import backbone
+
+    runtime.pick_device(args.device)  # whose fault would not be the recipe's
+    try:
+        for person in recipe.people:
+            images.square_box(person.box, image.height, image.width)
+        model = backbone.load(recipe.model, device=args.device, memory=args.memory)
+        edited = apply_recipe(recipe, model, images.to_tensor(image))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    images.save_image(edited, output, provenance=describe_edit(recipe) | {"model": model.name})
+    return [output]
+
+
+def make_edit(args: argparse.Namespace) -> list[str]:
+    """Make the edit that the options ask for."""
     if args.picture is None:
         raise InputError("give a PICTURE, and where to write its edit, -o FILE; see emolib edit --help")
     if args.output is None:
         raise InputError("say where to write the edit: -o FILE")
-    args.directions = bank(args)
-    everybody, asked, source_emotion = parse_requests(args)
-    given = [parse_box(value) for value in args.box]
+    bank = load_bank(args)
+    everybody, wishes, source_emotion = parse_requests(args, bank)
+    boxes = [parse_box(value) for value in args.box]
     from emolib import images
     from emolib.diffusion import hub
+    from emolib.editors.recipe import Recipe, apply_recipe, build_editor, change_person, describe_edit
 
+    check_outputs(args)
+    recipe = Recipe(**{f.name: getattr(args, f.name) for f in fields(Recipe) if f.name in args})
     hub.check_name(args.model)
-    picture = images.open_image(args.picture)
-    from emolib.diffusion import backbone
-    from emolib.editors import person as guess
-    from emolib.editors.compose import KeepDetail
-    from emolib.editors.person import PerPerson
-    from emolib.interventions.splice import learned_token
-    from emolib.judges import emotion, faces
+    image = images.open_image(args.picture)
+    if not boxes:
+        from emolib.judges import faces
 
-    source = images.to_tensor(picture)
-    height, width = source.shape[-2:]
-    found = given or faces.find(source)
-    boxes = found or [images.square_box((0, 0, width, height), height, width)]
-    for box in boxes:
-        images.square_box(box, height, width)
-    named, others = targets(boxes, everybody, asked, args.describe, source_emotion)
-    tokens = used_tokens(args, [everybody, source_emotion, *(wish.emotion for wish in asked.values())])
+        boxes = faces.find(images.to_tensor(image))
+    middle = images.square_box((0, 0, image.width, image.height), image.height, image.width)
+    people = list_people(args, image, boxes or [middle], everybody, wishes, source_emotion)
+    recipe = replace(recipe, people=people)
+    tokens = load_tokens(args, {person.emotion for person in recipe.people} | {source_emotion})
+    from emolib.diffusion import backbone
+    from emolib.interventions.splice import learned_token
+
     model = backbone.load(args.model, device=args.device, memory=args.memory)
-    editor = build(args, model)
-    if not found:
+    editor, source = build_editor(recipe, model, bank), images.to_tensor(image)
+    if not boxes:
         print("emolib: no face found; the middle square is edited (give --box)", file=sys.stderr)
-    if args.model == "minisd" and not (args.source or args.prompt or args.method == "asyrp"):
-        named = guess.with_sources(source, named, emotion.load_judge("guide"), margin=args.margin)
-    for person in named:
-        now = f"{person.source_emotion} -> " if person.source_emotion else ""
-        where = f"{args.picture}: {now}{person.emotion} at {format_box(person.box)}"
-        print(f"{where}, {args.method}, {model}", file=sys.stderr)
+    if recipe.preset.judge and not (args.source or bank or args.template != words.TEMPLATE):
+        recipe = guess_sources(recipe, source, args.device)
     with learned_token(model, *tokens):
-        edited = PerPerson(editor if args.raw else KeepDetail(editor), model.size, margin=args.margin)(
-            source, generator=runtime.generator(args.seed), people=named, bystanders=others
-        )
-    record = provenance(args, editor, named)
+        check_reach(recipe, model, tokens)
+        for person in (recipe.people[k] for k in recipe.changed):
+            now = f"{person.source_emotion} -> " if person.source_emotion else ""
+            line = (
+                f"{args.picture}: {now}{person.emotion} at {format_box(person.box)}, {args.method}, {model}"
+            )
+            print(line, file=sys.stderr)
+        edited = apply_recipe(recipe, model, source, partial(change_person, editor=editor))
+    record = describe_edit(recipe) | {"model": model.name}
+    record |= {"directions": repr(bank), "scale": bank.scale} if bank else {}
     images.save_image(edited, args.output, provenance=record)
-    print(args.output)
     if args.side_by_side:
         images.save_image(images.beside(source, edited), args.side_by_side, provenance=record)
-        print(args.side_by_side)
-    return 0
+    return [path for path in (args.output, args.side_by_side) if path]
 
 
-def bank(args: argparse.Namespace) -> Directions | None:
-    """The directions of --method asyrp. InputError: an unknown method, one that needs none, no such file."""
+def load_bank(args: argparse.Namespace) -> Directions | None:
+    """Load the directions of --method asyrp. InputError: an unknown method, or one that needs none."""
     if one_of(args.method, METHODS, "method") != "asyrp":
         if args.directions:
             raise InputError(f"--directions belongs to --method asyrp, not to {args.method}")
         return None
+    if args.guidance_scale is not None or args.template != words.TEMPLATE or args.describe:
+        raise InputError("--method asyrp takes no prompt: leave out --guidance-scale, --prompt, --describe")
     from emolib.interventions import directions
 
     return directions.load(args.directions) if args.directions else directions.shipped()
 
 
-def used_tokens(args: argparse.Namespace, emotions: Sequence[str | None]) -> list[Token]:
-    """The learned tokens of --token. InputError: a file that is none, or a token that nothing asks for."""
-    from emolib.interventions import token_files
-
-    tokens = [token_files.load(path) for path in args.token]
-    said = " ".join([args.prompt or "", *args.describe]).casefold()
-    for path, token in zip(args.token, tokens, strict=True):
-        if token.name not in emotions and token.name not in said:
-            raise InputError(f"{path}: nothing asks for its {token.name}; give --to '{token.name}'")
-    return tokens
-
-
-def build(args: argparse.Namespace, model):
-    """The editor with the settings that were given; the rest are its own."""
-    given = {
-        "strength": args.strength,
-        "guidance_scale": args.guidance_scale,
-        "num_inference_steps": args.steps,
-        "template": args.prompt,
-        "directions": args.directions,
-    }
-    spoken = {"guidance-scale": args.guidance_scale, "prompt": args.prompt, "describe": args.describe or None}
-    said = [f"--{name}" for name, value in spoken.items() if value is not None]
-    if args.method == "asyrp" and said:
-        raise InputError(f"--method asyrp takes no prompt: leave out {', '.join(said)}")
-    return resolve_name(METHODS[args.method])(
-        model, **{name: value for name, value in given.items() if value is not None}
-    )
-
-
-def targets(
-    boxes: Sequence[Box],
-    everybody: str | None,
-    asked: dict[int, Wish],
-    describe: Sequence[str],
-    source_emotion: str | None,
-) -> tuple[list[Target], list[Target]]:
-    """The people to change, and those who must not. InputError: a person who is not there."""
-    from emolib.editors.base import PERSON, each
-    from emolib.editors.person import Target
-
-    for number in asked:
-        if number > len(boxes):
-            where = ", ".join(f"{i}: {format_box(box)}" for i, box in enumerate(boxes, 1))
-            raise InputError(f"there is no person {number}; there are {where}")
-    named, others = [], []
-    for i, who in enumerate(each(describe or PERSON, len(boxes), "description", "people")):
-        felt, strength = asked.get(i + 1, Wish(everybody, None))
-        person = Target(boxes[i], felt, None, who, 0, source_emotion, strength)
-        (named if felt else others).append(person)
-    return named, others
-
-
-def format_box(box: Box) -> str:
-    """A box as it is typed."""
-    return ",".join(map(str, box))
-
-
-def provenance(args: argparse.Namespace, editor, people: Sequence[Target]) -> dict[str, object]:
-    """What the file says of itself. Nothing that identifies the source or the machine."""
-    from emolib.editors.base import prompt
-
-    settings = asdict(editor)
-    template = settings.pop("template", None)
-    if args.directions:
-        settings["directions"] = str(args.directions)
-    return {
-        "edited": "by emolib: this picture is not a photograph",
-        "method": args.method,
-        "model": settings.pop("backbone").name,
-        **settings,
-        "keep_detail": not args.raw,
-        "seed": args.seed,
-        "people": [
-            {
-                "emotion": person.emotion,
-                **({"from": person.source_emotion} if person.source_emotion else {}),
-                **({"prompt": prompt(person.emotion, person.description, template)} if template else {}),
-                "strength": settings["strength"] if person.strength is None else person.strength,
-                "box": list(person.box),
-            }
-            for person in people
-        ],
-    }
-
-
-MEMORY = ("auto", "fast", "balanced", "low")
-"""What --memory may be; `backbone.MEMORY`, which cannot be read without torch."""
-
-
-class Wish(NamedTuple):
-    """What --person asks of one person."""
-
-    emotion: str
-    strength: float | None
-
-
-def parse_requests(args: argparse.Namespace) -> tuple[str | None, dict[int, Wish], str | None]:
-    """What everybody, and what single people are to feel, and what they feel now. Checks without torch."""
-    label = partial(
-        parse_emotion, model=args.model, known=args.directions.emotions if args.directions else ()
-    )
+def parse_requests(
+    args: argparse.Namespace, bank: Directions | None
+) -> tuple[str | None, dict[int, Wish], str | None]:
+    """Read what everybody and what single people (by number) are to feel, and what they feel now."""
+    label = partial(parse_emotion, model=args.model, directions=bank.emotions if bank else ())
     everybody = None if args.to is None else label(args.to)
-    wishes = parse_wishes(args.person, label)
+    wishes: dict[int, Wish] = {}
+    for text in args.person:
+        number, word, strength = parse_wish(text)
+        if number in wishes:
+            raise InputError(f"--person {text!r}: person {number} has an emotion already")
+        wishes[number] = label(word), strength
     if not everybody and not wishes:
         raise InputError("say what to change: --to EMOTION for everybody, or --person N=EMOTION")
+    for strength in (args.strength, *(strength for _, strength in wishes.values())):
+        if strength is not None:
+            runtime.in_range(strength, 0, 1, "strength")
+    return everybody, wishes, None if args.source is None else label(args.source)
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """InputError unless both pictures can be written, and replace neither an input nor each other."""
     from emolib import images
 
     for path in filter(None, (args.output, args.side_by_side)):
         images.check_edit(path, args.picture)
+        runtime.check_output(path, [file for file in (*args.token, args.directions) if file])
     if args.side_by_side and Path(args.side_by_side).resolve() == Path(args.output).resolve():
         raise InputError(f"--side-by-side {args.side_by_side}: is the output itself; give it another name")
-    for strength in (args.strength, *(wish.strength for wish in wishes.values())):
-        if strength is not None:
-            in_range(strength, 0, 1, "strength")
-    check_numbers(args)
-    source_emotion = None if args.source is None else label(args.source)
-    return everybody, wishes, source_emotion
 
 
-def check_numbers(args: argparse.Namespace) -> None:
-    """InputError for a number that no edit can follow, or a file of --token that is not there."""
-    in_range(args.margin, *MARGINS, "--margin")
-    in_range(args.seed, *runtime.SEEDS, "--seed")
-    if args.steps is not None and args.steps < 1:
-        raise InputError(f"--steps must be 1 or more, not {args.steps}")
-    if args.guidance_scale is not None and not math.isfinite(args.guidance_scale):
-        raise InputError(f"--guidance-scale must be a finite number, not {args.guidance_scale}")
+def list_people(
+    args: argparse.Namespace,
+    image: Image.Image,
+    boxes: Sequence[Box],
+    everybody: str | None,
+    wishes: dict[int, Wish],
+    source_emotion: str | None,
+) -> tuple[Person, ...]:
+    """List everybody in the picture. InputError: a box outside it, a person who is not there."""
+    from emolib import images
+    from emolib.editors.person import Person
+
+    for box in boxes:
+        images.square_box(box, image.height, image.width)
+    if wishes and max(wishes) > len(boxes):
+        places = ", ".join(f"{i}: {format_box(box)}" for i, box in enumerate(boxes, 1))
+        raise InputError(f"there is no person {max(wishes)}; there are {places}")
+    if len(args.describe) not in (0, 1, len(boxes)):
+        raise InputError(
+            f"{len(args.describe)} descriptions for {len(boxes)} people; give one, or one for each"
+        )
+    people = []
+    for i, box in enumerate(boxes):
+        emotion, strength = wishes.get(i + 1, (everybody, None))
+        description = args.describe[i % len(args.describe)] if args.describe else words.PERSON
+        strength = args.strength if strength is None else strength
+        people.append(Person(box, emotion, source_emotion, description, strength))
+    return tuple(people)
+
+
+def guess_sources(recipe: Recipe, source: Tensor, device: str) -> Recipe:
+    """Fill in what the model's judge sees in the people who are to change."""
+    from emolib.editors.person import with_sources
+    from emolib.judges import emotion
+
+    judge = emotion.load_judge(recipe.preset.judge, device=device)
+    people = with_sources(source, recipe.people, judge, margin=recipe.settings["margin"])
+    return replace(recipe, people=tuple(people))
+
+
+def load_tokens(args: argparse.Namespace, emotions: set[str | None]) -> list[Token]:
+    """Load the tokens of --token. InputError: a file that is none, or a token that nothing asks for."""
+    from emolib.interventions import token_files
+
+    tokens, said = [], " ".join([args.template, *args.describe]).casefold()
     for path in args.token:
         if not path.is_file():
             raise InputError(f"--token {path}: no such file; `emolib token train` makes one")
+        tokens.append(token_files.load(path, allow_pickle=args.allow_pickle))
+        if tokens[-1].name not in emotions and tokens[-1].name not in said:
+            raise InputError(f"{path}: nothing asks for its {tokens[-1].name}; give --to '{tokens[-1].name}'")
+    return tokens
 
 
-def check_machine(args: argparse.Namespace) -> None:
-    """InputError unless --device and --memory can be meant; whether the device is there needs torch."""
-    runtime.check_device(args.device)
-    one_of(args.memory, MEMORY, "memory option")
+def check_reach(recipe: Recipe, model: Backbone, tokens: Sequence[Token]) -> None:
+    """InputError where an emotion cannot reach the model, so that the source would be written as its edit."""
+    from emolib.editors.base import steps_taken
+
+    settings, spoken = recipe.settings, recipe.method != "asyrp"
+    n, levels = settings["num_inference_steps"], model.timesteps(settings["num_inference_steps"])
+    for person in (recipe.people[k] for k in recipe.changed):
+        strength = settings["strength"] if person.strength is None else person.strength
+        taken = steps_taken(n, strength if spoken else 1.0)
+        if 1 - model.alphas_cumprod[levels[-taken - 1]] < FAINT:
+            start = f"{taken} of {n} steps at strength {strength:g}"
+            raise InputError(f"{start}: too few to change anything; take more steps")
+        if spoken:
+            check_prompt(recipe, person, model, tokens)
 
 
-def parse_emotion(word: str, model: str, known: Sequence[str] = ()) -> str:
-    """The label that the typed word means: one that MiniSD learned, or any with a prompt word elsewhere.
+def check_prompt(recipe: Recipe, person: Person, model: Backbone, tokens: Sequence[Token]) -> None:
+    """InputError unless the person's prompt says the emotion, where the model still reads it."""
+    labels, template = (person.emotion, person.source_emotion), recipe.template
+    text, source = (words.prompt(label, person.description, template).casefold() for label in labels)
+    said = [name for name in (words.adjective(person.emotion), *(t.name for t in tokens)) if name in text]
+    if not said:
+        raise InputError(f"--prompt {template!r} says nothing of the emotion; put {{word}} into it")
+    if text == source and len(set(labels)) > 1 and recipe.method not in ("img2img", "ledits++"):
+        raise InputError(
+            f"--prompt {template!r} says the same before and after, so that {recipe.method} changes nothing;"
+            " put {word} where the emotion belongs"
+        )
+    read, limit = text[: text.index(said[0]) + len(said[0])], model.pipe.tokenizer.model_max_length
+    if len(model.pipe.tokenizer(read).input_ids) > limit:
+        raise InputError(
+            f"the prompt is cut off before {said[0]!r}: the model reads {limit} tokens; shorten it"
+        )
 
-    Where directions are `known`, it is the name of one, or a word for one. A learned token, "<awe>", means
-    itself. InputError, with the nearest word, for anything else.
-    """
-    from emolib.emotions import words
+
+def parse_emotion(word: str, model: str, directions: Sequence[str] = ()) -> str:
+    """Read an emotion: one that the model knows, the name of a direction, or a learned token, "<awe>".
+
+    InputError, with the nearest word, for anything else."""
     from emolib.interventions.tokens import placeholder
 
     label = word.strip().casefold()
-    if known:
+    if directions:
         meant = words.VOCABULARY.get(label)
-        return meant if label not in known and meant in known else one_of(label, known, "direction")
+        use_meaning = label not in directions and meant in directions
+        return meant if use_meaning else one_of(label, directions, "direction")
     if label.startswith("<"):
         return placeholder(label)
-    if model != "minisd" and label in words.ADJECTIVES:
-        return label
     try:
-        return words.resolve(word, "emofaces")
+        return find_preset(model).resolve_emotion(word)
     except InputError as error:
         if label not in words.VOCABULARY:
             raise
@@ -318,28 +353,21 @@ def parse_emotion(word: str, model: str, known: Sequence[str] = ()) -> str:
         raise InputError(f"{error}, or use a learned token: {meant!r} with --token FILE") from None
 
 
-def parse_wishes(texts: Sequence[str], label: Callable[[str], str]) -> dict[int, Wish]:
-    """ "2=awe:0.5" -> {2: Wish("awe", 0.5)}. InputError: another form, or one person twice."""
-    wishes = {}
-    for given in texts:
-        number, _, rest = given.partition("=")
-        word, _, strength = rest.partition(":")
-        try:
-            who, how = int(number), float(strength) if strength else None
-        except ValueError:
-            who, how = 0, None
-        if who < 1 or not word:
-            raise InputError(
-                f"--person {given!r}: give a number from 1 and an emotion, e.g. 2=awe or 2=awe:0.5"
-            )
-        if who in wishes:
-            raise InputError(f"--person {given!r}: person {who} has an emotion already")
-        wishes[who] = Wish(label(word), how)
-    return wishes
+def parse_wish(text: str) -> tuple[int, str, float | None]:
+    """Read "2=awe:0.5": person 2, "awe", 0.5. InputError: another form, or a strength outside [0, 1]."""
+    number, _, rest = text.partition("=")
+    word, _, strength = rest.partition(":")
+    try:
+        position, share = int(number), float(strength) if strength else None
+    except ValueError:
+        position, share = 0, None
+    if position < 1 or not word:
+        raise InputError(f"--person {text!r}: give a number from 1 and an emotion, e.g. 2=awe or 2=awe:0.5")
+    return position, word, share
 
 
 def parse_box(text: str) -> Box:
-    """ "120,40,260,180" -> the box. InputError: another form, or an empty box."""
+    """Read "120,40,260,180". InputError: another form, or an empty box."""
     try:
         x0, y0, x1, y1 = (int(number) for number in text.split(","))
     except ValueError:
@@ -347,3 +375,8 @@ def parse_box(text: str) -> Box:
     if not (0 <= x0 < x1 and 0 <= y0 < y1):
         raise InputError(f"--box {text!r}: must be X0,Y0,X1,Y1 with 0 <= X0 < X1 and 0 <= Y0 < Y1")
     return x0, y0, x1, y1
+
+
+def format_box(box: Box) -> str:
+    """Write a box as it is typed."""
+    return ",".join(map(str, box))

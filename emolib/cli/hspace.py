@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emolib.cli.fields import split_words
+from emolib.diffusion.presets import DEFAULT_MODEL
 from emolib.runtime import InputError, check_output
 from emolib.training.settings import EPOCHS, PAIR_STEPS, T_START
 
@@ -83,7 +84,7 @@ def _add_fit(commands) -> None:
         f" 1000; lower keeps more (default: {T_START})")  # fmt: skip
     add("--epochs", type=int, help=f"of --method trained (default: {EPOCHS})")
     add("--clip", type=Path, metavar="FOLDER", help="CLIP for --method trained (default: MiniCLIP)")
-    add("--model", default="minisd", metavar="NAME", help="as in `emolib edit` (default: %(default)s)")
+    add("--model", default=DEFAULT_MODEL, metavar="NAME", help="as in `emolib edit` (default: %(default)s)")
     add("--seed", type=int, default=0, help="noise and first weights that are drawn (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
     add("--memory", default="auto", help="auto, fast, balanced, low (default: %(default)s)")

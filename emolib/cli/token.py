@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emolib.cli.fields import add_fields, from_args, split_words
-from emolib.emotions import sets, words
+from emolib.diffusion.presets import DEFAULT_MODEL, find_preset
+from emolib.emotions import words
 from emolib.runtime import InputError, check_output, hold_lock
 from emolib.training.settings import Settings
 
@@ -91,7 +92,7 @@ def _add_check(command: argparse.ArgumentParser) -> None:
 
 def _add_model(command: argparse.ArgumentParser) -> None:
     models = "minisd, sd15, sd21, sdxl, a folder or a Hub id (default: %(default)s)"
-    command.add_argument("--model", default="minisd", metavar="NAME", help=models)
+    command.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help=models)
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
 
 
@@ -151,7 +152,7 @@ def check(args: argparse.Namespace) -> int:
     from emolib.interventions import splice, token_files
 
     token = token_files.load(args.file, allow_pickle=args.allow_pickle)
-    unknown = args.model == "minisd" and token.emotion in sets.HELD_OUT
+    unknown = token.emotion in find_preset(args.model).held_out
     word = args.word or (None if unknown else words.ADJECTIVES.get(token.emotion)) or token.initializer
     if not word:
         raise InputError(f"{args.file}: does not say what it means; give a word to compare with: --word")
@@ -191,7 +192,7 @@ def _rest_of_the_prompt(model: Backbone, n: int):
 
     from emolib.judges import attributes
 
-    if model.name != "minisd":
+    if find_preset(model.name).judge is None:
         return None, ("person",)
     try:
         see = attributes.load(device=str(model.device)).see
@@ -218,7 +219,7 @@ def _start(init: str | None, emotion: str, model: str) -> list[str]:
     """The words to start from. InputError if none was given and the emotion does not tell."""
     if init:
         return split_words(init)
-    if model == "minisd" and emotion in sets.HELD_OUT:
+    if emotion in find_preset(model).held_out:
         raise InputError(
             f"minisd knows no word for {emotion!r}; say where to start, e.g. --init awestruck,excited"
         )

@@ -1,20 +1,25 @@
-"""The `Editor` contract, prompts, and what editors in a Stable Diffusion's latents share."""
+"""The `Editor` contract, and what editors in a Stable Diffusion's latents share."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from emolib.diffusion.backbone import Backbone, Embedding, Guided
 from emolib.emotions import words
-from emolib.runtime import InputError
+from emolib.emotions.words import PERSON, TEMPLATE
 
-PERSON = "person"
-TEMPLATE = "photo of {article} {word} {description}"
+if TYPE_CHECKING:
+    from emolib.diffusion.backbone import Backbone, Embedding, Guided
+
+Labels = str | Sequence[str]
+Sources = str | Sequence[str | None] | None
+Draws = torch.Generator | Sequence[torch.Generator]
 
 
 class Editor(Protocol):
@@ -24,8 +29,9 @@ class Editor(Protocol):
                  and device, wherever the method computes
     emotion      a label, or one for each picture; several for a single picture give one edit each, made as
                  one batch from one encoding and the same noise
-    generator    the only source of randomness. Noise is drawn on its device and moved: with the CPU
-                 generators of `runtime.generator` one seed gives one picture, whatever computes it
+    generator    the only source of randomness, one for all or, as in diffusers, one for each picture. Noise
+                 is drawn on its device and moved: with the CPU generators of `runtime.generator` one seed
+                 gives one picture, whatever computes it
     description  who is in the picture, e.g. "woman with red hair", one or one each; for methods with prompts
     source_emotion  what is felt in the picture as it is, if known, one or one each; for methods that use it
 
@@ -35,64 +41,104 @@ class Editor(Protocol):
     def __call__(
         self,
         images: Tensor,
-        emotion: str | Sequence[str],
+        emotion: Labels,
         *,
-        generator: torch.Generator,
-        description: str | Sequence[str] = PERSON,
-        source_emotion: str | Sequence[str | None] | None = None,
+        generator: Draws,
+        description: Labels = PERSON,
+        source_emotion: Sources = None,
     ) -> Tensor: ...
 
 
-def prompt(emotion: str | None, description: str = PERSON, template: str = TEMPLATE) -> str:
-    """`template` filled in: "photo of a sad woman with red hair"; without an emotion "photo of a woman ...".
+class Request(NamedTuple):
+    """What one call asks of its B pictures: lists of n emotions, n descriptions, B source emotions.
 
-    InputError: an unknown emotion or field.
-    """
-    word = "" if emotion is None else words.adjective(emotion)
-    try:
-        text = template.format(article=words.article(word or description), word=word, description=description)
-    except (KeyError, IndexError, ValueError, AttributeError):
-        raise InputError(
-            f"prompt {template!r}: only {{article}}, {{word}} and {{description}} may stand in braces"
-        ) from None
-    return text if word else " ".join(text.split()).strip(" ,")
+    Edit i of n is one of picture i, or, where there is one picture for all, of that one."""
 
+    emotions: list[str]
+    descriptions: list[str]
+    source_emotions: list[str | None]
 
-def steps_taken(num_inference_steps: int, strength: float) -> int:
-    """How many of the steps a `strength` in [0, 1] takes: all at 1, none at 0, at least one in between.
+    @classmethod
+    def build(cls, images: Tensor, emotion: Labels, description: Labels, source_emotion: Sources) -> Request:
+        """Spread the arguments of an `Editor` over its edits.
 
-    diffusers rounds down, so that a small strength silently does nothing; where N * strength is whole, the
-    two agree. InputError outside [0, 1].
-    """
-    if not 0 <= strength <= 1:
-        raise InputError(f"strength must lie in [0, 1], not {strength}")
-    return math.ceil(round(num_inference_steps * strength, 6))
+        ValueError: lists of the wrong length, or several descriptions of one picture."""
+        b = len(images)
+        n = len(emotion) if b == 1 and not isinstance(emotion, str) else b
+        descriptions = spread(description, n, "description")
+        if b < n and len(set(descriptions)) > 1:
+            raise ValueError(f"{n} descriptions of one picture; give one")
+        return cls(spread(emotion, n, "emotion"), descriptions, spread(source_emotion, b, "source emotion"))
 
 
-def each(
-    value: str | Sequence[str | None] | None, n: int, what: str, of: str = "pictures"
-) -> list[str | None]:
-    """One value for each of n pictures. InputError if there are neither one nor n."""
+def spread(value: Sources, n: int, what: str, of: str = "pictures") -> list[str | None]:
+    """Repeat one value for each of n pictures. ValueError if there are neither one nor n."""
     values = [value] if value is None or isinstance(value, str) else list(value)
     if len(values) not in (1, n):
-        raise InputError(f"{len(values)} {what}s for {n} {of}; give one, or one for each")
+        raise ValueError(f"{len(values)} {what}s for {n} {of}; give one, or one for each")
     return values * (n if len(values) == 1 else 1)
 
 
-def number_of_edits(images: Tensor, emotion: str | Sequence[str]) -> int:
-    """How many pictures an editor returns: one for each picture, or for each emotion of a single one."""
-    return len(images) if isinstance(emotion, str) or len(images) > 1 else len(emotion)
+def steps_taken(num_inference_steps: int, strength: float) -> int:
+    """Count the steps that a `strength` in [0, 1] takes: all at 1, none at 0, at least one in between.
+
+    diffusers rounds down, so that a small strength silently does nothing; where N * strength is whole, the
+    two agree. ValueError outside [0, 1].
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must lie in [0, 1], not {strength}")
+    return math.ceil(round(num_inference_steps * strength, 6))
+
+
+def draw(like: Tensor, generator: Draws) -> Tensor:
+    """Draw standard normal noise shaped like `like` (B, ...); row b from generator b where there are B."""
+    if isinstance(generator, torch.Generator):
+        return torch.randn(like.shape, generator=generator, device=generator.device).to(like)
+    return torch.cat([draw(row, own) for row, own in zip(like.split(1), generator, strict=True)])
+
+
+class LatentEditor(ABC):
+    """An `Editor` that encodes each picture once, edits its latents, and decodes.
+
+    Subclasses are frozen dataclasses with a `backbone`, a `strength` (0 returns the source bit for bit), and
+    `edit_latents`."""
+
+    backbone: Backbone
+    strength: float
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        images: Tensor,
+        emotion: Labels,
+        *,
+        generator: Draws,
+        description: Labels = PERSON,
+        source_emotion: Sources = None,
+        latents: Tensor | None = None,
+    ) -> Tensor:
+        """See `Editor`. `latents`: the pictures' own, where the caller has encoded them already."""
+        request = Request.build(images, emotion, description, source_emotion)
+        if self.strength == 0:
+            return images.expand(len(request.emotions), -1, -1, -1).clone()
+        z = self.backbone.encode(images) if latents is None else latents
+        return self.backbone.decode(self.edit_latents(z, request, generator)).to(images.device)
+
+    @abstractmethod
+    def edit_latents(self, z: Tensor, request: Request, generator: Draws) -> Tensor:
+        """Edit latents: (B, C, h, w) in, (n, C, h, w) out."""
 
 
 class Prompts(NamedTuple):
-    """What one call says: of its n edits, and of the B pictures as they are."""
+    """What the network is told of the n edits, and of the B pictures as they are."""
 
     targets: list[str]
     sources: list[str]
 
 
-class LatentEditor(Protocol):
-    """Fields and the one method.
+@dataclass(frozen=True)
+class DiffusionEditor(LatentEditor):
+    """A `LatentEditor` that is told in prompts what to do; subclasses have defaults (`diffusion.presets`).
 
     strength             share of the steps that are taken, in [0, 1]: 0 returns the source bit for bit
     guidance_scale       how much the target prompt rules; 1 is no guidance
@@ -103,76 +149,41 @@ class LatentEditor(Protocol):
     backbone: Backbone
     strength: float
     guidance_scale: float
-    num_inference_steps: int
-    template: str
+    num_inference_steps: int = 30
+    template: str = TEMPLATE
 
-    def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: torch.Generator) -> Tensor:
-        """Edit latents: (B, C, h, w) in, (n, C, h, w) out. `levels` are those of the steps that are taken,
+    def __post_init__(self) -> None:
+        steps_taken(self.num_inference_steps, self.strength)
+        self.backbone.timesteps(self.num_inference_steps)
+
+    def edit_latents(self, z: Tensor, request: Request, generator: Draws) -> Tensor:
+        """See `LatentEditor`: builds the prompts and the levels for `change`."""
+        texts = Prompts(
+            *(
+                [
+                    words.prompt(*pair, self.template)
+                    for pair in zip(labels, request.descriptions, strict=False)
+                ]
+                for labels in (
+                    request.emotions,
+                    request.source_emotions,
+                )  # no label where the source's is not known
+            )
+        )
+        # Some grids name the clean level twice; the step between the two goes nowhere.
+        levels = list(dict.fromkeys(self.backbone.timesteps(self.num_inference_steps)))
+        taken = steps_taken(self.num_inference_steps, self.strength)
+        return self.change(z, levels[-taken - 1 :], texts, generator)
+
+    @abstractmethod
+    def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
+        """Edit latents (B, C, h, w) into (n, C, h, w). `levels` are those of the steps that are taken,
         strictly descending; z lies at the last."""
-        ...
 
+    def unguided(self, texts: Prompts) -> Guided:
+        """Build the predictor of the pictures as they are: their prompts, its `cond`, without guidance."""
+        return self.backbone.guided(self.backbone.embed(texts.sources), 1.0)
 
-def check_fields(editor: LatentEditor) -> None:
-    """InputError for fields that cannot be."""
-    steps_taken(editor.num_inference_steps, editor.strength)
-    if not math.isfinite(editor.guidance_scale):
-        raise InputError(f"guidance_scale must be a finite number, not {editor.guidance_scale}")
-    editor.backbone.timesteps(editor.num_inference_steps)
-
-
-@torch.no_grad()
-def edit(
-    editor: LatentEditor,
-    images: Tensor,
-    emotion: str | Sequence[str],
-    *,
-    generator: torch.Generator,
-    description: str | Sequence[str] = PERSON,
-    source_emotion: str | Sequence[str | None] | None = None,
-) -> Tensor:
-    """`Editor`'s contract around `change`: encode each picture once, change, decode."""
-    texts = build_prompts(images, emotion, description, source_emotion, editor.template)
-    steps = steps_taken(editor.num_inference_steps, editor.strength)
-    if steps == 0:
-        return images.expand(len(texts.targets), -1, -1, -1).clone()
-    # Some grids name the clean level twice; the step between the two goes nowhere.
-    grid = list(dict.fromkeys(editor.backbone.timesteps(editor.num_inference_steps)))
-    z = editor.change(editor.backbone.encode(images), grid[-steps - 1 :], texts, generator)
-    return editor.backbone.decode(z).to(images.device)
-
-
-def build_prompts(
-    images: Tensor,
-    emotion: str | Sequence[str],
-    description: str | Sequence[str],
-    source_emotion: str | Sequence[str | None] | None,
-    template: str,
-) -> Prompts:
-    """The prompts of a call; a source whose emotion is not known is described without one.
-
-    InputError: an unknown emotion, lists of the wrong length, several descriptions of one picture.
-    """
-    b, n = len(images), number_of_edits(images, emotion)
-    felt, known = each(emotion, n, "emotion"), each(description, n, "description")
-    if b < n and len(set(known)) > 1:
-        raise InputError(f"{len(known)} descriptions of one picture; give one")
-    before = each(source_emotion, b, "source emotion")
-    return Prompts(
-        [prompt(label, who, template) for label, who in zip(felt, known, strict=True)],
-        [prompt(label, who, template) for label, who in zip(before, known, strict=False)],
-    )
-
-
-def unguided(editor: LatentEditor, texts: Prompts) -> Guided:
-    """The predictor of the pictures as they are: their prompts, which are its `cond`, without guidance."""
-    return editor.backbone.guided(editor.backbone.embed(texts.sources), 1.0)
-
-
-def towards(editor: LatentEditor, texts: Prompts, uncond: Embedding | None = None) -> Guided:
-    """The predictor of the edits: the target prompts, guided away from `uncond` (default: the empty one)."""
-    return editor.backbone.guided(editor.backbone.embed(texts.targets), editor.guidance_scale, uncond)
-
-
-def draw(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal noise of the shape of `like`, drawn where the generator lives."""
-    return torch.randn(like.shape, generator=generator, device=generator.device).to(like)
+    def towards(self, texts: Prompts, uncond: Embedding | None = None) -> Guided:
+        """Build the predictor of the edits: the target prompts, away from `uncond` (default: the empty)."""
+        return self.backbone.guided(self.backbone.embed(texts.targets), self.guidance_scale, uncond)

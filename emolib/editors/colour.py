@@ -12,8 +12,8 @@ import torch
 from skimage import color
 from torch import Tensor
 
-from emolib.editors.base import PERSON, each, number_of_edits, steps_taken
-from emolib.runtime import InputError, one_of
+from emolib.editors.base import PERSON, Draws, Labels, Request, Sources, steps_taken
+from emolib.runtime import one_of
 
 
 class Palette(NamedTuple):
@@ -41,15 +41,15 @@ class ColourTransfer:
     def __call__(
         self,
         images: Tensor,
-        emotion: str | Sequence[str],
+        emotion: Labels,
         *,
-        generator: torch.Generator | None = None,
-        description: str | Sequence[str] = PERSON,
-        source_emotion: str | Sequence[str | None] | None = None,
+        generator: Draws | None = None,
+        description: Labels = PERSON,
+        source_emotion: Sources = None,
     ) -> Tensor:
         """See `Editor`. Draws nothing and needs no words."""
-        n = number_of_edits(images, emotion)
-        labels = [one_of(label, self.palettes, "emotion") for label in each(emotion, n, "emotion")]
+        emotions = Request.build(images, emotion, description, source_emotion).emotions
+        n, labels = len(emotions), [one_of(label, self.palettes, "emotion") for label in emotions]
         if self.strength == 0:
             return images.expand(n, -1, -1, -1).clone()
         lab = np.broadcast_to(to_lab(images), (n, *images.shape[-2:], 3))
@@ -65,11 +65,7 @@ class ColourTransfer:
 
 
 def fit_colours(images: Tensor, emotions: Sequence[str], *, strength: float = 1.0) -> ColourTransfer:
-    """The transfer to the mean palette of each emotion's pictures; (B, 3, H, W) in [-1, 1], B labels.
-
-    InputError if the numbers differ."""
-    if len(images) != len(emotions) or not len(images):
-        raise InputError(f"{len(emotions)} emotions for {len(images)} pictures; give one for each")
+    """Fit the transfer to the mean palette of each emotion's pictures: (B, 3, H, W) in [-1, 1], B labels."""
     lab, labels = to_lab(images), np.array(emotions)
     means, stds = lab.mean((1, 2)), lab.std((1, 2))
     return ColourTransfer(

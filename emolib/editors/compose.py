@@ -1,17 +1,14 @@
-"""Editors around editors: keep the source's detail, edit in stages, keep the best of several."""
+"""Editors around editors: keep the source's detail, edit in stages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from emolib.editors.base import PERSON, Editor, LatentEditor, each, number_of_edits
-from emolib.runtime import InputError
+from emolib.editors.base import PERSON, Draws, Editor, Labels, LatentEditor, Request, Sources
 
 DRIFT = 0.04  # a mean change below this (of the range of 2) is the model's drift; twice of it is an edit
 THRESHOLD = 0.15  # a change of this size (of the range of 2) is an edit; half of it is the model's roughness
@@ -29,17 +26,25 @@ def change_of(source: Tensor, before: Tensor, after: Tensor) -> Tensor:
     return difference - moved * (source - before)
 
 
+def soft_mask(difference: Tensor, threshold: float) -> Tensor:
+    """Find where `difference` (B, 3, H, W) is large in the mean of a neighbourhood: (B, 1, H, W) in [0, 1].
+
+    0 up to half the threshold, 1 from all of it. The neighbourhood reaches a thirty-second of the picture
+    each way (5 pixels of 64 wide), so that a single pixel neither makes a region nor a hole.
+    """
+    side = 2 * max(1, round(min(difference.shape[-2:]) / 32)) + 1
+    size = difference.abs().mean(1, keepdim=True)
+    size = F.avg_pool2d(size, side, stride=1, padding=side // 2, count_include_pad=False)
+    return (2 * size / threshold - 1).clamp(0, 1)
+
+
 def extent(before: Tensor, after: Tensor) -> Tensor:
     """(B, 1, H, W) in [0, 1]: where `after` differs from `before` by more than a model's drift.
 
     A mask from the edit itself, after DiffEdit (Couairon et al. 2022, section 3.1), which takes it from two
-    noise predictions. The difference is averaged over a neighbourhood, 5 pixels of 64 wide, so that a single
-    pixel neither makes a region nor a hole.
+    noise predictions.
     """
-    side = 2 * max(1, round(min(after.shape[-2:]) / 32)) + 1
-    mean = (after - before).abs().mean(1, keepdim=True)
-    mean = F.avg_pool2d(mean, side, stride=1, padding=side // 2, count_include_pad=False)
-    return (mean / DRIFT - 1).clamp(0, 1)
+    return soft_mask(after - before, 2 * DRIFT)
 
 
 def kept(source: Tensor, before: Tensor, after: Tensor) -> Tensor:
@@ -56,8 +61,7 @@ class KeepDetail:
 
     An autoencoder returns no picture as it was: a latent-space edit changes every pixel a little, and costs
     hair, skin, the colour of a collar. Here the loss is measured on the source and undone by `change`; what
-    remains counts where it is the edit and no drift (`extent`). Costs one more encoding and decoding of each
-    source.
+    remains counts where it is the edit and no drift (`extent`). Costs one more decoding of each source.
     """
 
     editor: LatentEditor
@@ -66,28 +70,19 @@ class KeepDetail:
     def __call__(
         self,
         images: Tensor,
-        emotion: str | Sequence[str],
+        emotion: Labels,
         *,
-        generator: torch.Generator,
-        description: str | Sequence[str] = PERSON,
-        source_emotion: str | Sequence[str | None] | None = None,
+        generator: Draws,
+        description: Labels = PERSON,
+        source_emotion: Sources = None,
     ) -> Tensor:
         """See `Editor`."""
-        edited = self.editor(
-            images, emotion, generator=generator, description=description, source_emotion=source_emotion
-        )
-        if torch.equal(edited, images.expand_as(edited)):
-            return edited  # strength 0
-        model = self.editor.backbone
-        before = model.decode(model.encode(images)).to(images.device)
-        return kept(images, before, edited)
-
-
-Judge = Callable[[Tensor, Sequence[str]], Tensor]
-"""`judge(images, emotions) -> (B,)`: the probability that picture i shows emotion i."""
-
-Similarity = Callable[[Tensor, Tensor], Tensor]
-"""`similarity(images, others) -> (B,)`: how surely both show the same person; larger is surer."""
+        model, said = self.editor.backbone, {"description": description, "source_emotion": source_emotion}
+        if self.editor.strength == 0:
+            return self.editor(images, emotion, generator=generator, **said)
+        latents = model.encode(images)  # once, for the edit and for what the autoencoder makes of no edit
+        edited = self.editor(images, emotion, generator=generator, latents=latents, **said)
+        return kept(images, model.decode(latents).to(images.device), edited)
 
 
 @dataclass(frozen=True)
@@ -106,25 +101,21 @@ class Staged:
     def __call__(
         self,
         images: Tensor,
-        emotion: str | Sequence[str],
+        emotion: Labels,
         *,
-        generator: torch.Generator,
-        description: str | Sequence[str] = PERSON,
-        source_emotion: str | Sequence[str | None] | None = None,
+        generator: Draws,
+        description: Labels = PERSON,
+        source_emotion: Sources = None,
     ) -> Tensor:
         """See `Editor`. All emotions of one picture share the first stage."""
-        b, n = len(images), number_of_edits(images, emotion)
-        labels, who = each(emotion, n, "emotion"), each(description, n, "description")[:b]
-        if set(each(source_emotion, b, "source emotion")) == {self.via}:
-            half = images
-        else:
-            half = self.editor(
-                images, self.via, generator=generator, description=who, source_emotion=source_emotion
-            )
+        labels, who, felt = Request.build(images, emotion, description, source_emotion)
+        who, half = who[: len(images)], images
+        if set(felt) != {self.via}:
+            half = self.editor(images, self.via, generator=generator, description=who, source_emotion=felt)
             half = anchored(images, half, self.anchor)
         there = [label == self.via for label in labels]
         if all(there):
-            return half.expand(n, -1, -1, -1).clone()
+            return half.expand(len(labels), -1, -1, -1).clone()
         result = self.editor(half, labels, generator=generator, description=who, source_emotion=self.via)
         result = anchored(images, result, self.anchor)
         result[there] = half.expand_as(result)[there]
@@ -139,95 +130,5 @@ def anchored(original: Tensor, edited: Tensor, threshold: float) -> Tensor:
     """
     if threshold == 0:
         return edited
-    side = 2 * round(min(original.shape[-2:]) / 32) + 1  # a thirty-second of the picture, each way
-    difference = (edited - original).abs().mean(1, keepdim=True)
-    local = F.avg_pool2d(difference, side, stride=1, padding=side // 2, count_include_pad=False)
-    weight = (2 * local / threshold - 1).clamp(0, 1)
+    weight = soft_mask(edited - original, threshold)
     return torch.lerp(original.expand_as(edited), edited, weight.expand_as(edited))
-
-
-class Found(NamedTuple):
-    """What a search found for each of n edits.
-
-    images       (n, 3, H, W): the best that keeps the person, at worst the source
-    probability  (n,) what the judge says of it
-    tried        (n,) int64 how many candidates were made
-    """
-
-    images: Tensor
-    probability: Tensor
-    tried: Tensor
-
-
-@dataclass(frozen=True)
-class BestOf:
-    """Closed loop: make candidates until the judge is content; keep the best that is still the same person.
-
-    editors     tried in turn, with fresh noise: one editor several times, or a ladder of strengths
-    judge       see `Judge`; an edit is done when it says at least `enough`
-    similarity  see `Similarity`; candidates below `same` are dropped, however good
-    n           budget: candidates for each edit
-
-    The source is the first candidate: nothing worse than doing nothing is ever returned.
-    """
-
-    editors: Sequence[Editor]
-    judge: Judge
-    similarity: Similarity
-    n: int = 4
-    enough: float = 0.6
-    same: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.n < 1 or not self.editors:
-            raise InputError(f"a search needs editors and a budget of at least 1, not {self.n}")
-
-    def __call__(
-        self,
-        images: Tensor,
-        emotion: str | Sequence[str],
-        *,
-        generator: torch.Generator,
-        description: str | Sequence[str] = PERSON,
-        source_emotion: str | Sequence[str | None] | None = None,
-    ) -> Tensor:
-        """See `Editor`."""
-        return self.search(
-            images, emotion, generator=generator, description=description, source_emotion=source_emotion
-        ).images
-
-    def search(
-        self,
-        images: Tensor,
-        emotion: str | Sequence[str],
-        *,
-        generator: torch.Generator,
-        description: str | Sequence[str] = PERSON,
-        source_emotion: str | Sequence[str | None] | None = None,
-    ) -> Found:
-        """The same with what was found; edits that are done cost nothing more."""
-        b, count = len(images), number_of_edits(images, emotion)
-        labels = each(emotion, count, "emotion")
-        who, before = each(description, count, "description"), each(source_emotion, b, "source emotion")
-        best = images.expand(count, -1, -1, -1).clone()
-        probability, tried = self.judge(best, labels).clone(), torch.zeros(count, dtype=torch.int64)
-        for k in range(self.n):
-            rows = [i for i in range(count) if probability[i] < self.enough]
-            if not rows:
-                break
-            sources = [i if b == count else 0 for i in rows]
-            shared = sources[:1] if b < count else sources
-            wanted = [labels[i] for i in rows]
-            made = self.editors[k % len(self.editors)](
-                images[shared],
-                wanted,
-                generator=generator,
-                description=[who[i] for i in shared],
-                source_emotion=[before[i] for i in shared],
-            )
-            says = self.judge(made, wanted)
-            better = (self.similarity(images[sources], made) >= self.same) & (says > probability[rows])
-            tried[rows] += 1
-            for row, candidate, value in zip(rows, made[better], says[better], strict=False):
-                best[row], probability[row] = candidate, value
-        return Found(best, probability, tried)

@@ -10,82 +10,64 @@ from torch import Tensor
 
 from emolib import runtime
 from emolib.diffusion import inversion
-from emolib.diffusion.backbone import Backbone, Embedding
+from emolib.diffusion.backbone import Embedding
+from emolib.diffusion.presets import MINISD_SETTINGS as PRESET
 from emolib.diffusion.sampling import Trajectory, denoise
-from emolib.editors import base
-from emolib.editors.base import TEMPLATE
+from emolib.editors.base import DiffusionEditor, Draws, Prompts, draw
 from emolib.runtime import InputError
 
 
 @dataclass(frozen=True)
-class Img2Img:
+class Img2Img(DiffusionEditor):
     """SDEdit (Meng et al. 2021, algorithm 1) in latents: noise to `strength`, denoise towards the emotion.
 
     Strength 1 starts from the noisiest level and keeps next to nothing. One noise is drawn for each source
-    picture; what its person feels now is not used. Fields: see `latent.LatentEditor`.
+    picture; what its person feels now is not used. Fields: see `DiffusionEditor`.
     """
 
-    backbone: Backbone
-    strength: float = 0.6
-    guidance_scale: float = 5.0
-    num_inference_steps: int = 30
-    template: str = TEMPLATE
+    strength: float = PRESET["img2img"].strength
+    guidance_scale: float = PRESET["img2img"].guidance_scale
 
-    __post_init__ = base.check_fields
-    __call__ = base.edit
-
-    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
-        """See `latent.LatentEditor`."""
-        predictor = base.towards(self, texts)
-        walk = inversion.noised(predictor, z, levels, base.draw(z, generator))
+    def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
+        """See `DiffusionEditor`."""
+        predictor = self.towards(texts)
+        walk = inversion.noised(predictor, z, levels, draw(z, generator))
         return denoise(predictor, walk.expand(len(texts.targets)))
 
 
 @dataclass(frozen=True)
-class DDIMInversion:
+class DDIMInversion(DiffusionEditor):
     """DDIM inversion (Song et al. 2020), then the guided walk back, which loses the picture."""
 
-    backbone: Backbone
-    strength: float = 0.8
-    guidance_scale: float = 3.0
-    num_inference_steps: int = 30
-    template: str = TEMPLATE
+    strength: float = PRESET["ddim"].strength
+    guidance_scale: float = PRESET["ddim"].guidance_scale
 
-    __post_init__ = base.check_fields
-    __call__ = base.edit
-
-    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
-        """See `latent.LatentEditor`. Draws nothing."""
-        walk = inversion.ddim(base.unguided(self, texts), z, levels)
-        return denoise(base.towards(self, texts), walk.expand(len(texts.targets)))
+    def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
+        """See `DiffusionEditor`. Draws nothing."""
+        walk = inversion.ddim(self.unguided(texts), z, levels)
+        return denoise(self.towards(texts), walk.expand(len(texts.targets)))
 
 
 @dataclass(frozen=True)
-class NegativePromptInversion:
+class NegativePromptInversion(DiffusionEditor):
     """DDIM inversion, walked back with the source prompt as the negative one (Miyake et al. 2023).
 
     Guidance then pushes from what the picture shows towards the emotion, and an edit that asks for what is
     there is walked without guidance. No cost over DDIM inversion.
     """
 
-    backbone: Backbone
-    strength: float = 0.8
-    guidance_scale: float = 3.0
-    num_inference_steps: int = 30
-    template: str = TEMPLATE
+    strength: float = PRESET["negative-prompt"].strength
+    guidance_scale: float = PRESET["negative-prompt"].guidance_scale
 
-    __post_init__ = base.check_fields
-    __call__ = base.edit
-
-    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
-        """See `latent.LatentEditor`. Draws nothing."""
-        source = base.unguided(self, texts)
+    def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
+        """See `DiffusionEditor`. Draws nothing."""
+        source = self.unguided(texts)
         walk = inversion.negative_prompt(source, z, levels, source.cond)
-        return denoise(base.towards(self, texts), walk.expand(len(texts.targets)))
+        return denoise(self.towards(texts), walk.expand(len(texts.targets)))
 
 
 @dataclass(frozen=True)
-class NullTextInversion:
+class NullTextInversion(DiffusionEditor):
     """Null-text inversion (Mokady et al. 2022): learn the uncond of every step that leads back, then edit.
 
     The other methods need no gradients. This one takes up to `inner_steps` + 3 evaluations a step and the
@@ -94,20 +76,14 @@ class NullTextInversion:
     early_stop  mean squared error of the latents at which a step counts as learned
     """
 
-    backbone: Backbone
-    strength: float = 0.8
-    guidance_scale: float = 3.0
-    num_inference_steps: int = 30
-    template: str = TEMPLATE
+    strength: float = PRESET["null-text"].strength
+    guidance_scale: float = PRESET["null-text"].guidance_scale
     inner_steps: int = 10
     early_stop: float = 1e-5
 
-    __post_init__ = base.check_fields
-    __call__ = base.edit
-
-    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
-        """See `latent.LatentEditor`. Draws nothing."""
-        empty, source = self.backbone.null(), base.unguided(self, texts)
+    def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
+        """See `DiffusionEditor`. Draws nothing."""
+        empty, source = self.backbone.null(), self.unguided(texts)
         self._check_memory(z, levels, empty)
         walk = inversion.null_text(
             source,
@@ -119,7 +95,7 @@ class NullTextInversion:
             inner_steps=self.inner_steps,
             early_stop=self.early_stop,
         )
-        return denoise(base.towards(self, texts), walk.expand(len(texts.targets)))
+        return denoise(self.towards(texts), walk.expand(len(texts.targets)))
 
     def _check_memory(self, z: Tensor, levels: list[int], empty: Embedding) -> None:
         learned = Embedding(empty.hidden.detach().clone().requires_grad_(), empty.pooled)
@@ -135,7 +111,7 @@ class NullTextInversion:
 
 
 @dataclass(frozen=True)
-class EditFriendlyInversion:
+class EditFriendlyInversion(DiffusionEditor):
     """Edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2023): keep the noise that makes the picture.
 
     Exact: an edit that asks for what the source prompt says returns the picture as the VAE has it.
@@ -144,28 +120,22 @@ class EditFriendlyInversion:
     batch_size             how many latents the inversion gives to the network in one call
     """
 
-    backbone: Backbone
-    strength: float = 0.55
-    guidance_scale: float = 1.75
-    num_inference_steps: int = 30
-    template: str = TEMPLATE
+    strength: float = PRESET["edit-friendly"].strength
+    guidance_scale: float = PRESET["edit-friendly"].guidance_scale
     source_guidance_scale: float | None = None
     batch_size: int = 16
 
-    __post_init__ = base.check_fields
-    __call__ = base.edit
-
-    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
-        """See `latent.LatentEditor`. Draws one noise a step, from the clean end: strength changes no draw."""
+    def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
+        """See `DiffusionEditor`. Draws one noise a step, from the clean end: strength changes no draw."""
         model, own = self.backbone, self.source_guidance_scale
         source = model.guided(model.embed(texts.sources), self.guidance_scale if own is None else own)
-        noise = torch.stack([base.draw(z, generator) for _ in levels[1:]][::-1])
+        noise = torch.stack([draw(z, generator) for _ in levels[1:]][::-1])
         walk = inversion.edit_friendly(source, z, levels, noise, batch_size=self.batch_size)
-        return denoise(base.towards(self, texts), walk.expand(len(texts.targets)))
+        return denoise(self.towards(texts), walk.expand(len(texts.targets)))
 
 
 @dataclass(frozen=True)
-class DirectInversion:
+class DirectInversion(DiffusionEditor):
     """Direct (PnP) inversion (Ju et al. 2023): the source walks along in the batch, held on its inversion.
 
     follow  share of the source's correction that the edits take as well. The paper's 0 serves methods that
@@ -173,19 +143,13 @@ class DirectInversion:
             what is there is exact.
     """
 
-    backbone: Backbone
-    strength: float = 0.8
-    guidance_scale: float = 1.75
-    num_inference_steps: int = 30
-    template: str = TEMPLATE
+    strength: float = PRESET["direct"].strength
+    guidance_scale: float = PRESET["direct"].guidance_scale
     follow: float = 1.0
 
-    __post_init__ = base.check_fields
-    __call__ = base.edit
-
-    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
-        """See `latent.LatentEditor`. Draws nothing."""
-        source = base.unguided(self, texts)
+    def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
+        """See `DiffusionEditor`. Draws nothing."""
+        source = self.unguided(texts)
         walk = inversion.ddim(source, z, levels)
         start = torch.cat([walk.latents[0], walk.expand(len(texts.targets)).start])
         both = Embedding.cat([source.cond, self.backbone.embed(texts.targets)])
@@ -195,26 +159,20 @@ class DirectInversion:
 
 
 @dataclass(frozen=True)
-class ExactInversion:
+class ExactInversion(DiffusionEditor):
     """Exact inversion by O-BELM (Wang et al. 2024): a two-step rule in place of DDIM's, its own inverse.
 
     Guided away from the source prompt (see `NegativePromptInversion`), so that an edit that asks for what is
     there is exact at any guidance. One evaluation a step.
     """
 
-    backbone: Backbone
-    strength: float = 0.8
-    guidance_scale: float = 3.0
-    num_inference_steps: int = 30
-    template: str = TEMPLATE
+    strength: float = PRESET["exact"].strength
+    guidance_scale: float = PRESET["exact"].guidance_scale
 
-    __post_init__ = base.check_fields
-    __call__ = base.edit
-
-    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
-        """See `latent.LatentEditor`. Draws nothing."""
-        source = base.unguided(self, texts)
+    def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
+        """See `DiffusionEditor`. Draws nothing."""
+        source = self.unguided(texts)
         walk = inversion.exact(source, z, levels)
-        target = base.towards(self, texts, source.cond)
+        target = self.towards(texts, source.cond)
         back = inversion.two_step(source, walk)
         return denoise(target, walk.expand(len(texts.targets)), callback=back)

@@ -13,9 +13,8 @@ from diffusers import DPMSolverMultistepScheduler, LEditsPPPipelineStableDiffusi
 from diffusers.configuration_utils import FrozenDict
 from torch import Tensor
 
-from emolib.diffusion.backbone import Backbone
-from emolib.editors import base
-from emolib.editors.base import TEMPLATE
+from emolib.diffusion.presets import MINISD_SETTINGS as PRESET
+from emolib.editors.base import DiffusionEditor, Draws, Prompts
 from emolib.runtime import InputError
 
 CHANNELS = 4  # of latents: the number that diffusers' pipeline is written for
@@ -23,33 +22,28 @@ MULTIPLE = 32  # px: it takes sides of a multiple of this
 
 
 @dataclass(frozen=True)
-class LEditsPP:
+class LEditsPP(DiffusionEditor):
     """LEDITS++ (Brack et al. 2023): noise that leads back, a second-order solver, guidance by the edit alone.
 
     Stable Diffusion 1 and 2, and MiniSD, whose eight latent channels the pipeline sees as four of twice the
     height. The inversion is not exact: the solver's last step, from the lowest of its timesteps to the
     clean picture, adds no noise that could make up for it. Pictures are edited one by one, emotions of one
-    picture share its inversion, and what is felt now is not used. Fields: see `latent.LatentEditor`, and
+    picture share its inversion, and what is felt now is not used. Fields: see `DiffusionEditor`, and
 
     edit_threshold      share of the latents, in [0, 1), that the guidance of a step leaves alone
     use_intersect_mask  besides, the edit keeps to the words' attention, as in the paper; that needs four
                         latent channels and cross-attention at a quarter of the latents' side
     """
 
-    backbone: Backbone
-    strength: float = 0.8
-    guidance_scale: float = 5.0
-    num_inference_steps: int = 30
-    template: str = TEMPLATE
+    strength: float = PRESET["ledits++"].strength
+    guidance_scale: float = PRESET["ledits++"].guidance_scale
     edit_threshold: float = 0.75
     use_intersect_mask: bool = False
 
-    __call__ = base.edit
-
     def __post_init__(self) -> None:
-        base.check_fields(self)
+        super().__post_init__()
         if not 0 <= self.edit_threshold < 1:
-            raise InputError(f"edit_threshold must lie in [0, 1), not {self.edit_threshold}")
+            raise ValueError(f"edit_threshold must lie in [0, 1), not {self.edit_threshold}")
         channels = self.backbone.unet.config.in_channels
         if channels % CHANNELS or (self.use_intersect_mask and channels != CHANNELS):
             raise InputError(
@@ -58,8 +52,8 @@ class LEditsPP:
         if self.backbone.unet.config.addition_embed_type is not None:
             raise InputError(f"{self.backbone}: LEDITS++ is here for Stable Diffusion 1 and 2 alone")
 
-    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
-        """See `latent.LatentEditor`. Draws one noise a step for each picture."""
+    def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
+        """See `DiffusionEditor`. Draws one noise a step for each picture."""
         sides = [side * self.backbone.stride for side in z.shape[-2:]]
         if any(side % MULTIPLE for side in sides):
             raise InputError(
@@ -68,12 +62,12 @@ class LEditsPP:
         steps, many = len(levels) - 1, len(texts.targets) // len(z)
         # The pipeline counts the steps below `skip`, and rounds their grid's length down.
         skip = (self.num_inference_steps + 0.5) / steps - 1
-        edited = []
+        edited, draws = [], [generator] * len(z) if isinstance(generator, torch.Generator) else generator
         with self._pipeline(z) as pipe:
             for i in range(len(z)):
                 pipe.vae.latents = fold(z[i, None])
                 pipe.invert(
-                    torch.zeros(1, 3, *sides), num_inversion_steps=steps, skip=skip, generator=generator
+                    torch.zeros(1, 3, *sides), num_inversion_steps=steps, skip=skip, generator=draws[i]
                 )
                 mine = texts.targets[i * many : (i + 1) * many] if len(z) == 1 else [texts.targets[i]]
                 edited += [self._edit(pipe, text) for text in mine]

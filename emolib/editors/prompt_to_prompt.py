@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from emolib.diffusion import inversion
-from emolib.diffusion.backbone import Backbone, Embedding
+from emolib.diffusion.backbone import Embedding
+from emolib.diffusion.presets import MINISD_SETTINGS as PRESET
 from emolib.diffusion.sampling import Prediction, Trajectory, denoise
-from emolib.editors import base
-from emolib.editors.base import TEMPLATE
+from emolib.editors.base import DiffusionEditor, Draws, Prompts
 from emolib.interventions import alignment
 from emolib.interventions.attention import AttentionMaps, Injection, LocalBlend, controlled
-from emolib.runtime import InputError
 
 
 @dataclass(frozen=True)
-class PromptToPrompt:
+class PromptToPrompt(DiffusionEditor):
     """Hertz et al. 2022 on DDIM inversion, its source held on its way (direct inversion, Ju et al. 2023).
 
     The source walks along in the batch, and the edits take over its attention. A prompt with as many words
     as the source's has its words replaced (the emotion is known), another is refined (it is not). Fields: see
-    `latent.LatentEditor`, and
+    `DiffusionEditor`, and
 
     cross_replace_steps  share of the steps, from the first, in which cross-attention is taken over ...
     self_replace_steps   ... and self-attention: much keeps the layout, little lets the expression change
@@ -35,11 +33,8 @@ class PromptToPrompt:
                          differ, the source stays; None: anything may change
     """
 
-    backbone: Backbone
-    strength: float = 0.8
-    guidance_scale: float = 1.75
-    num_inference_steps: int = 30
-    template: str = TEMPLATE
+    strength: float = PRESET["prompt-to-prompt"].strength
+    guidance_scale: float = PRESET["prompt-to-prompt"].guidance_scale
     cross_replace_steps: float = 0.8
     self_replace_steps: float = 0.4
     follow: float = 1.0
@@ -47,18 +42,14 @@ class PromptToPrompt:
     local_blend: float | None = None
 
     def __post_init__(self) -> None:
-        base.check_fields(self)
-        if not math.isfinite(self.emphasis):
-            raise InputError(f"emphasis must be a finite number, not {self.emphasis}")
+        super().__post_init__()
         for name in ("cross_replace_steps", "self_replace_steps", "follow", "local_blend"):
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
-                raise InputError(f"{name} must lie in [0, 1], not {share}")
+                raise ValueError(f"{name} must lie in [0, 1], not {share}")
 
-    __call__ = base.edit
-
-    def change(self, z: Tensor, levels: list[int], texts: base.Prompts, generator: torch.Generator) -> Tensor:
-        """See `latent.LatentEditor`. Draws nothing."""
+    def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
+        """See `DiffusionEditor`. Draws nothing."""
         model, n = self.backbone, len(texts.targets)
         source, target = model.embed(texts.sources), model.embed(texts.targets)
         walk = inversion.ddim(model.guided(source, 1.0), z, levels)

@@ -1,7 +1,7 @@
-"""Recipes: all that a picture's edit depends on, as JSON. `emolib edit --from FILE.json` makes it again.
+"""Recipes: all that a picture's edit depends on, also as JSON. `emolib edit` and the playground apply them.
 
-A recipe changes each person by themselves, from the same picture and the same seed: what one of them feels
-never alters another. The result is what the single edits add up to.
+A recipe changes each person by themselves, from the same picture and with their own noise: what one of them
+feels never alters another. The result is what the single edits add up to.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -17,6 +16,10 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from emolib import __version__
+from emolib.diffusion.presets import DEFAULT_METHOD, DEFAULT_MODEL, Preset, find_preset
+from emolib.editors import METHODS
+from emolib.editors.compose import KeepDetail, Staged
+from emolib.editors.person import PerPerson, Person
 from emolib.emotions import words
 from emolib.runtime import SEEDS, InputError, in_range, one_of, write_json
 
@@ -26,126 +29,154 @@ if TYPE_CHECKING:
 
     from emolib.diffusion.backbone import Backbone
     from emolib.editors.base import Editor
+    from emolib.interventions.directions import Directions
 
-METHODS = ("img2img", "ddim", "negative-prompt", "edit-friendly", "direct", "exact", "prompt-to-prompt")
-"""Those of `emolib edit` that need neither a file of their own nor gradients."""
-
-KIND = "emolib recipe 1"
+KIND = "emolib recipe 2"
 MARGINS = (0, 4)
 """What the square around a face may add on each side, as a share of the face."""
 _TYPES = {
     "int": ((int,), "a whole number"),
+    "int | None": ((int, type(None)), "a whole number or null"),
     "float": ((int, float), "a number"),
+    "float | None": ((int, float, type(None)), "a number or null"),
+    "bool": ((bool,), "true or false"),
     "str": ((str,), "a text"),
     "str | None": ((str, type(None)), "a text or null"),
-    "tuple[int, int, int, int]": ((list,), "a list of four whole numbers"),
+    "Box": ((tuple,), "a list of four whole numbers"),
     "tuple[Person, ...]": ((tuple,), "people"),
 }
-"""Of a field's annotation: what JSON may give for it, and how that is called."""
-
-
-@dataclass(frozen=True)
-class Person:
-    """One face: its `box` (x0, y0, x1, y1) px, and the `emotion` to feel at `strength`; None: left alone.
-
-    `source_emotion` is what is felt now, if known; `description` is for the prompt.
-    """
-
-    box: tuple[int, int, int, int]
-    emotion: str | None = None
-    strength: float = 0.6
-    description: str = "person"
-    source_emotion: str | None = None
+"""Of a field's annotation: what a recipe's file may give for it, and how that is called."""
+_NUMBERS = ("guidance_scale", "num_inference_steps")
+_PERSON = ("box", "emotion", "source_emotion", "description", "strength")
+"""Fields of a person that a recipe's file holds."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What is done to the `people` of a picture, in the words of `emolib edit`.
 
-    via     an emotion to stage the change through (`editors.compose.Staged`), or None
-    margin  what the square around a face adds on each side, as a share of the face
+    guidance_scale, num_inference_steps, margin, and a person's strength: None is what the model's preset says
+    for the method
+    via          an emotion to stage the change through (`editors.compose.Staged`), or None
+    template     of the prompts
+    keep_detail  give back what the autoencoder took where the edit did nothing (`editors.compose.KeepDetail`)
+
+    InputError: a setting that no edit can follow.
     """
 
-    people: tuple[Person, ...]
-    method: str = "img2img"
-    model: str = "minisd"
-    guidance_scale: float = 5.0
-    num_inference_steps: int = 30
+    people: tuple[Person, ...] = ()
+    method: str = DEFAULT_METHOD
+    model: str = DEFAULT_MODEL
+    guidance_scale: float | None = None
+    num_inference_steps: int | None = None
     seed: int = 0
     via: str | None = None
-    margin: float = 0.0
+    margin: float | None = None
+    template: str = words.TEMPLATE
+    keep_detail: bool = True
 
     def __post_init__(self) -> None:
         one_of(self.method, METHODS, "method")
-        in_range(self.margin, *MARGINS, "margin")
         in_range(self.seed, *SEEDS, "seed")
-        if self.num_inference_steps < 1:
-            raise InputError(f"num_inference_steps must be 1 or more, not {self.num_inference_steps}")
-        if not math.isfinite(self.guidance_scale):
+        settings = self.settings
+        in_range(settings["margin"], *MARGINS, "margin")
+        if settings["num_inference_steps"] < 1:
+            raise InputError(f"steps (num_inference_steps) must be 1 or more, not {self.num_inference_steps}")
+        if not math.isfinite(settings["guidance_scale"] or 0):
             raise InputError(f"guidance_scale must be a finite number, not {self.guidance_scale}")
         for person in self.people:
-            in_range(person.strength, 0, 1, "strength")
+            if person.strength is not None:
+                in_range(person.strength, 0, 1, "strength")
+        try:
+            words.prompt(None, template=self.template)
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise InputError(
+                f"prompt {self.template!r}: only {{article}}, {{word}}, {{description}} can stand in braces"
+            ) from None
+
+    @property
+    def preset(self) -> Preset:
+        """What is known of the model."""
+        return find_preset(self.model)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Strength, guidance, steps and margin, the preset's where none was given."""
+        given = {
+            name: getattr(self, name) for name in (*_NUMBERS, "margin") if getattr(self, name) is not None
+        }
+        return self.preset.settings[self.method]._asdict() | {"margin": self.preset.margin} | given
 
     @property
     def changed(self) -> tuple[int, ...]:
         """Positions of the people who are to feel something, at a strength that does something."""
-        return tuple(i for i, p in enumerate(self.people) if p.emotion is not None and p.strength > 0)
+        return tuple(i for i, p in enumerate(self.people) if p.emotion is not None and p.strength != 0)
 
     def alone(self, k: int) -> Recipe:
-        """The same for person `k` only."""
-        people = [p if i == k else Person(p.box) for i, p in enumerate(self.people)]
+        """Return the same for person `k` only."""
+        return replace(self, people=tuple(p if i == k else Person(p.box) for i, p in enumerate(self.people)))
+
+    def with_wish(self, k: int, emotion: str | None, strength: float | None) -> Recipe:
+        """Return the recipe with what person `k` is to feel."""
+        people = list(self.people)
+        people[k] = replace(people[k], emotion=emotion, strength=strength)
         return replace(self, people=tuple(people))
 
 
-def editor(recipe: Recipe, model: Backbone, strength: float) -> Editor:
-    """The recipe's method on `model` at one strength, its detail kept, as `emolib edit` does."""
-    from emolib.editors import METHODS as places
-    from emolib.editors.compose import KeepDetail, Staged
+def build_editor(recipe: Recipe, model: Backbone, directions: Directions | None = None) -> Editor:
+    """Make the recipe's editor on `model`; `directions` are another bank than MiniSD's for Asyrp.
 
-    given: dict[str, Any] = {
-        "strength": strength,
-        "guidance_scale": recipe.guidance_scale,
-        "num_inference_steps": recipe.num_inference_steps,
-    }
+    InputError: a method that cannot work with this model."""
+    settings = {name: x for name, x in recipe.settings.items() if x is not None and name != "margin"}
+    if recipe.method != "asyrp":
+        settings["template"] = recipe.template
+    elif directions is not None:
+        settings["directions"] = directions
     if recipe.method == "edit-friendly":
-        given["batch_size"] = 1  # one latent a call: every strength then asks the same of each level
-    made = KeepDetail(resolve_name(places[recipe.method])(model, **given))
-    return made if recipe.via is None else Staged(made, recipe.via)
+        settings["batch_size"] = 1  # one latent a call: every strength then asks the same of each level
+    editor = resolve_name(METHODS[recipe.method])(model, **settings)
+    editor = KeepDetail(editor) if recipe.keep_detail else editor
+    return editor if recipe.via is None else Staged(editor, recipe.via)
 
 
-def change(recipe: Recipe, model: Backbone, picture: Tensor, k: int, edit: Editor | None = None) -> Tensor:
-    """`picture` (1, 3, H, W) in [-1, 1] with person `k` changed and everybody else as they were.
+def change_person(
+    recipe: Recipe, model: Backbone, picture: Tensor, k: int, editor: Editor | None = None
+) -> Tensor:
+    """Change person `k` of `picture` (1, 3, H, W) in [-1, 1], and nobody else.
 
-    `edit` stands in for the recipe's own editor. InputError: a box outside the picture.
+    `editor` stands in for the recipe's own. InputError: a box outside the picture.
     """
-    from emolib import runtime
-    from emolib.editors.person import PerPerson, Target
-
-    person = recipe.people[k]
-    targets = [Target(p.box, description=p.description) for p in recipe.people]
-    chosen = replace(targets[k], emotion=person.emotion, source_emotion=person.source_emotion)
-    made = edit or editor(recipe, model, person.strength)
-    return PerPerson(made, model.size, margin=recipe.margin)(
-        picture,
-        generator=runtime.generator(recipe.seed),
-        people=[chosen],
-        bystanders=[other for i, other in enumerate(targets) if i != k],
-    )
+    scene = PerPerson(editor or build_editor(recipe, model), model.size, margin=recipe.settings["margin"])
+    people = [p if i == k else replace(p, emotion=None) for i, p in enumerate(recipe.people)]
+    return scene(picture, people, seed=recipe.seed)
 
 
-def apply(
+def apply_recipe(
     recipe: Recipe,
     model: Backbone,
     picture: Tensor,
-    one: Callable[[Recipe, Backbone, Tensor, int], Tensor] = change,
+    change: Callable[[Recipe, Backbone, Tensor, int], Tensor] = change_person,
 ) -> Tensor:
-    """`picture` (1, 3, H, W) in [-1, 1] with everybody changed; `one` makes each person's edit.
+    """Change everybody in `picture` (1, 3, H, W) in [-1, 1]; `change` makes each person's edit.
 
     Where nobody changed it is `picture` bit for bit."""
     result = picture.clone()
     for k in recipe.changed:
-        result += one(recipe, model, picture, k) - picture
+        result += change(recipe, model, picture, k) - picture
     return result.clamp(-1, 1)
+
+
+def describe_edit(recipe: Recipe) -> dict[str, object]:
+    """Say what an edited file says of itself. Nothing in it identifies the source or the machine."""
+    settings, record = recipe.settings, asdict(recipe)
+    people = []
+    for k in recipe.changed:
+        person = {name: x for name in _PERSON if (x := getattr(recipe.people[k], name)) is not None}
+        if recipe.method != "asyrp":
+            person["prompt"] = words.prompt(person["emotion"], person["description"], recipe.template)
+        people.append(person | {"strength": person.get("strength", settings["strength"])})
+    record |= {name: settings[name] for name in (*_NUMBERS, "margin")} | {"people": people}
+    return {"edited": "by emolib: this picture is not a photograph"} | record
 
 
 def fingerprint(image: Image.Image) -> str:
@@ -154,10 +185,16 @@ def fingerprint(image: Image.Image) -> str:
     return hashlib.sha256(b"%dx%d:" % rgb.size + rgb.tobytes()).hexdigest()
 
 
-def save(path: Path, recipe: Recipe, picture: Path, image: Image.Image) -> None:
+def save_recipe(path: Path, recipe: Recipe, picture: Path, image: Image.Image) -> None:
     """Write the recipe; the picture is named relative to it, and by the fingerprint of `image`."""
-    known = {"kind": KIND, "emolib": __version__, "picture": picture.name, "sha256": fingerprint(image)}
-    write_json(path, known | asdict(recipe))
+    settings, head = recipe.settings, {"kind": KIND, "emolib": __version__, "picture": picture.name}
+    people = [
+        {name: getattr(p, name) for name in _PERSON}
+        | {"strength": settings["strength"] if p.strength is None else p.strength}
+        for p in recipe.people
+    ]
+    body = asdict(recipe) | {name: settings[name] for name in (*_NUMBERS, "margin")} | {"people": people}
+    write_json(path, head | {"sha256": fingerprint(image)} | body)
 
 
 @dataclass(frozen=True)
@@ -169,13 +206,13 @@ class Saved:
     picture: Path
     sha256: str = field(repr=False)
 
-    def check(self, image: Image.Image) -> None:
+    def check_picture(self, image: Image.Image) -> None:
         """InputError if `image` is not the picture of the recipe."""
         if fingerprint(image) != self.sha256:
             raise InputError(f"{self.picture}: not the picture that {self.path} was made for; give that one")
 
 
-def load(path: Path) -> Saved:
+def load_recipe(path: Path) -> Saved:
     """Read a recipe. InputError: no such file, no recipe, an entry that is unknown, missing or impossible."""
     try:
         given = dict(json.loads(path.read_text(encoding="utf-8")))
@@ -188,83 +225,31 @@ def load(path: Path) -> Saved:
     given.pop("emolib", None)
     try:
         picture, sha256 = str(given.pop("picture")), str(given.pop("sha256"))
-        listed = given.pop("people")
-        if not isinstance(listed, list) or not listed:
+        if not isinstance(given["people"], list) or not given["people"]:
             raise ValueError("people is no list of one person or more")
-        people = tuple(_filled(Person, person) for person in listed)
-        recipe = _filled(Recipe, given | {"people": people})
+        people = tuple(_read_fields(Person, person, _PERSON) for person in given["people"])
+        recipe = _read_fields(Recipe, given | {"people": people})
         for word in (recipe.via, *(p.emotion for p in people), *(p.source_emotion for p in people)):
-            if word is not None:
+            if word is not None and recipe.method != "asyrp":
                 words.adjective(word)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise InputError(f"{path}: {error}") from None
         raise InputError(f"{path}: a broken recipe ({error}); save it again") from None
     return Saved(path, recipe, path.parent / Path(picture).name, sha256)
 
 
-def _filled(kind: type, values: dict[str, Any]) -> Any:
-    """The dataclass with these values, each of its field's type. ValueError, TypeError, InputError."""
+def _read_fields(kind: type, values: dict[str, Any], allowed: tuple[str, ...] = ()) -> Any:
+    """Make the dataclass of these values, each of its field's type. ValueError, TypeError, InputError."""
     if not isinstance(values, dict):
         raise ValueError(f"{values!r} is no {kind.__name__.lower()} with named entries")
-    known = {f.name: f.type for f in fields(kind)}
+    known = {f.name: f.type for f in fields(kind) if not allowed or f.name in allowed}
+    if "box" in values:
+        box = values["box"]
+        whole = isinstance(box, list) and [type(x) for x in box] == [int] * 4
+        values = values | {"box": tuple(box) if whole else box}
     for name, value in values.items():
         types, called = _TYPES[known[one_of(name, known, "entry")]]
-        if isinstance(value, bool) or not isinstance(value, types):
+        if (isinstance(value, bool) and bool not in types) or not isinstance(value, types):
             raise ValueError(f"{name} is {value!r}, not {called}")
-    if "box" in values:
-        if [type(x) for x in values["box"]] != [int] * 4:
-            raise ValueError(f"box is {values['box']!r}, not {_TYPES[known['box']][1]}")
-        values = values | {"box": tuple(values["box"])}
     return kind(**values)
-
-
-def provenance(recipe: Recipe) -> dict[str, object]:
-    """What the edited file says of itself."""
-    people = [asdict(person) for i, person in enumerate(recipe.people) if i in recipe.changed]
-    return {"edited": "by emolib: this picture is not a photograph"} | asdict(recipe) | {"people": people}
-
-
-STILL_SAID = ("source", "picture", "output", "device", "memory")
-"""What may be typed beside `--from FILE.json`; the recipe says the rest."""
-
-
-def follow(args: Namespace, defaults: Namespace) -> Path:
-    """`emolib edit --from FILE.json` as typed; `defaults` are those of its other options. InputError: it also
-    says what the edit should be."""
-    if Path(args.source).is_dir():
-        raise InputError(f"--from {args.source}: is a folder; give a recipe in it, FILE.json")
-    if not Path(args.source).is_file():
-        raise InputError(f"--from {args.source}: no such file; the playground's Save writes one")
-    for name, value in vars(defaults).items():
-        if name not in STILL_SAID and getattr(args, name) != value:
-            option = f"--{name.replace('_', '-')}"
-            raise InputError(f"--from FILE.json says all of the edit; leave out {option}")
-    return edit_from(Path(args.source), args.picture, args.output, device=args.device, memory=args.memory)
-
-
-def edit_from(path: Path, picture: str | None, output: str | None, *, device: str, memory: str) -> Path:
-    """`emolib edit --from FILE.json`: the same picture again. Returns where it was written.
-
-    picture  where its source lies now (default: beside the recipe); output: default NAME-again.png there
-    """
-    from emolib import images, runtime
-
-    saved = load(path)
-    where = Path(picture) if picture else saved.picture
-    target = Path(output) if output else path.with_name(f"{path.stem}-again.png")
-    images.check_edit(target, where)
-    image = images.open_image(where)
-    replace(saved, picture=where).check(image)
-    from emolib.diffusion import backbone
-
-    runtime.pick_device(device)  # whose fault would not be the recipe's
-    try:
-        for person in saved.recipe.people:
-            images.square_box(person.box, image.height, image.width)
-        model = backbone.load(saved.recipe.model, device=device, memory=memory)
-        edited = apply(saved.recipe, model, images.to_tensor(image))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    images.save_image(edited, target, provenance=provenance(saved.recipe))
-    return target

@@ -77,10 +77,22 @@ def article(word: str) -> str:
     return "an" if word[:1].lower() in tuple("aeiou") else "a"
 
 
-def prompt(label: str, *, template: str = "a photo of {article} {word} person") -> str:
-    """`template` with the prompt word of `label` filled in."""
-    word = adjective(label)
-    return template.format(article=article(word), word=word, label=label)
+PERSON = "person"
+TEMPLATE = "photo of {article} {word} {description}"
+"""What editors ask for; MiniSD learned from such captions."""
+CAPTION = "a photo of {article} {word} {description}"
+"""What CLIP is asked."""
+
+
+def prompt(label: str | None, description: str = PERSON, template: str = TEMPLATE) -> str:
+    """Fill in `template`: "photo of a sad woman with red hair"; without a label "photo of a woman ...".
+
+    The one builder of prompts. InputError: a label without a prompt word. KeyError, IndexError, ValueError or
+    AttributeError: braces in the template around anything but {article}, {word} and {description}.
+    """
+    word = "" if label is None else adjective(label)
+    text = template.format(article=article(word or description), word=word, description=description)
+    return text if word else " ".join(text.split()).strip(" ,")
 
 
 def _vocabulary() -> dict[str, str]:

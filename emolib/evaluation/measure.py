@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from emolib import images as pictures
+from emolib.diffusion.presets import FACE_MARGIN
 from emolib.emotions import words
 from emolib.evaluation import methods, store
 from emolib.evaluation.tasks import Face, Task, TaskSet
@@ -87,7 +88,7 @@ class Decoded:
         return torch.cat(crops)
 
     def _square(self, face: Face) -> pictures.Box:
-        return pictures.square_box(face.box, *self.source.shape[-2:], margin=pictures.FACE_MARGIN)
+        return pictures.square_box(face.box, *self.source.shape[-2:], margin=FACE_MARGIN)
 
     def _full_mask(self, face: Face) -> Tensor:
         height, width = self.source.shape[-2:]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
-import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +29,6 @@ from emolib.runtime import InputError, generator, nearest
 if TYPE_CHECKING:  # they load diffusers, which scoring finished pictures does not need
     from emolib.diffusion.backbone import Backbone
     from emolib.editors.base import Editor
-    from emolib.editors.person import Target
 
 PALETTE_PEOPLE = 50
 SCENE_SIDE = 96  # px, for editors in scenes that do not say their own size
@@ -246,48 +244,29 @@ def import_object(spec: str, what: str) -> tuple[Any, str]:
 def _edit_portrait(editor: Editor, task: Task, source: Tensor, seed: int) -> Tensor:
     """All changes of a portrait in one call: they share what the method does to the source, and the noise."""
     faces = [change.asked[0] for change in task.changes]
-    felt = _felt(editor, faces[0].emotion)
     noise, targets = generator(seed, "person", 0), [face.target for face in faces]
-    return editor(source, targets, generator=noise, description=faces[0].who, **felt)
+    known = {"description": faces[0].who, "source_emotion": faces[0].emotion}
+    return editor(source, targets, generator=noise, **known)
 
 
 def _edit_back(editor: Editor, task: Task, edits: Tensor, seed: int) -> Tensor:
     """The way back: edits (T, 3, H, W) in place of the source, each asked for what the source felt."""
     faces = [change.asked[0] for change in task.changes]
-    felt = _felt(editor, [face.target for face in faces])
     noise, targets = generator(seed, "back"), [face.emotion for face in faces]
-    return editor(edits, targets, generator=noise, description=faces[0].who, **felt)
-
-
-def _felt(editor: Editor, emotion: str | Sequence[str] | None) -> dict[str, Any]:
-    """What the pictures show as they are, for editors from outside that take it."""
-    return {"source_emotion": emotion} if "source_emotion" in inspect.signature(editor).parameters else {}
+    known = {"description": faces[0].who, "source_emotion": [face.target for face in faces]}
+    return editor(edits, targets, generator=noise, **known)
 
 
 def _edit_scene(editor: Editor, size: int, task: Task, source: Tensor, seed: int) -> Tensor:
     """The people of a scene one by one, each crop at `size` px; bystanders stay as they are."""
-    from emolib.editors.person import PerPerson, Target
+    from emolib.editors.person import PerPerson, Person
 
-    takes_felt = bool(_felt(editor, None))
+    def person_of(face: Face) -> Person:
+        return Person(face.box, face.target, face.emotion, face.who, mask=face.mask)
 
-    def targets(faces: Sequence[Face]) -> list[Target]:
-        return [
-            Target(f.box, f.target, f.mask, f.who, source_emotion=f.emotion if takes_felt else None)
-            for f in faces
-        ]
-
-    edit = PerPerson(editor, size)
-    return torch.cat(
-        [
-            edit(
-                source,
-                generator=generator(seed),
-                people=targets(change.asked),
-                bystanders=targets(change.bystanders),
-            )
-            for change in task.changes
-        ]
-    )
+    scene = PerPerson(editor, size)
+    edits = [scene(source, [person_of(f) for f in change.faces], seed=seed) for change in task.changes]
+    return torch.cat(edits)
 
 
 # What is inside an editor: it decides which judges are asked, and names the edits.

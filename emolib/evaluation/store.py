@@ -25,7 +25,7 @@ from emolib import images
 from emolib.metrics.protocols import check_sizes
 from emolib.runtime import InputError, atomic_write, write_json
 
-VERSION = 1
+VERSION = 2
 """Raise by one when edits or numbers change although methods, weights, tasks and pictures stay the same."""
 
 RECORD = "record.json"

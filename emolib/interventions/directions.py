@@ -120,7 +120,8 @@ class Directions:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"{self.method} directions at {self.place} of {self.model} ({', '.join(self.emotions)})"
+        what = f"{', '.join(self.emotions)}; {self.scale:g} times down to timestep {self.t_edit}"
+        return f"{self.method} directions at {self.place} of {self.model} ({what})"
 
     @property
     def emotions(self) -> tuple[str, ...]:

@@ -1,4 +1,6 @@
-"""What can be played with: EmoFaces' test scenes and portraits by name, and pictures that people bring."""
+"""What can be played with, pictures by name or brought along, and what is shown beside an edit: what a judge
+sees in it, and how far it is from the truth. Nothing of the latter goes back into an edit.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,14 @@ from torch import Tensor
 
 from emolib import images
 from emolib.data import emofaces
-from emolib.editors.recipe import Person
+from emolib.diffusion.presets import FACE_MARGIN
+from emolib.editors.person import Person
+from emolib.judges import emotion as judges
 from emolib.judges import faces
+from emolib.metrics import preservation
 from emolib.runtime import InputError
 
+judge = cache(judges.load_judge)
 LARGEST = 768  # px, the longer side of what is edited and shown; larger uploads are scaled down
 
 
@@ -91,3 +97,24 @@ def open_upload(name: str, data: bytes) -> Picture:
         found = [images.square_box((0, 0, width, height), height, width)]
         note = f"{name}: no face found; the middle square is person 1"
     return Picture(name, image, tuple(Person(box) for box in found), note)
+
+
+def face_of(picture: Picture, pixels: Tensor, k: int) -> Tensor:
+    """Person `k`, as a judge looks at them: the square around the face, (1, 3, side, side)."""
+    box = images.square_box(picture.people[k].box, *pixels.shape[-2:], margin=FACE_MARGIN)
+    return images.crop(pixels, box)
+
+
+def probabilities(picture: Picture, edited: Tensor, k: int, role: str = "heldout") -> list[float]:
+    """What a judge sees in person `k` of `edited` (1, 3, H, W): probabilities in the order of `EMOFACES`."""
+    return judge(role, device="cpu")(face_of(picture, edited, k)).probs[0].tolist()
+
+
+def to_the_truth(picture: Picture, edited: Tensor, k: int, emotion: str) -> tuple[float, float] | None:
+    """PSNR (dB) to the true answer of the edited face and of the untouched one; None without a truth."""
+    truth = (picture.truths or {}).get((k, emotion))
+    if truth is None:
+        return None
+    goal = face_of(picture, truth, k)
+    edit, untouched = (face_of(picture, x, k) for x in (edited, picture.pixels))
+    return float(preservation.psnr(edit, goal)[0]), float(preservation.psnr(untouched, goal)[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 from emolib import images, runtime
-from emolib.editors import recipe as recipes
-from emolib.editors.recipe import Recipe
-from emolib.emotions import colours, sets
-from emolib.playground import asked, measure, wheels
+from emolib.editors.person import with_strength
+from emolib.editors.recipe import Recipe, build_editor, change_person
+from emolib.emotions import sets
+from emolib.playground import controls, pictures
 from emolib.playground.pictures import Picture
-from emolib.playground.session import Session, with_wish
+from emolib.playground.session import Session
 
 HERE = Path(__file__).parent
 LIMIT = 1_500_000  # bytes of a page's playground
@@ -34,7 +34,7 @@ LIMIT = 1_500_000  # bytes of a page's playground
 class Frame:
     """One edit of one person. `patch` (1, 3, side, side) in [-1, 1] is the square of the picture in which it
     differs, `seen` the held-out judge's probabilities in the order of `EMOFACES`, `truth` as
-    `measure.to_the_truth`."""
+    `pictures.to_the_truth`."""
 
     person: int
     emotion: str
@@ -60,19 +60,19 @@ def frames(
     for k, strength in runtime.progress(wanted, "frames"):
         edits = _edits(session, picture, recipe, k, strength, emotions)
         for emotion, edit in zip(emotions, edits.split(1), strict=True):
-            one = with_wish(recipe.alone(k), k, emotion, strength)
+            one = recipe.alone(k).with_wish(k, emotion, strength)
             model = session.model(recipe.model, recipe.method)
-            edited = recipes.change(one, model, picture.pixels, k, edit=_ready(edit))
-            seen = measure.probabilities(picture, edited, k)
+            edited = change_person(one, model, picture.pixels, k, Ready(edit))
+            seen = pictures.probabilities(picture, edited, k)
             patch = images.crop(edited, _square(picture, recipe, k))
-            truth = measure.to_the_truth(picture, edited, k, emotion)
+            truth = pictures.to_the_truth(picture, edited, k, emotion)
             made.append(Frame(k, emotion, strength, patch, seen, truth))
     return made
 
 
 def _square(picture: Picture, recipe: Recipe, k: int) -> images.Box:
     width, height = picture.image.size
-    return images.square_box(picture.people[k].box, height, width, margin=recipe.margin)
+    return images.square_box(picture.people[k].box, height, width, margin=recipe.settings["margin"])
 
 
 def _edits(
@@ -81,29 +81,24 @@ def _edits(
     """Person k's face at the model's size under each emotion, (n, 3, size, size)."""
     model, person = session.model(recipe.model, recipe.method), picture.people[k]
     face = images.resize(images.crop(picture.pixels, _square(picture, recipe, k)), model.size)
-    return recipes.editor(recipe, model, strength)(
+    return with_strength(build_editor(recipe, model), strength)(
         face,
         list(emotions),
-        generator=runtime.generator(recipe.seed),
+        generator=runtime.generator(recipe.seed, "person", k),
         description=person.description,
         source_emotion=person.source_emotion,
     )
 
 
-def _ready(edit: Tensor):
-    """An `Editor` that has done its work."""
+@dataclass(frozen=True)
+class Ready:
+    """An `Editor` that has done its work; its strength plays no part any more."""
 
-    def editor(
-        crops: Tensor,
-        emotion: object,
-        *,
-        generator: torch.Generator,
-        description: object = None,
-        source_emotion: object = None,
-    ) -> Tensor:
-        return edit
+    edited: Tensor = field(repr=False)
+    strength: float = 1.0
 
-    return editor
+    def __call__(self, crops: Tensor, emotion: object, **_: object) -> Tensor:
+        return self.edited
 
 
 def page(
@@ -125,7 +120,7 @@ def page(
     data = {
         "setup": setup,
         "scene": scene,
-        "ask": asked.first(picture.name, recipe.method, recipe.model, recipe.seed),
+        "ask": controls.first_ask(picture.name, recipe.method, recipe.model, recipe.seed),
         "words": words,
         "frames": found,
         "places": [
@@ -137,7 +132,7 @@ def page(
             }
             for a, b, c, d in squares
         ],
-        "before": [measure.probabilities(picture, picture.pixels, k) for k in range(len(squares))],
+        "before": [pictures.probabilities(picture, picture.pixels, k) for k in range(len(squares))],
         "faces": [_uri(images.crop(picture.pixels, square)) for square in squares],
     }
     text = _html(data, scene["before"], words)
@@ -166,13 +161,13 @@ def _html(data: dict[str, Any], source: str, words: str) -> str:
 def _setup(recipe: Recipe, made: Sequence[Frame], first: str) -> dict[str, Any]:
     known = list(dict.fromkeys(frame.emotion for frame in made))
     strengths = sorted({0.0} | {frame.strength for frame in made})
-    petals = {name: wheels.petals(name, recipe.model) for name in wheels.WHEELS}
+    petals = {name: controls.petals_of(name, recipe.model) for name in controls.WHEELS}
     for petal in (petal for wheel in petals.values() for petal in wheel):
         petal["means"] = petal["means"] if petal["means"] in known else None
     return {
         "live": False,
-        "labels": [{"label": name, "colour": colours.colour(name)} for name in sets.EMOFACES],
-        "emotions": [{"label": name, "colour": colours.colour(name)} for name in known],
+        "labels": controls.coloured(),
+        "emotions": controls.coloured(known),
         "wheels": petals,
         "strengths": strengths,
         "first": {"emotion": first, "strength": strengths[-2] if len(strengths) > 2 else strengths[-1]},
@@ -180,7 +175,7 @@ def _setup(recipe: Recipe, made: Sequence[Frame], first: str) -> dict[str, Any]:
 
 
 def _scene(picture: Picture) -> dict[str, Any]:
-    people = asked.people_of(picture.people)
+    people = controls.people_of(picture.people)
     width, height = picture.image.size
     before = _uri(picture.pixels, quality=85)
     return {"name": picture.name, "width": width, "height": height, "before": before, "people": people}

@@ -180,9 +180,9 @@ def _inverted(
 
 def in_words(label: str | None) -> str:
     """The text that CLIP is given for a label: its prompt word, or the label itself where there is none."""
-    if label is None:
-        return "a photo of a person"
-    return words.prompt(label) if label in words.ADJECTIVES else f"a photo of a {label} person"
+    if label is not None and label not in words.ADJECTIVES:
+        return f"a photo of a {label} person"
+    return words.prompt(label, template=words.CAPTION)
 
 
 SCALE = 0.5

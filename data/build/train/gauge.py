@@ -36,7 +36,9 @@ class Gauge:
     guidance: float = 5.0
     strength: float = 0.6
     bf16: bool = True
-    prompts: list[str] = field(default_factory=lambda: [words.prompt(name) for name in EMOFACES])
+    prompts: list[str] = field(
+        default_factory=lambda: [words.prompt(name, template=words.CAPTION) for name in EMOFACES]
+    )
 
     @torch.no_grad()
     def __call__(self, unet: nn.Module, step: int, size: int) -> dict[str, float]:

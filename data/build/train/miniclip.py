@@ -65,7 +65,7 @@ def zero_shot(
     model: CLIPModel, tokenizer: CLIPTokenizer, images: torch.Tensor, batch: int = 256
 ) -> torch.Tensor:
     """(N, 9) cosine similarity of pictures, uint8 or in [-1, 1], with "a photo of an angry person" etc."""
-    texts = [words.prompt(emotion) for emotion in EMOFACES]
+    texts = [words.prompt(emotion, template=words.CAPTION) for emotion in EMOFACES]
     tokens = tokenizer(texts, padding="max_length", return_tensors="pt").to(images.device)
     target = F.normalize(model.get_text_features(**tokens).pooler_output.float(), dim=-1)
     rows = []
@@ -144,7 +144,9 @@ def train_text(world: World, tokenizer: CLIPTokenizer, bank: captions.Bank) -> C
         clip = network(tokenizer, people.images.shape[-1], **shape)
     counts = (bank.values.amax(0) + 1).tolist()
     prompts = tokenizer(
-        [words.prompt(emotion) for emotion in EMOFACES], padding="max_length", return_tensors="pt"
+        [words.prompt(emotion, template=words.CAPTION) for emotion in EMOFACES],
+        padding="max_length",
+        return_tensors="pt",
     ).input_ids.to(people.images.device)
 
     def losses(model, step, draw):

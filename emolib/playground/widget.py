@@ -3,7 +3,7 @@
 Traits, all dictionaries that the page (view.js) reads, and of which it writes only `ask`:
 
 setup   what can be chosen: pictures, methods, models, emotions, wheels, strengths; `live`
-ask     what is chosen: see `asked`
+ask     what is chosen: see `controls`
 scene   name, width, height, `before` (WebP), people (box, description), of the picture
 shown   `after` (WebP), quality ("preview" or "full"), bars (title, before, after), cost; the `ask` it answers
 strip   items (strength, picture) for the chosen person
@@ -23,12 +23,12 @@ from torch import Tensor
 
 from emolib import images, runtime
 from emolib.diffusion import backbone
+from emolib.diffusion.presets import DEFAULT_METHOD, DEFAULT_MODEL, PRESETS
 from emolib.editors.recipe import Recipe
-from emolib.emotions import colours, sets
-from emolib.playground import asked, measure, pictures, session, wheels
+from emolib.emotions import sets
+from emolib.playground import controls, pictures, session
 from emolib.playground.pictures import Picture
-from emolib.playground.session import Cost, Session, Steps
-from emolib.playground.worker import Newest, Ticket
+from emolib.playground.session import Cost, Newest, Session, Steps, Ticket
 
 HERE = Path(__file__).parent
 REST = 0.3  # seconds without a newer request after which the hand counts as resting
@@ -41,17 +41,11 @@ def webp(pixels: Tensor) -> bytes:
     return images.encode_webp(pixels, 20, lossless=True, method=1)
 
 
-def emotions(model: str) -> list[dict[str, str]]:
-    """Every emotion that can be asked of `model`: label and colour."""
-    petals = [petal["means"] for petal in wheels.petals("plutchik", model)]
-    known = dict.fromkeys([*sets.EMOFACES, *(name for name in petals if name)])
-    return [{"label": name, "colour": colours.colour(name)} for name in known]
-
-
 def choices(model: str) -> dict[str, Any]:
-    """The part of `setup` that depends on the model."""
-    found = {name: wheels.petals(name, model) for name in wheels.WHEELS}
-    return {"wheels": found, "emotions": emotions(model)}
+    """Make the part of `setup` that depends on the model: its wheels, and what it can be asked for."""
+    wheels = {name: controls.petals_of(name, model) for name in controls.WHEELS}
+    more = (petal["means"] for petal in wheels["plutchik"] if petal["means"])
+    return {"wheels": wheels, "emotions": controls.coloured(dict.fromkeys([*sets.EMOFACES, *more]))}
 
 
 class Playground(anywidget.AnyWidget):
@@ -76,8 +70,8 @@ class Playground(anywidget.AnyWidget):
         emotion: str = "amusement",
         strength: float = 0.6,
         *,
-        method: str = "edit-friendly",
-        model: str = "minisd",
+        method: str = DEFAULT_METHOD,
+        model: str = DEFAULT_MODEL,
         seed: int = 0,
         steps: Steps = Steps(),  # noqa: B008
         load: Callable[[str], backbone.Backbone] = backbone.load,
@@ -90,14 +84,14 @@ class Playground(anywidget.AnyWidget):
         setup = {
             "live": True,
             "pictures": list(pictures.names().items()),
-            "methods": list(asked.METHODS),
-            "models": list(asked.MODELS),
-            "labels": [{"label": name, "colour": colours.colour(name)} for name in sets.EMOFACES],
-            "strengths": list(asked.STRENGTHS),
+            "methods": list(controls.METHODS),
+            "models": list(PRESETS),
+            "labels": controls.coloured(),
+            "strengths": list(controls.STRENGTHS),
             "first": {"emotion": emotion, "strength": strength},
             **choices(model),
         }
-        super().__init__(setup=setup, ask=asked.first(picture, method, model, seed))
+        super().__init__(setup=setup, ask=controls.first_ask(picture, method, model, seed))
         self.worker = Newest(self._failed)
         self.observe(lambda change: self._submit(change["new"]), "ask")
         self.on_msg(self._message)
@@ -109,15 +103,15 @@ class Playground(anywidget.AnyWidget):
             self.worker.close()
         super().close()
 
-    def _submit(self, ask: dict[str, Any], **options: Any) -> None:
-        self.worker.submit(partial(self._answer, dict(ask), **options))
+    def _submit(self, ask: dict[str, Any]) -> None:
+        self.worker.submit(partial(self._answer, dict(ask)))
 
     def _message(self, _: Any, content: dict[str, Any], buffers: list[memoryview]) -> None:
         if content.get("kind") == "upload":
             name, data = str(content["name"]), bytes(buffers[0])
             self.worker.submit(partial(self._upload, name, data))
         elif content.get("kind") == "save":
-            self._submit(self.ask, save=True)
+            self.worker.submit(partial(self._save, dict(self.ask)), certain=True)
 
     def _failed(self, error: Exception) -> None:
         self.status = {"share": None, "text": "", "error": session.one_line(error)}
@@ -136,13 +130,13 @@ class Playground(anywidget.AnyWidget):
         if picture is not self._picture:
             self._picture = picture
             self.strip, self.shown = {"items": []}, {}
-            people = asked.people_of(picture.people)
+            people = controls.people_of(picture.people)
             width, height = picture.image.size
             size = {"width": width, "height": height, "before": webp(picture.pixels)}
             self.scene = {"name": name, "people": people, **size}
         return picture
 
-    def _answer(self, ask: dict[str, Any], ticket: Ticket, save: bool = False) -> None:
+    def _answer(self, ask: dict[str, Any], ticket: Ticket) -> None:
         """Do what the controls say: a preview, then the real thing, then the strip."""
         picture = self._open(ask["picture"])
         if len(ask["wishes"]) != len(picture.people):
@@ -150,18 +144,24 @@ class Playground(anywidget.AnyWidget):
         if {**self.setup, **choices(ask["model"])} != self.setup:
             self.setup = {**self.setup, **choices(ask["model"])}
         self._say("" if ask["model"] in self.session.loaded else f"loading {ask['model']}", 0.0)
-        recipes = [asked.recipe_of(ask, picture.people, n) for n in (self.steps.preview, self.steps.full)]
-        preview, full = recipes
-        if not save and preview != full and not self.session.made(picture, full):
+        preview, full = (
+            controls.recipe_of(ask, picture.people, n) for n in (self.steps.preview, self.steps.full)
+        )
+        if preview != full and not self.session.made(picture, full):
             self._edit(picture, preview, ask, ticket, "preview")
             ticket.rest(REST)
-        edited = self._edit(picture, full, ask, ticket, "full")
-        if save:
-            path = session.save(self.folder, picture, full, edited)
-            self._say(f"saved; emolib edit --from {path} makes it again", 1.0, picture.note)
-            return
+        self._edit(picture, full, ask, ticket, "full")
         self._say("", 1.0, picture.note)
         self._make_strip(picture, preview, ask["person"], ticket)
+
+    def _save(self, ask: dict[str, Any], ticket: Ticket) -> None:
+        """Write the edit that was shown, or on its way, when Save was pressed; no newer wish ends this."""
+        picture = self._opened.get(ask["picture"]) or pictures.open_named(ask["picture"])
+        full = controls.recipe_of(ask, picture.people, self.steps.full)
+        self._say("saving", 0.0)
+        edited, _ = self.session.edit(picture, full)
+        path = session.save_edit(self.folder, picture, full, edited)
+        self._say(f"saved; emolib edit --from {path} makes it again", 1.0, picture.note)
 
     def _edit(
         self, picture: Picture, recipe: Recipe, ask: dict[str, Any], ticket: Ticket, quality: str
@@ -176,11 +176,11 @@ class Playground(anywidget.AnyWidget):
         k = ask["person"]
         bars = {
             "title": f"what the held-out judge sees in person {k + 1}",
-            "before": measure.probabilities(picture, picture.pixels, k),
-            "after": measure.probabilities(picture, edited, k),
+            "before": pictures.probabilities(picture, picture.pixels, k),
+            "after": pictures.probabilities(picture, edited, k),
         }
         emotion = recipe.people[k].emotion
-        distance = measure.to_the_truth(picture, edited, k, emotion) if emotion else None
+        distance = pictures.to_the_truth(picture, edited, k, emotion) if emotion else None
         self.shown = {
             "after": webp(edited),
             "quality": quality,
@@ -197,10 +197,10 @@ class Playground(anywidget.AnyWidget):
             self.strip = {"items": []}
             return
         for strength in STRIP:
-            one = session.with_wish(recipe.alone(k), k, person.emotion, strength)
+            one = recipe.alone(k).with_wish(k, person.emotion, strength)
             edited, _ = self.session.edit(picture, one, watch=ticket.check)
             ticket.check()
-            items = [*items, {"strength": strength, "picture": webp(measure.face_of(picture, edited, k))}]
+            items = [*items, {"strength": strength, "picture": webp(pictures.face_of(picture, edited, k))}]
         self.strip = {"items": items}
 
 

@@ -233,7 +233,7 @@ def test_masks_are_kept_exactly():
     assert kept.mode == "L" and np.array_equal(np.asarray(kept), owners)
 
 
-@pytest.mark.parametrize(("n", "step", "rise"), [(2, 30, 0), (3, 23, 8), (4, 19, 16)])
+@pytest.mark.parametrize(("n", "step", "rise"), [(2, 30, 0), (3, 20, 10), (4, 17, 16)])
 def test_people_stand_beside_each_other(n, step, rise):
     drawn = np.array([scenes.layout(np.random.default_rng(seed), n) for seed in range(100)])
     assert drawn.shape == (100, n, 3)

@@ -48,7 +48,7 @@ FOLDS = [
     Fold(((0.0, 7.30), (0.10, 7.27)), 0.015, 0.11, {"noseSneer*": 1.0}),
     Fold(((0.045, 7.23), (0.13, 7.13)), 0.015, 0.10, {"noseSneer*": 1.0}),
     Fold(((0.075, 7.18), (0.155, 7.06)), 0.015, 0.08, {"noseSneer*": 0.9}),
-    Fold(((0.165, 6.95), (0.225, 6.87), (0.29, 6.75), (0.335, 6.62)), 0.026, 0.17,
+    Fold(((0.165, 6.95), (0.225, 6.87), (0.29, 6.75), (0.335, 6.62)), 0.031, 0.15,
          {"mouthSmile*": 0.85, "mouthUpperUp*": 0.45, "noseSneer*": 0.6, "cheekSquint*": 0.3}, 0.45),
     Fold(((0.16, 7.185), (0.24, 7.135), (0.35, 7.12), (0.46, 7.165)), 0.020, 0.09,
          {"cheekSquint*": 0.8, "eyeSquint*": 0.5}, 0.4),
@@ -183,7 +183,7 @@ def strengths(units: dict[str, float], age: float, scale: np.ndarray) -> np.ndar
          for side in ("Left", "Right")]
         for fold in FOLDS
     ]  # fmt: skip
-    return np.array(deep) * scale[:, None]
+    return np.minimum(np.array(deep) * scale[:, None], 1.3)
 
 
 def fold(strength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -54,7 +54,7 @@ def brows(rng, assets: Assets, *, thickness: float, arch: float, density: float)
 def _brow_shape(p: np.ndarray, thickness: float, arch: float) -> np.ndarray:
     """(N,) bool: which template points (N, 3) lie in a brow."""
     x, y = np.abs(p[:, 0]), p[:, 1]
-    bend = np.interp(x, [0.13, 0.28, 0.42, 0.58], [7.485, 7.53 + 0.02 * arch, 7.55 + 0.03 * arch, 7.475])
+    bend = np.interp(x, [0.13, 0.28, 0.42, 0.58], [7.495, 7.535 + 0.02 * arch, 7.545 + 0.025 * arch, 7.47])
     half = np.interp(x, [0.11, 0.15, 0.40, 0.57, 0.61], [0.0, 0.026, 0.023, 0.008, 0.0]) * thickness
     return np.abs(y - bend) < half
 

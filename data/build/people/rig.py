@@ -184,8 +184,9 @@ class Rig:
         It ends between the collar-bones and below the chin.
         """
         triangles = self.assets.triangles["tights-long" if long else "helper-tights"]
-        top = self.assets.template[triangles][:, :, 1].max(axis=1)
-        triangles = triangles[top < 5.55 + 0.5 * self.look.detail["neckline"]]
+        corners = self.assets.template[triangles]
+        low = corners[:, :, 1].max(axis=1) < 5.6 + 0.45 * self.look.detail["neckline"]
+        triangles = triangles[low | (np.abs(corners[:, :, 0]).max(axis=1) > 0.95)]
         normals = body.vertex_normals(self.neutral, triangles)
         return self.neutral + 0.6 * self.look.detail["collar"] * normals + 0.25 * normals, triangles
 

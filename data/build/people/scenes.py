@@ -28,13 +28,13 @@ def layout(rng, n: int) -> list[tuple[float, float, float]]:
 
     Of three or more, every other one stands behind and higher.
     """
-    step = {2: 30.0, 3: 23.0, 4: 19.0}[n]
+    step = {2: 30.0, 3: 20.0, 4: 17.0}[n]
     odd = rng.integers(2)
     places = []
     for k in range(n):
         back = (k + odd) % 2 if n > 2 else 0
         x = (k - (n - 1) / 2) * step + rng.normal(0, 0.8)
-        y, z = {3: 8.0, 4: 16.0}.get(n, 0) * back + rng.normal(0, 1.5), -16.0 * back + rng.normal(0, 2)
+        y, z = {3: 10.0, 4: 16.0}.get(n, 0) * back + rng.normal(0, 1.5), -16.0 * back + rng.normal(0, 2)
         places.append((float(x), float(y), float(z)))
     return places
 

@@ -15,7 +15,7 @@ from people.light import lights, rgb
 from people.paint import to_linear
 
 HEIGHT, WIDTH = 384, 576  # pixels
-SPAN = {2: 66.0, 3: 78.0, 4: 80.0}  # cm across the picture, by the number of people
+SPAN = {2: 62.0, 3: 70.0, 4: 70.0}  # cm across the picture, by the number of people
 HEADROOM = {2: 18.0, 3: 24.0, 4: 31.0}  # cm above the eyes of the front row
 CAMERA = 190.0  # cm from the camera to the people
 WOODS = np.array([(120, 78, 48), (190, 160, 120), (70, 52, 44), (200, 200, 198)])  # sRGB of tables

@@ -44,11 +44,11 @@ def film(width: int, height: int, samples: int) -> dict:
 
 
 def expose(scene, seed: int, sensor: int = 0) -> np.ndarray:
-    """Renders, denoises (Open Image Denoise) and halves the size -> linear (H / 2, W / 2, 3)."""
+    """Renders, halves the size and denoises (Open Image Denoise) -> linear (H / 2, W / 2, 3)."""
     noisy = np.nan_to_num(np.array(mi.render(scene, sensor=sensor, seed=seed), dtype=np.float32))
-    clean = pyoidn.denoise(np.ascontiguousarray(noisy[:, :, :3]), hdr=True)
-    h, w, _ = clean.shape
-    return clean.reshape(h // 2, 2, w // 2, 2, 3).mean(axis=(1, 3))
+    h, w, _ = noisy.shape
+    halved = noisy[:, :, :3].reshape(h // 2, 2, w // 2, 2, 3).mean(axis=(1, 3))
+    return pyoidn.denoise(np.ascontiguousarray(halved), hdr=True)
 
 
 def exposure(rig: Rig) -> float:
@@ -66,7 +66,7 @@ def develop(image: np.ndarray, exposure: float) -> np.ndarray:
 
 
 def meter(scene, samples: int, faces: list[tuple], size: np.ndarray) -> float:
-    """How bright the light on the faces is: their median radiance by that of their skin in a light of 1.
+    """How bright the light on the faces is: their mean radiance by that of their skin in a light of 1.
 
     `faces`: (rig, box [x0, y0, x1, y1] in pixels) each; `size`: of the picture, (width, height); `samples` is
     given back to the sampler, in which rendering with another count leaves that one.
@@ -76,8 +76,8 @@ def meter(scene, samples: int, faces: list[tuple], size: np.ndarray) -> float:
     ratios = []
     for rig, box in faces:
         x0, y0, x1, y1 = np.clip(np.round(2 * np.array(box)), 0, 2 * np.tile(size, 2)).astype(int)
-        radiance = quick[y0:y1, x0:x1, :3] @ LUMINANCE
-        ratios.append(np.median(radiance) / np.median(rig.colours[rig.assets.lips < 0.1] @ LUMINANCE))
+        radiance = np.minimum(quick[y0:y1, x0:x1, :3] @ LUMINANCE, 10)
+        ratios.append(radiance.mean() / np.median(rig.colours[rig.assets.lips < 0.1] @ LUMINANCE))
     return float(np.mean(ratios))
 
 

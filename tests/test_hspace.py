@@ -28,8 +28,12 @@ def predict(model, z, t=600, guidance=1.0):
     return model.predict(z, t, model.embed("a man"), model.null(), guidance)
 
 
+def constant(delta_h):
+    return lambda h, t: delta_h
+
+
 def delta(scale=1.0, place="mid"):
-    return hspace.constant(scale * noise(*SHAPES[place], seed=1))
+    return constant(scale * noise(*SHAPES[place], seed=1))
 
 
 # Hooks ------------------------------------------------------------------------------------------------------
@@ -40,7 +44,7 @@ def delta(scale=1.0, place="mid"):
 def test_a_shift_of_zero_is_the_identity_bit_for_bit(kind, guidance):
     model, z = tiny(kind), noise(2, 4, 16, 16)
     plain = predict(model, z, guidance=guidance).eps
-    with hspace.shifted(model.unet, hspace.constant(torch.zeros(CHANNELS, 1, 1))):
+    with hspace.shifted(model.unet, constant(torch.zeros(CHANNELS, 1, 1))):
         assert torch.equal(predict(model, z, guidance=guidance).eps, plain)
     with hspace.shifted(model.unet, Network(CHANNELS)):  # untrained
         assert torch.equal(predict(model, z, guidance=guidance).eps, plain)
@@ -81,7 +85,7 @@ def test_networks_without_the_right_h_space():
     model, z = tiny("sd"), noise(1, 4, 16, 16)
     with pytest.raises(InputError, match=r"unknown place in the network 'up2'; did you mean 'up\d'"):
         hspace.channels(model.unet, "up2")
-    wrong = hspace.shifted(model.unet, hspace.constant(torch.zeros(7, 1, 1)))
+    wrong = hspace.shifted(model.unet, constant(torch.zeros(7, 1, 1)))
     with wrong, pytest.raises(InputError, match=r"shape \(7, 1, 1\) for an h-space of 16 channels"):
         predict(model, z)
     headless = unet(cross_attention_dim=16, mid_block_type=None)

@@ -50,11 +50,6 @@ def scaled(shift: Shift, factor: float) -> Shift:
     return lambda h, t: factor * shift(h, t)
 
 
-def constant(delta_h: Tensor) -> Shift:
-    """The same `delta_h` (broadcasting over h) at all times."""
-    return lambda h, t: delta_h
-
-
 @contextmanager
 def shifted(unet: Any, shift: Shift, *, place: str = MIDDLE) -> Iterator[None]:
     """Add `shift(h, t)` to h in every evaluation of `unet` inside.

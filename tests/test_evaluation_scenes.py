@@ -2,9 +2,11 @@
 
 import data_standins
 import evaluation_world as world
+import numpy as np
 import pytest
 import torch
 
+from emolib import images
 from emolib.evaluation import measure, tasks
 from emolib.judges import emotion
 from emolib.runtime import InputError
@@ -52,6 +54,17 @@ def test_a_change_of_a_scene_is_the_same_whatever_else_is_asked_for(tmp_path):
         world.evaluate(tmp_path / folder, name, **options)
     made = [next((tmp_path / f).glob(f"cache/edits/*/*/{alone.name}.png")) for f in ("all", "one")]
     assert made[0].read_bytes() == made[1].read_bytes()
+
+
+def test_a_person_of_a_scene_is_the_same_whoever_else_changes(tmp_path):
+    options = {"data": "emofaces:scenes", "targets": (), "people": 1, "identity": ""}
+    world.evaluate(tmp_path, "evaluation_world:blend", **options)
+    (task,) = tasks.load_tasks("emofaces:scenes", people=1).tasks
+    made = {file.stem: file for file in tmp_path.glob("cache/edits/*/*/*.png")}
+    together, second = (np.asarray(images.open_image(made[name])) for name in ("all", "person1"))
+    mask = task.changes[0].faces[1].mask != 0
+    assert (together[mask] == second[mask]).all()
+    assert (together[mask] != np.asarray(task.picture())[mask]).any()
 
 
 def test_targets_are_all_that_is_asked_for():

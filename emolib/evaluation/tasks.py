@@ -60,11 +60,6 @@ class Change:
         """The faces that are to change."""
         return tuple(face for face in self.faces if face.target is not None)
 
-    @property
-    def bystanders(self) -> tuple[Face, ...]:
-        """The faces that are to stay as they are."""
-        return tuple(face for face in self.faces if face.target is None)
-
 
 @dataclass(frozen=True)
 class Task:

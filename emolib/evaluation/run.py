@@ -28,7 +28,7 @@ from emolib.evaluation.tasks import Task, TaskSet
 from emolib.judges import emotion
 from emolib.metrics import optional, protocols
 from emolib.metrics.cost import Cost
-from emolib.runtime import InputError, check_output, one_of, progress, write_json
+from emolib.runtime import InputError, check_output, derive_seed, one_of, progress, write_json
 
 STRIDE = 5  # the k-th example shows change 5 k: neighbours ask for different emotions
 
@@ -261,7 +261,8 @@ def _get_edits(
 ) -> Edits:
     """A method's edits of a task, or with `there` their way back: from disk, else made now and kept.
 
-    Scores are of the 8-bit pictures, whoever made them.
+    Scores are of the 8-bit pictures, whoever made them. Each picture has a seed of its own, so that intervals
+    over people hold the chance of the noise as well; it stands in the record, for `emolib edit --seed`.
     """
     task = decoded.task
     names = [change.name for change in task.changes]
@@ -274,12 +275,12 @@ def _get_edits(
         edit, start = method.edit, decoded.source
         if there is not None:
             edit, start = method.back, there.decode(decoded.source)
-        cost = Cost()
+        cost, seed = Cost(), derive_seed(seed, task.id)
         with cost.measured(method.networks):
             edited = edit(task, start, seed)
         _check_edits(edited, decoded.source, method, task)
         pictures = dict(zip(names, images.to_pil(edited), strict=True))
-        edits = store.write_edits(folder, key, task.id, pictures, cost.each(len(names)))
+        edits = store.write_edits(folder, key, task.id, pictures, {"seed": seed, **cost.each(len(names))})
     return edits
 
 

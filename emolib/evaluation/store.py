@@ -25,7 +25,7 @@ from emolib import images
 from emolib.metrics.protocols import check_sizes
 from emolib.runtime import InputError, atomic_write, write_json
 
-VERSION = 2
+VERSION = 3
 """Raise by one when edits or numbers change although methods, weights, tasks and pictures stay the same."""
 
 RECORD = "record.json"
@@ -97,7 +97,7 @@ def read_edits(folder: Path, key: str, task: str, changes: Sequence[str]) -> Edi
 
 
 def read_record(folder: Path, task: str) -> dict[str, Any]:
-    """Read what is known of a method's edits of a task: key, digest, cost. OSError, ValueError: nothing."""
+    """Read what is known of a method's edits of a task: key, digest, seed, cost. OSError, ValueError: nothing."""
     return dict(json.loads((folder / file_name(task) / RECORD).read_text(encoding="utf-8")))
 
 

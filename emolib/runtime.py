@@ -202,7 +202,7 @@ def generator(seed: int, *keys: object) -> torch.Generator:
 
 
 def derive_seed(seed: int, *keys: object) -> int:
-    """Derive a seed of its own from `seed` and what `keys` name, e.g. a picture's id: 31 bits, easy to type."""
+    """Derive another seed from `seed` and what `keys` name, e.g. a picture's id: 31 bits, to be typed."""
     text = "\0".join([str(int(seed)), *map(str, keys)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 

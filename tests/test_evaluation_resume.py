@@ -1,5 +1,6 @@
 """Killed at any moment and run again: the same bytes, nothing made twice, nothing broken believed."""
 
+import json
 import os
 import random
 import signal

@@ -97,7 +97,7 @@ def read_edits(folder: Path, key: str, task: str, changes: Sequence[str]) -> Edi
 
 
 def read_record(folder: Path, task: str) -> dict[str, Any]:
-    """Read what is known of a method's edits of a task: key, digest, seed, cost. OSError, ValueError: nothing."""
+    """Read the record of a method's edits of a task: key, digest, seed, cost. OSError, ValueError: none."""
     return dict(json.loads((folder / file_name(task) / RECORD).read_text(encoding="utf-8")))
 
 

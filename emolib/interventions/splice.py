@@ -87,9 +87,9 @@ def _one_encoder(
         owner.eos_token_id = words.eos_token_id
         yield
     finally:
+        setattr(backbone.pipe, tokenizer, words)
         owner.eos_token_id = end
         network.set_input_embeddings(table)
-        setattr(backbone.pipe, tokenizer, words)
 
 
 def parameters_of(backbone: Backbone, token: Token, *, requires_grad: bool = False) -> list[nn.Parameter]:

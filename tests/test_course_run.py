@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import nbformat
 import numpy as np
@@ -229,7 +230,9 @@ def test_an_interrupt_of_a_running_cell_is_one_line_and_ends_the_kernel(tmp_path
     command = [sys.executable, "-m", "emolib.course", "--notebooks", folder, "--out", tmp_path / "out"]
     os.mkfifo(folder / "started")
     started = os.open(folder / "started", os.O_RDONLY | os.O_NONBLOCK)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs are deaf
+    with subprocess.Popen(command, preexec_fn=heeded, **pipes) as process:
         assert select.select([started], [], [], 300)[0]
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()

@@ -16,7 +16,7 @@ import shutil
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -196,15 +196,14 @@ def generator(seed: int, *keys: object) -> torch.Generator:
     torch takes."""
     import torch
 
-    text = "\0".join([str(int(seed)), *map(str, keys)])
-    value = int(seed) if not keys else int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    value = derive_seed(seed, *keys, n_bytes=8) if keys else int(seed)
     return torch.Generator(device="cpu").manual_seed(in_range(value, *SEEDS, "seed"))
 
 
-def derive_seed(seed: int, *keys: object) -> int:
+def derive_seed(seed: int, *keys: object, n_bytes: int = 4) -> int:
     """Derive another seed from `seed` and what `keys` name, e.g. a picture's id: 31 bits, to be typed."""
     text = "\0".join([str(int(seed)), *map(str, keys)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:n_bytes], "big") >> 1
 
 
 def versions() -> dict[str, str]:
@@ -317,28 +316,6 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise OSError(f"{target}: cannot be written ({first_line(error)})") from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def save_tensors(
-    path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
-) -> None:
-    """Write named tensors with a header of texts as a safetensors file, atomically.
-
-    InputError unless a .safetensors file can be written there."""
-    from safetensors.torch import save_file
-
-    check_output(path, suffix=".safetensors")
-    stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic_write(path) as temporary:
-        save_file(stored, temporary, metadata=dict(metadata))
-
-
-def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read a safetensors file: its tensors, on the CPU, and its header. InputError if that is impossible."""
-    from safetensors import safe_open
-
-    with reading(path, "safetensors file"), safe_open(path, "pt", device="cpu") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 @contextmanager

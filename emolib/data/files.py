@@ -1,4 +1,4 @@
-"""Read the files of a data set: JSON, tables, pictures' bytes from files, parquet rows and zip entries."""
+"""Read files: tables, pictures' bytes from files, parquet rows and zip entries; tensors with a header."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import json
 import os
 import threading
 import zipfile
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emolib.runtime import InputError, reading
+from emolib.runtime import InputError, atomic_write, check_output, reading
+
+if TYPE_CHECKING:
+    import torch
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif"})
 TABLE_SUFFIXES = (".parquet", ".csv", ".jsonl")
@@ -123,3 +128,25 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 @lru_cache(maxsize=4)
 def _opened_zip(path: str, _change: int, _process: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
+
+
+def save_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write named tensors with a header of texts as a safetensors file, atomically.
+
+    InputError unless a .safetensors file can be written there."""
+    from safetensors.torch import save_file
+
+    check_output(path, suffix=".safetensors")
+    stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_write(path) as temporary:
+        save_file(stored, temporary, metadata=dict(metadata))
+
+
+def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read a safetensors file: its tensors, on the CPU, and its header. InputError if that is impossible."""
+    from safetensors import safe_open
+
+    with reading(path, "safetensors file"), safe_open(path, "pt", device="cpu") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emolib.data.files import load_tensors, save_tensors
 from emolib.diffusion.backbone import Backbone
 from emolib.interventions import hspace
 from emolib.interventions.asyrp import T_EDIT, per_step
-from emolib.runtime import InputError, load_tensors, one_of, repo_path, save_tensors
+from emolib.runtime import InputError, one_of, repo_path
 
 FORMAT = "emolib-hspace-1"
 SUPERVISED = "supervised"

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from emolib import __version__
+from emolib.data.files import load_tensors, save_tensors
 from emolib.interventions.tokens import Token, bracketed, placeholder
-from emolib.runtime import InputError, first_line, load_tensors, save_tensors
+from emolib.runtime import InputError, first_line
 
 SUFFIX = ".safetensors"
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")

@@ -29,7 +29,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast, reduce
 from torch import Tensor, nn
 
-from emolib.runtime import InputError, atomic_write, load_tensors, save_tensors
+from emolib.data.files import load_tensors, save_tensors
+from emolib.runtime import InputError, atomic_write
 from emolib.training.settings import Plan, rate
 
 Groups = Mapping[str, Sequence[nn.Parameter]]

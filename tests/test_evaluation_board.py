@@ -6,6 +6,7 @@ import pytest
 from board_standins import write_board
 
 from emolib.cli import evaluate
+from emolib.course.figures import style
 from emolib.evaluation.board import (
     FILE,
     UNEDITED,
@@ -17,7 +18,6 @@ from emolib.evaluation.board import (
     read_board,
     read_examples,
 )
-from emolib.figures import style
 from emolib.metrics.estimates import Estimate
 from emolib.runtime import InputError
 

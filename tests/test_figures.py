@@ -13,8 +13,8 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from emolib.course.figures import emotions, labels, pictures, style
 from emolib.emotions import facs, sets
-from emolib.figures import emotions, labels, pictures, style
 from emolib.metrics import estimates, measured  # noqa: E402
 from emolib.runtime import InputError  # noqa: E402
 
@@ -197,7 +197,8 @@ def test_contact_sheet_puts_every_picture_in_its_cell():
 
 
 def test_figures_load_no_torch():
-    code = "import sys, emolib.figures.emotions, emolib.figures.pictures; sys.exit('torch' in sys.modules)"
+    modules = "emolib.course.figures.emotions, emolib.course.figures.pictures"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

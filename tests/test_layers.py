@@ -15,10 +15,10 @@ PACKAGE = ROOT / "emolib"
 FLOORS = (
     ("runtime",),
     ("emotions",),
-    ("images", "framing"),
+    ("images",),
     ("data",),
     ("diffusion", "metrics"),
-    ("interventions", "figures"),
+    ("interventions",),
     ("editors", "training", "judges"),
     ("evaluation",),
     ("playground",),

@@ -12,9 +12,9 @@ from PIL import Image
 from train.captions import ATTRIBUTES, NEVER
 
 from emolib.data import emofaces
+from emolib.data.framing import LANDMARKS
 from emolib.emotions import facs, spaces
 from emolib.emotions.sets import EMOFACES, EMOFACES_ALL
-from emolib.framing import LANDMARKS
 from emolib.runtime import InputError
 
 pytest.importorskip("datasets", reason="needs datasets: pip install -e '.[render]'")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from people import look, portraits
 
+from emolib.data.framing import LANDMARKS
 from emolib.emotions import facs
-from emolib.framing import LANDMARKS
 
 NEEDED = "the extra `render` is not installed"
 SMILE = {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9, "jawOpen": 0.4}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from people import eyes, folds, light, surface
 
+from emolib.data.framing import DROP, LANDMARKS, SIDE, face_square
 from emolib.emotions import facs
-from emolib.framing import DROP, LANDMARKS, SIDE, face_square
 
 SQUARE = np.array([(0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 0, 4)])  # four triangles about vertex 4
 CORNERS = np.array([[0, 0, 0], [2, 0, 0], [2, 2, 0], [0, 2, 0], [1, 1, 1.0]])

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from emolib import images
+from emolib.course.figures.pictures import contact_sheet
 from emolib.data.emofaces import Portraits
-from emolib.figures.pictures import contact_sheet
 from emolib.metrics.estimates import Estimate
 from emolib.metrics.measured import Measured
 

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-from emolib.framing import LANDMARKS
+from emolib.data.framing import LANDMARKS
 from people.body import N_SKIN, assets
 from people.rig import rotation
 

@@ -22,9 +22,9 @@ from PIL import Image
 from scipy.ndimage import binary_closing
 from train.captions import ATTRIBUTES, describe
 
+from emolib.data.framing import LANDMARKS
 from emolib.emotions import facs, spaces, words
 from emolib.emotions.sets import HELD_OUT
-from emolib.framing import LANDMARKS
 from emolib.runtime import InputError, atomic_write, progress
 from people import look
 from people.portraits import FIRST_CONCEPT

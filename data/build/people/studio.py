@@ -11,7 +11,7 @@ import mitsuba as mi
 import numpy as np
 import pyoidn
 
-from emolib.framing import face_square
+from emolib.data.framing import face_square
 from people import landmarks
 from people.backdrop import backdrop
 from people.figure import Figure  # selects Mitsuba's variant

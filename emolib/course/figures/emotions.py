@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
+from emolib.course.figures import labels, style
 from emolib.emotions import colours, facs, sets, spaces
-from emolib.figures import labels, style
 from emolib.metrics.estimates import LabelMeans
 from emolib.runtime import InputError, one_of
 

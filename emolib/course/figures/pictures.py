@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
-from emolib.figures import style
+from emolib.course.figures import style
 
 
 def _array(picture, size: int) -> np.ndarray:

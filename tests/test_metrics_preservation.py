@@ -58,9 +58,6 @@ def test_ssim_is_the_published_one():
 
 
 def test_pictures_that_cannot_be_compared():
-    for metric in (metrics.psnr, metrics.ssim):
-        with pytest.raises(ValueError, match="not one"):
-            metric(noise(2, 3, 16, 16), noise(1, 3, 16, 16))
     with pytest.raises(ValueError, match="11 px"):
         metrics.ssim(noise(1, 3, 10, 16), noise(1, 3, 10, 16))
 

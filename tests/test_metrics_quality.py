@@ -73,8 +73,6 @@ def test_kernel_distance_is_unbiased():
 def test_too_few_pictures_for_a_distance():
     with pytest.raises(ValueError, match="two pictures"):
         quality.gaussian(np.zeros((1, 4)))
-    with pytest.raises(ValueError, match="two pictures"):
-        quality.kernel_distance(np.zeros((1, 4)), np.zeros((5, 4)))
 
 
 def test_a_change_of_colour_alone_is_taken_back():
@@ -124,21 +122,12 @@ def test_smoothness():
     assert control.smoothness([[0, 1, 2, 3], [0, 0, 3, 3], [5, 5, 5, 5]])[:2].tolist() == [1.0, 0.0]
     assert control.smoothness([[0, 1, 3]]) == pytest.approx([2 / 3])  # the largest step is 2/3 of the path
     assert np.isnan(control.smoothness([[5, 5, 5]])).all()
-    with pytest.raises(ValueError, match="three strengths"):
-        control.smoothness([[0, 1]])
 
 
 def test_seed_spread_by_hand():
     a, b, c = (torch.full((1, 3, 4, 4), value) for value in (-1.0, 0.0, 1.0))
     assert control.seed_spread(torch.stack([a, b, c])).item() == pytest.approx((0.5 + 0.5 + 1) / 3)
     assert control.seed_spread(torch.stack([a, a])).item() == 0.0
-    with pytest.raises(ValueError, match="two seeds"):
-        control.seed_spread(a[None])
-
-
-def test_reversibility_of_the_way_back():
-    x = torch.rand(2, 3, 8, 8)
-    assert control.reversibility(x, x).tolist() == [math.inf] * 2
 
 
 def test_diversity_of_changes_by_hand():

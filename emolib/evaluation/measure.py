@@ -126,7 +126,7 @@ def decode_task(task: Task, *, whole: bool, side: int) -> Decoded:
     truths = None
     if all(change.truth is not None for change in task.changes):
         truths = pictures.to_tensor([change.truth() for change in task.changes])
-        protocols.check_sizes(truths, source, f"truth of {task.id}")
+        store.check_sizes(truths, source, f"truth of {task.id}")
     return Decoded(task, source, truths, whole, side)
 
 
@@ -227,7 +227,7 @@ def measure_control(decoded: Decoded, edits: Tensor, again: Tensor, back: Tensor
     index = torch.tensor([t for t, _ in decoded.rows])
     columns = {
         "seed_spread": control.seed_spread(torch.stack([edits, again])),
-        "reversibility": control.reversibility(back, decoded.source.expand_as(back)),
+        "reversibility": preservation.psnr(back, decoded.source.expand_as(back)),
     }
     return {name: value[index].numpy() for name, value in columns.items()}
 

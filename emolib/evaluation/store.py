@@ -22,7 +22,6 @@ from PIL import Image
 from torch import Tensor
 
 from emolib import images
-from emolib.metrics.protocols import check_sizes
 from emolib.runtime import InputError, atomic_write, write_json
 
 VERSION = 3
@@ -74,6 +73,13 @@ class Edits:
                 raise InputError(f"{file}: {str(error).removeprefix('the picture: ')}") from None
             check_sizes(edits[-1], source, str(file))
         return torch.cat(edits)
+
+
+def check_sizes(edit: Tensor, source: Tensor, where: str) -> None:
+    """InputError, naming the file, unless both pictures have one size."""
+    if edit.shape[-2:] != source.shape[-2:]:
+        sizes = ("{1} x {0}".format(*x.shape[-2:]) for x in (edit, source))
+        raise InputError("{}: {} px, but its source has {}; edits keep the size".format(where, *sizes))
 
 
 def open_edits(files: Sequence[Path]) -> Edits:

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from emolib.metrics.preservation import psnr
+BACKGROUND = 28.6  # dB; the best Stable Diffusion 1.x inversion on PIE-Bench (SPDInv + P2P)
 
 
 def rank_correlation(strength: ArrayLike, response: ArrayLike) -> np.ndarray:
-    """(B,) Spearman's rho of `strength` (S,) and each row of `response` (B, S), e.g. p_target.
+    """Measure (B,) Spearman's rho of `strength` (S,) and each row of `response` (B, S), e.g. p_target.
 
     1 where more strength always means more of the emotion, NaN where the response is flat.
     """
@@ -27,39 +27,29 @@ def rank_correlation(strength: ArrayLike, response: ArrayLike) -> np.ndarray:
 
 
 def smoothness(response: ArrayLike) -> np.ndarray:
-    """(B,) in [0, 1]: 1 if the response (B, S) moves in S - 1 equal steps, 0 if all happens in one.
+    """Measure (B,) in [0, 1]: 1 if the response (B, S) moves in S - 1 equal steps, 0 if all happens in one.
 
-    With s the largest step's share of the whole path, (1 - s) / (1 - 1 / (S - 1)); NaN where nothing moves.
-    ValueError for fewer than three strengths.
+    With s the largest step's share of the whole path, (1 - s) / (1 - 1 / (S - 1)), S > 2; NaN where nothing
+    moves.
     """
     steps = np.abs(np.diff(np.atleast_2d(np.asarray(response, dtype=np.float64)), axis=1))
-    if steps.shape[1] < 2:
-        raise ValueError("smoothness needs three strengths or more")
     with np.errstate(invalid="ignore"):
         largest = steps.max(1) / steps.sum(1)
     return (1 - largest) / (1 - 1 / steps.shape[1])
 
 
-def reversibility(back: Tensor, source: Tensor) -> Tensor:
-    """(B,) dB: PSNR of the edit that was edited back to the source's emotion, against the source."""
-    return psnr(back, source)
-
-
 def seed_spread(edits: Tensor) -> Tensor:
-    """(B,) how much the seed decides, from edits (S, B, 3, H, W) of S seeds.
+    """Measure (B,) how much the seed decides, from edits (S, B, 3, H, W) of two seeds or more.
 
     Mean root-mean-square difference of two seeds, on the [0, 1] scale; 0 for a method that draws no noise.
-    ValueError for one seed.
     """
-    if len(edits) < 2:
-        raise ValueError("the spread over seeds needs two seeds or more")
     pairs = itertools.combinations(edits.double(), 2)
     apart = [((a - b) / 2).square().mean((1, 2, 3)).sqrt() for a, b in pairs]
     return torch.stack(apart).mean(0).float().cpu()
 
 
 def change_diversity(edit: Tensor, source: Tensor) -> float:
-    """Mean pairwise cosine distance of the changes edit - source of features (N, D), in [0, 2].
+    """Measure the mean pairwise cosine distance of changes edit - source of features (N, D), in [0, 2].
 
     C-EmoEditor's "operation diversity": near 0 where every picture gets the same change, as EmoEdit's running
     crowds. Pictures that did not change are left out; NaN if fewer than two did.
@@ -73,9 +63,6 @@ def change_diversity(edit: Tensor, source: Tensor) -> float:
     return float(1 - (unit.sum(0).square().sum() - n) / (n * (n - 1)))
 
 
-BACKGROUND = 28.6  # dB; the best Stable Diffusion 1.x inversion on PIE-Bench (SPDInv + P2P)
-
-
 def success(
     hit: ArrayLike,
     identity: ArrayLike | None,
@@ -84,7 +71,7 @@ def success(
     identity_from: float,
     background_from: float = BACKGROUND,
 ) -> np.ndarray:
-    """(B,) bool: the judge sees the target AND identity cosine >= `identity_from` AND background PSNR >= its.
+    """Tell (B,) bool: the target seen AND identity cosine >= `identity_from` AND background PSNR >= its.
 
     `identity` None leaves the person out of it; say so beside the number. NaN (nothing to compare) fails.
     """
@@ -96,7 +83,7 @@ def success(
 def esmi(
     source_kl: ArrayLike, edit_kl: ArrayLike, inside: ArrayLike, whole: ArrayLike, *, alpha: float = 0.5
 ) -> np.ndarray:
-    """(B,) ESMI of EmoEditor (Lin et al. 2024), in [0, 1]: alpha S_str + (1 - alpha) S_emo.
+    """Measure (B,) ESMI of EmoEditor (Lin et al. 2024), in [0, 1]: alpha S_str + (1 - alpha) S_emo.
 
     S_emo = max(0, KL(target || source) - KL(target || edit)) / KL(target || source). S_str is the share of
     all absolute pixel change that lies inside the region meant to change: `inside`, `whole` are the sums.
@@ -113,7 +100,7 @@ def esmi(
 
 
 def at_matched(emotion: ArrayLike, value: ArrayLike, *, at: float = 0.3) -> float:
-    """`value` (S,) where the emotion score (S,) along a strength knob first reaches `at`: linear in between.
+    """Read off `value` (S,) where the emotion score (S,) along a strength knob reaches `at`, interpolated.
 
     The only fair comparison of methods that have a knob: preservation at equal emotion. NaN if the curve
     never reaches it, or starts above it.
@@ -127,7 +114,7 @@ def at_matched(emotion: ArrayLike, value: ArrayLike, *, at: float = 0.3) -> floa
 
 
 def pareto_front(points: ArrayLike) -> np.ndarray:
-    """(M,) bool: is no other point (M, D) at least as good everywhere and better somewhere? Larger is better.
+    """Tell (M,) bool which points (M, D) no other matches everywhere and beats somewhere; larger is better.
 
     Points with NaN are never on it and beat nobody.
     """

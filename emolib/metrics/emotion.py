@@ -20,30 +20,28 @@ from emolib.metrics.estimates import Estimate, rate
 
 
 def target_rate(emotion: ArrayLike, target: ArrayLike, *, groups: Sequence | None = None) -> Estimate:
-    """Emo-A: how often the judged emotion (positions of labels) is the target."""
-    judged, wanted = (torch.as_tensor(x).cpu().reshape(-1) for x in (emotion, target))
-    if judged.shape != wanted.shape and wanted.numel() != 1:
-        raise ValueError(f"{judged.numel()} judged emotions for {wanted.numel()} targets")
-    return rate(judged == wanted, groups=groups)
+    """Measure Emo-A: how often the judged emotion (positions of labels) is the target."""
+    judged, target = (torch.as_tensor(x).cpu().reshape(-1) for x in (emotion, target))
+    return rate(judged == target, groups=groups)
 
 
 def target_probability(probs: Tensor, target: Tensor) -> Tensor:
-    """(B,) probability that the judge gives to the target."""
+    """Look up (B,) the probability that the judge gives to the target."""
     return probs.cpu().gather(1, target.cpu()[:, None]).squeeze(1)
 
 
 def emotion_score(edit: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """(B,) Emo-S, in [-1, 1]: how much more probable the edit made the target. 0 for an untouched picture."""
+    """Measure (B,) Emo-S, in [-1, 1]: how much more probable the edit made the target. 0 if untouched."""
     return target_probability(edit, target) - target_probability(source, target)
 
 
 def top_k(probs: Tensor, target: Tensor, k: int = 2) -> Tensor:
-    """(B,) bool: fewer than k labels are more probable than the target. k = 1 is Emo-A's hit."""
+    """Tell (B,) bool: fewer than k labels are more probable than the target. k = 1 is Emo-A's hit."""
     return (probs.cpu() > target_probability(probs, target)[:, None]).sum(1) < k
 
 
 def valence_hit(probs: Tensor, target: Tensor, labels: Sequence[str]) -> Tensor:
-    """(B,) float: 1 where the target's side, positive or negative, has more of the probability, else 0.
+    """Tell (B,) float: 1 where the target's side, positive or negative, is the more probable one, else 0.
 
     Mikels' eight split four to four (EmoSet's two classes); NaN for a target without a side ("neutral").
     """
@@ -53,7 +51,7 @@ def valence_hit(probs: Tensor, target: Tensor, labels: Sequence[str]) -> Tensor:
 
 
 def kl_divergence(target: Tensor, probs: Tensor) -> Tensor:
-    """(B,) KL(target || probs) in nats; `target` is positions (B,) or distributions (B, K).
+    """Measure (B,) KL(target || probs) in nats; `target` is positions (B,) or distributions (B, K).
 
     For a position it is -log p_target. The probabilities are kept above 1e-7, so it stays finite.
     """
@@ -65,12 +63,12 @@ def kl_divergence(target: Tensor, probs: Tensor) -> Tensor:
 
 
 def confusion(emotion: Tensor, target: Tensor, k: int) -> Tensor:
-    """(k, k) int64 counts, row = target, column = judged emotion."""
+    """Count (k, k) int64: row = target, column = judged emotion."""
     return torch.bincount(target.cpu() * k + emotion.cpu(), minlength=k * k).reshape(k, k)
 
 
 def calibration_error(probs: Tensor, target: Tensor, *, bins: int = 15) -> float:
-    """Expected calibration error (Guo et al. 2017, eq. 3): |confidence - accuracy|, over equal bins, weighed.
+    """Measure expected calibration error (Guo et al. 2017, eq. 3): |confidence - accuracy| of bins, weighed.
 
     0 for a judge that is right as often as it says. (N, K) probabilities, (N,) positions of labels."""
     probs, target = probs.cpu(), target.cpu()
@@ -81,21 +79,21 @@ def calibration_error(probs: Tensor, target: Tensor, *, bins: int = 15) -> float
     return float(sums.abs().sum() / len(probs))
 
 
-def constant_error(wanted: ArrayLike) -> np.ndarray:
-    """(B,) absolute errors of always answering the median of `wanted`: what no control at all scores.
+def constant_error(truth: ArrayLike) -> np.ndarray:
+    """Measure (B,) the absolute errors of always answering the median of `truth`: no control at all.
 
     The median is the best constant under absolute error; an editor that is no better controls nothing.
     """
-    wanted = np.asarray(wanted, dtype=np.float64).reshape(-1)
-    return np.abs(wanted - np.median(wanted))
+    truth = np.asarray(truth, dtype=np.float64).reshape(-1)
+    return np.abs(truth - np.median(truth))
 
 
 def all_faces(hits: ArrayLike, picture: Sequence) -> np.ndarray:
-    """(P,) bool, in order of the pictures' names: did every face of the picture reach its target?"""
+    """Tell (P,) bool, in order of the pictures' names, whether every face of a picture reached its target."""
     index = np.unique(np.asarray(picture), return_inverse=True)[1].reshape(-1)
     return np.bincount(index, ~np.asarray(hits, dtype=bool)) == 0
 
 
 def bystander_change(edit: Tensor, source: Tensor) -> Tensor:
-    """(B,) how far the judged emotion of people not asked for has moved: total variation, in [0, 1]."""
+    """Measure (B,) how far bystanders' judged emotion has moved: total variation, in [0, 1]."""
     return 0.5 * (edit.cpu() - source.cpu()).abs().sum(1)

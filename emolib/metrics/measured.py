@@ -24,30 +24,26 @@ class Measured:
         self.rows: list[dict] = []
 
     def add(self, name: str, value: float, low: float, high: float, n: int) -> None:
-        """One number with its interval. InputError unless low <= value <= high, n > 0 and the name is new.
+        """Add a number with its interval. InputError unless low <= value <= high, n > 0 and the name is new.
 
         Ends may be infinite, as those of one person's pictures are; the file then has null for them."""
         row = {"name": name, "value": float(value), "low": float(low), "high": float(high), "n": int(n)}
-        if not math.isfinite(value) or math.isnan(low) or math.isnan(high) or n <= 0:
-            raise InputError(
-                f"{name}: a measured number must be finite, with an interval and n > 0, got {row}"
-            )
-        if not low <= value <= high:
-            raise InputError(f"{name}: {value:g} is not inside its interval [{low:g}, {high:g}]")
+        if not (math.isfinite(value) and low <= value <= high and n > 0):
+            raise InputError(f"{name}: a measured number is finite, inside its interval, n > 0; got {row}")
         if any(old["name"] == name for old in self.rows):
             raise InputError(f"{name!r} is measured already; give every number a name of its own")
         self.rows.append(row)
 
     def add_means(self, name: str, means: LabelMeans, axis: int = 0) -> None:
-        """One row per label, "name: label", from `estimates.label_means`."""
+        """Add one row per label, "name: label", from `estimates.label_means`."""
         for i, label in enumerate(means.names):
             ends = means.low[i, axis], means.high[i, axis]
             self.add(f"{name}: {label}", means.mean[i, axis], *ends, means.n[i])
 
     def table(self) -> pd.DataFrame:
-        """The rows so far, indexed by name."""
-        found = pd.DataFrame(self.rows, columns=["name", "value", "low", "high", "n"]).set_index("name")
-        return found.rename_axis(None)
+        """Give the rows so far, indexed by name."""
+        frame = pd.DataFrame(self.rows, columns=["name", "value", "low", "high", "n"])
+        return frame.set_index("name").rename_axis(None)
 
     def write(self) -> Path:
         """Write reports/data/<lesson>.json, atomically; returns its path. InputError: an unknown headline."""

@@ -5,7 +5,9 @@ CLIP and DINO are taken from a folder or the local Hub cache alone; torchvision 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,62 +27,46 @@ class Unavailable(Exception):
     """The network is not on this machine; the message is what the column says."""
 
 
-def lpips() -> Compare:
-    """LPIPS (Zhang et al. 2018) of AlexNet, fed [-1, 1] as its authors say; lower is closer."""
-    measure = _lpips("alex")
-    return lambda c: measure(c.edit, c.source)
-
-
-def emoedit_lpips() -> Compare:
-    """LPIPS as EmoEdit's script computes it: fed [0, 1], where it expects [-1, 1]."""
-    measure = _lpips("alex")
-    return lambda c: measure(c.edit / 2 + 0.5, c.source / 2 + 0.5)
-
-
-def piebench_lpips_e3() -> Compare:
-    """PIE-Bench's background LPIPS x 1e3: SqueezeNet, the edited region black in both pictures."""
-    measure = _lpips("squeeze")
-    return lambda c: 1e3 * measure(*blacked_out(c))
-
-
-def _lpips(net: str) -> Callable[[Tensor, Tensor], Tensor]:
+def load_lpips(net: str, feed: Callable[[Comparison], tuple[Tensor, Tensor]], scale: float = 1.0) -> Compare:
+    """Load LPIPS (Zhang et al. 2018) of the network `net`; `feed` says which two pictures it is given."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    try:
+    with _unavailable(f"LPIPS needs torchvision and its {net} weights"):
         metric = LearnedPerceptualImagePatchSimilarity(net_type=net).eval()
-    except (ImportError, OSError, RuntimeError) as error:
-        raise Unavailable(f"{OFFLINE} (LPIPS needs torchvision and its {net} weights)") from error
 
     @torch.no_grad()
-    def measure(edit: Tensor, source: Tensor) -> Tensor:
-        pairs = zip(edit.split(1), source.split(1), strict=True)
-        return torch.stack([metric(a, b) for a, b in pairs]).float()
+    def compare(c: Comparison) -> Tensor:
+        pairs = zip(*(pictures.split(1) for pictures in feed(c)), strict=True)
+        return scale * torch.stack([metric(a, b) for a, b in pairs]).float()
 
-    return measure
+    return compare
 
 
-def clip_i(name: str = CLIP) -> Compare:
-    """CLIP-I: cosine of CLIP image embeddings. `name` is a folder or Hub id of a transformers CLIPModel."""
+def load_clip_i(name: str = CLIP) -> Compare:
+    """Load CLIP-I: cosine of CLIP image embeddings. `name`: folder or Hub id of a transformers CLIPModel."""
     from transformers import CLIPModel
 
-    model, prepare = _load(CLIPModel, name)
-    return _cosines(lambda x: _pooled(model.get_image_features(pixel_values=prepare(x))))
+    def embed(output) -> Tensor:
+        return output if isinstance(output, Tensor) else output.pooler_output
+
+    model, prepare = _load_network(CLIPModel, name)
+    return _cosines(lambda x: embed(model.get_image_features(pixel_values=prepare(x))))
 
 
-def dino_i(name: str = DINO) -> Compare:
-    """DINO-I: cosine of the mean over DINOv2's last tokens, as EmoEdit defines it. `name` as in `clip_i`."""
+def load_dino_i(name: str = DINO) -> Compare:
+    """Load DINO-I: cosine of DINOv2's mean last tokens, as EmoEdit defines it. `name` as in `load_clip_i`."""
     from transformers import AutoModel
 
-    model, prepare = _load(AutoModel, name)
+    model, prepare = _load_network(AutoModel, name)
     return _cosines(lambda x: model(pixel_values=prepare(x)).last_hidden_state.mean(1))
 
 
 COLUMNS: dict[str, Callable[[], Compare]] = {
-    "lpips": lpips,
-    "clip_i": clip_i,
-    "dino_i": dino_i,
-    "emoedit_lpips": emoedit_lpips,
-    "piebench_lpips_e3": piebench_lpips_e3,
+    "lpips": lambda: load_lpips("alex", lambda c: (c.edit, c.source)),  # [-1, 1], as its authors say
+    "clip_i": load_clip_i,
+    "dino_i": load_dino_i,
+    "emoedit_lpips": lambda: load_lpips("alex", lambda c: (c.edit / 2 + 0.5, c.source / 2 + 0.5)),
+    "piebench_lpips_e3": lambda: load_lpips("squeeze", blacked_out, 1e3),
 }
 """Column -> what loads it, or raises Unavailable."""
 
@@ -88,20 +74,20 @@ LOCAL = ("clip_i", "dino_i")
 """Columns that fetch nothing: they are tried in every evaluation."""
 
 
-def _load(kind, name: str) -> tuple[torch.nn.Module, Preparation]:
-    """Load the network in float32 and its preprocessing, from this machine alone."""
-    folder = local_folder(name)
+@contextmanager
+def _unavailable(lacks: str) -> Iterator[None]:
     try:
-        if folder is None:
-            raise FileNotFoundError(name)
+        yield
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        raise Unavailable(f"{OFFLINE} ({lacks})") from error
+
+
+def _load_network(kind, name: str) -> tuple[torch.nn.Module, Preparation]:
+    """Load the network in float32 and its preprocessing, from this machine alone."""
+    with _unavailable(f"{name} is not in the local cache"):
+        folder = local_folder(name) or Path(name)
         model = kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
         return model, load_preparation(folder)
-    except (OSError, ValueError) as error:
-        raise Unavailable(f"{OFFLINE} ({name} is not in the local cache)") from error
-
-
-def _pooled(output) -> Tensor:
-    return output if isinstance(output, Tensor) else output.pooler_output
 
 
 def _cosines(embed: Callable[[Tensor], Tensor]) -> Compare:

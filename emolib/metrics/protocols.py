@@ -16,7 +16,6 @@ from torch import Tensor
 from emolib import images as pictures
 from emolib.emotions.sets import MIKELS
 from emolib.metrics import emotion, preservation
-from emolib.runtime import InputError, one_of
 
 EMOEDIT_SIDE = 512
 FAULTS = {
@@ -60,7 +59,7 @@ class Comparison:
 
 
 def standard(c: Comparison, *, background: bool = True) -> dict[str, Tensor]:
-    """Emo-A's hit, Emo-S, top-2, valence, KL; PSNR, SSIM, MS-SSIM, sharpness, shift; and the `background`."""
+    """Measure Emo-A's hit, Emo-S, top-2, valence, KL; PSNR, SSIM, MS-SSIM, sharpness, shift, `background`."""
     similarity, ms_ssim = preservation.ssim_map_and_ms_ssim(c.edit, c.source)
     columns = {
         "emo_a": emotion.top_k(c.probs, c.target, 1).float(),
@@ -91,61 +90,51 @@ def measure_background(c: Comparison, similarity: Tensor) -> dict[str, Tensor]:
 
 
 def emoedit(c: Comparison) -> dict[str, Tensor]:
-    """EmoEdit's PSNR, SSIM, MSE, Emo-A, Emo-S and two-class accuracy (Yang et al. 2025), as released.
+    """Measure EmoEdit's PSNR, SSIM, MSE, Emo-A, Emo-S, two-class accuracy (Yang et al. 2025), as released.
 
     Among Mikels' eight: other labels' probability is taken away and the rest scaled to 1; NaN where the
     target is none of the eight. The judge, and so Emo-A and Emo-S, is ours, not EmoEdit's CLIP classifier.
     """
-    edit = np.stack([_emoedit_picture(one, crop=False) for one in c.edit])
-    source = np.stack([_emoedit_picture(one, crop=True) for one in c.source])
     places = [c.labels.index(name) for name in MIKELS if name in c.labels]
     position = torch.full((len(c.labels),), -1, dtype=torch.long)
     position[places] = torch.arange(len(places))
     target = position[c.target.cpu()]
-    known, wanted = target >= 0, target.clamp(min=0)
-    after, before = (_among(p.cpu(), places) for p in (c.probs, c.source_probs))
+    among_eight, target = target >= 0, target.clamp(min=0)
+    kept = (p.cpu()[:, places] for p in (c.probs, c.source_probs))
+    after, before = (p / p.sum(1, keepdim=True).clamp(min=1e-12) for p in kept)
     positive = after[:, :4].sum(1) >= after[:, 4:].sum(1)
-    found = {
-        "emoedit_emo_a": after.argmax(1) == wanted,
-        "emoedit_emo_s": emotion.emotion_score(after, before, wanted),
-        "emoedit_valence": positive == (wanted < 4),
+    columns = {
+        "emoedit_emo_a": after.argmax(1) == target,
+        "emoedit_emo_s": emotion.emotion_score(after, before, target),
+        "emoedit_valence": positive == (target < 4),
     }
-    found = {name: torch.where(known, value.float(), torch.nan) for name, value in found.items()}
-    pairs = list(zip(edit, source, strict=True))
-    return found | {
-        "emoedit_psnr": _column(_emoedit_psnr(a, b) for a, b in pairs),
-        "emoedit_ssim": _column(_emoedit_ssim(a, b) for a, b in pairs),
-        "emoedit_mse": _column(np.square(a - b).mean() for a, b in pairs),  # uint8: wraps, as theirs does
-    }
+    columns = {name: torch.where(among_eight, value.float(), torch.nan) for name, value in columns.items()}
+    rows = [
+        _compare_as_emoedit(_emoedit_picture(edit), _emoedit_picture(pictures.crop_middle(source)))
+        for edit, source in zip(c.edit, c.source, strict=True)
+    ]
+    names = ("emoedit_psnr", "emoedit_ssim", "emoedit_mse")
+    return columns | dict(zip(names, torch.tensor(rows, dtype=torch.float32).unbind(1), strict=True))
 
 
-def _emoedit_picture(image: Tensor, *, crop: bool) -> np.ndarray:
-    """(512, 512, 3) uint8: PIL's bicubic resize of the middle square (`crop`), or of everything, squeezed."""
-    (picture,) = pictures.to_pil(pictures.crop_middle(image) if crop else image)
-    return np.asarray(picture.resize((EMOEDIT_SIDE, EMOEDIT_SIDE)))
+def _emoedit_picture(image: Tensor) -> np.ndarray:
+    """(512, 512, 3) uint8: PIL's bicubic resize, whatever the shape was."""
+    return np.asarray(pictures.to_pil(image)[0].resize((EMOEDIT_SIDE, EMOEDIT_SIDE)))
 
 
-def _emoedit_psnr(edit: np.ndarray, source: np.ndarray) -> float:
-    from skimage.metrics import mean_squared_error
+def _compare_as_emoedit(edit: np.ndarray, source: np.ndarray) -> tuple[float, float, float]:
+    """(PSNR, SSIM, MSE) of 8-bit pictures."""
+    from skimage.metrics import mean_squared_error, structural_similarity
 
     peak, error = float(source.max()) - float(source.min()), mean_squared_error(edit, source)
     with np.errstate(divide="ignore"):
-        return 10 * np.log10(np.float64(peak**2) / error) if error else np.inf
-
-
-def _emoedit_ssim(edit: np.ndarray, source: np.ndarray) -> float:
-    from skimage.metrics import structural_similarity
-
-    return structural_similarity(edit, source, channel_axis=2)
-
-
-def _among(probs: Tensor, places: list[int]) -> Tensor:
-    kept = probs[:, places]
-    return kept / kept.sum(1, keepdim=True).clamp(min=1e-12)
+        psnr = 10 * np.log10(np.float64(peak**2) / error) if error else np.inf
+    wrapped = np.square(edit - source).mean()  # in 8 bits, as theirs
+    return float(psnr), float(structural_similarity(edit, source, channel_axis=2)), float(wrapped)
 
 
 def piebench(c: Comparison) -> dict[str, Tensor]:
-    """PIE-Bench's background numbers (Ju et al. 2024) in its units: PSNR dB, MSE x 1e4, SSIM x 1e2.
+    """Measure PIE-Bench's background numbers (Ju et al. 2024): PSNR dB, MSE x 1e4, SSIM x 1e2.
 
     Both pictures are multiplied by (1 - mask), the mask grown by the picture's outermost pixels; NaN where no
     background is left.
@@ -161,7 +150,7 @@ def piebench(c: Comparison) -> dict[str, Tensor]:
 
 
 def blacked_out(c: Comparison) -> tuple[Tensor, Tensor]:
-    """Edit and source with everything but the background black, as PIE-Bench compares them."""
+    """Give edit and source with everything but the background black, as PIE-Bench compares them."""
     outside = _background(c)[:, None]
     return torch.where(outside, c.edit, -1.0), torch.where(outside, c.source, -1.0)  # 0 on its scale
 
@@ -172,24 +161,8 @@ def _background(c: Comparison) -> Tensor:
     return (c.mask == 0) & inner
 
 
-def _column(values) -> Tensor:
-    return torch.tensor([float(value) for value in values], dtype=torch.float32)
-
-
 PROTOCOLS: dict[str, Callable[[Comparison], dict[str, Tensor]]] = {
     "standard": standard,
     "emoedit": emoedit,
     "piebench": piebench,
 }
-
-
-def check(name: str) -> str:
-    """`name` if it is a protocol; InputError with the nearest one otherwise."""
-    return one_of(name, PROTOCOLS, "protocol")
-
-
-def check_sizes(edit: Tensor, source: Tensor, where: str) -> None:
-    """InputError, naming the file, unless both pictures have one size."""
-    if edit.shape[-2:] != source.shape[-2:]:
-        sizes = ("{1} x {0}".format(*x.shape[-2:]) for x in (edit, source))
-        raise InputError("{}: {} px, but its source has {}; edits keep the size".format(where, *sizes))

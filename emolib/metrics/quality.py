@@ -30,7 +30,7 @@ class Gaussian:
 
 
 def gaussian(features: ArrayLike) -> Gaussian:
-    """The Gaussian with the features' mean and (n - 1) covariance. ValueError for fewer than two rows."""
+    """Fit the Gaussian with the features' mean and (n - 1) covariance. ValueError for fewer than two rows."""
     x = np.asarray(features, dtype=np.float64)
     if x.ndim != 2 or len(x) < 2:
         raise ValueError(f"a covariance needs features (N, D) of two pictures or more, not {x.shape}")
@@ -41,7 +41,7 @@ def gaussian(features: ArrayLike) -> Gaussian:
 
 
 def frechet(a: Gaussian, b: Gaussian) -> float:
-    """Frechet (2-Wasserstein) distance, squared, of two Gaussians: FID's formula (Heusel et al. 2017, eq. 6).
+    """Measure the squared Frechet (2-Wasserstein) distance: FID's formula (Heusel et al. 2017, eq. 6).
 
     |mu_a - mu_b|^2 + tr A + tr B - 2 tr (A B)^1/2, the last trace being the nuclear norm of root_b root_a':
     exact, without the square root of a matrix, and cheap while few pictures meet many features (the idea of
@@ -53,23 +53,18 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
 
 
 def kernel_distance(a: ArrayLike, b: ArrayLike) -> float:
-    """KID: squared maximum mean discrepancy under (x'y / D + 1)^3, unbiased (Binkowski et al. 2018, eq. 4).
+    """Measure KID: unbiased squared MMD under (x'y / D + 1)^3 (Binkowski et al. 2018, eq. 4).
 
-    Over all pairs, no random subsets; can be negative. ValueError for fewer than two rows.
+    Over all pairs of two or more rows each, no random subsets; can be negative.
     """
     x, y = (np.asarray(features, dtype=np.float64) for features in (a, b))
-    if min(len(x), len(y)) < 2:
-        raise ValueError("KID needs two pictures or more on each side")
-    within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (_kernel(x, x), _kernel(y, y))]
-    return float(sum(within) - 2 * _kernel(x, y).mean())
-
-
-def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    own_x, own_y, cross = ((p @ q.T / x.shape[1] + 1) ** 3 for p, q in ((x, x), (y, y), (x, y)))
+    within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (own_x, own_y)]
+    return float(sum(within) - 2 * cross.mean())
 
 
 def match_colours(images: Tensor, source: Tensor) -> Tensor:
-    """The edits (B, 3, H, W) with each source's colour histogram, channel by channel: its palette put back.
+    """Give the edits (B, 3, H, W) each source's colour histogram, channel by channel: its palette put back.
 
     What is left of Emo-S then did not come from colour. Histogram matching on 8-bit values.
     """

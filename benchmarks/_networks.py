@@ -12,7 +12,7 @@ from emolib.diffusion.backbone import Backbone
 
 def sd15(model: str, *, device: str, dtype: str) -> Backbone:
     """Stable Diffusion 1.5's networks at their real sizes, weights at random; `model` lends its tokenizer."""
-    small = backbone.load(model, device="cpu").pipe
+    small = backbone.load_backbone(model, device="cpu").pipe
     words = small.tokenizer
     torch.manual_seed(0)
     text = CLIPTextConfig(

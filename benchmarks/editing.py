@@ -235,7 +235,7 @@ def main() -> None:
     add("--skip-null-text", action="store_true", help="it takes most of the time")
     add("--out", type=Path, default=repo_path("reports", "data", "editing.json"))
     args = parser.parse_args()
-    model = backbone.load(args.model, device="cpu", dtype="float32")
+    model = backbone.load_backbone(args.model, device="cpu", dtype="float32")
     found = compare(args, model)
     about = {"model": model.name, "size": model.size, "split": args.split, "people": args.people}
     about |= {"rounds": args.rounds, "steps": args.steps, "threads": torch.get_num_threads()}

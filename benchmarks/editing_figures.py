@@ -282,10 +282,10 @@ def main() -> None:
     studies = {"directions": directions, "strengths": strengths, "scenes": partial(scenes, count=args.scenes)}
     for name in args.study:
         one_of(name, studies, "study")
-    model = backbone.load(args.model, device="cpu")
+    model = backbone.load_backbone(args.model, device="cpu")
     options = {} if args.guidance_scale is None else {"guidance_scale": args.guidance_scale}
     if args.method == "asyrp":
-        options["directions"] = directions_of.shipped()
+        options["directions"] = directions_of.load_shipped_directions()
     editor = resolve_name(METHODS[one_of(args.method, METHODS, "method")])
     editor = editor(model, num_inference_steps=args.steps, **options)
     people = emofaces.portraits(args.split)

@@ -92,8 +92,12 @@ def main() -> None:
     add("--t-edit", type=int, help="edits end here (default: the bank's)")
     add("--out", type=Path, default=runtime.repo_path("reports", "data", "hspace.json"), metavar="FILE")
     args = parser.parse_args()
-    bank = directions.load(args.directions) if args.directions else directions.shipped()
-    found = measure(backbone.load("minisd"), bank, args)
+    bank = (
+        directions.load_directions(args.directions)
+        if args.directions
+        else directions.load_shipped_directions()
+    )
+    found = measure(backbone.load_backbone("minisd"), bank, args)
     for row in ({"scale": "nothing", **found["nothing"]}, *found["scales"]):
         rate, psnr = (estimates.Estimate(**row[name]) for name in ("target rate", "PSNR to the truth, dB"))
         print(f"scale {row['scale']}: target rate {rate}, PSNR to the truth {psnr} dB")

@@ -129,7 +129,7 @@ def main() -> None:
     add("--split", default="val", choices=("val", "test"), help="whose pictures (default: %(default)s)")
     add("--out", type=Path, default=repo_path("reports", "data", "ledits.json"))
     args = parser.parse_args()
-    model = backbone.load(args.model, device="cpu", dtype="float32")
+    model = backbone.load_backbone(args.model, device="cpu", dtype="float32")
     about = {"model": model.name, "size": model.size, "split": args.split, "people": args.people}
     about |= {"rounds": args.rounds, "threads": torch.get_num_threads(), "versions": versions()}
     found = {"about": about, **compare(model, args)}

@@ -175,8 +175,8 @@ def timed(work, steps: int) -> tuple[float, float]:
 
 def compare(args: argparse.Namespace, files: list[Path]) -> dict:
     """Alternating runs of both; seconds a step and their ratio, median and range over the rounds."""
-    ours = Ours(backbone.load(args.model, device=args.device, dtype="float32"), files, args.batch)
-    plain_model = backbone.load(args.model, device=args.device, dtype="float32")
+    ours = Ours(backbone.load_backbone(args.model, device=args.device, dtype="float32"), files, args.batch)
+    plain_model = backbone.load_backbone(args.model, device=args.device, dtype="float32")
     plain = Plain(plain_model.pipe, files, plain_model.size, args.batch)
     alone = network_alone(ours.model, args.batch)
     works = {
@@ -218,7 +218,7 @@ def apart(args: argparse.Namespace, recipe: str) -> dict:
 
 def in_this_process(args: argparse.Namespace, files: list[Path]) -> dict:
     """A few steps of one recipe after a first one: seconds a step, and memory at its peak, MiB."""
-    load = sd15 if args.sd15 else backbone.load
+    load = sd15 if args.sd15 else backbone.load_backbone
     model = load(args.model, device=args.device, dtype="float32")
     loaded = memory("VmRSS", args.device)
     forget_peak(args.device)

@@ -41,9 +41,9 @@ from emolib.metrics import estimates, preservation
 from emolib.metrics.estimates import Estimate
 from emolib.runtime import repo_path, script
 from emolib.training import report
-from emolib.training.pictures import of_people
+from emolib.training.pictures import pictures_of_people
 from emolib.training.settings import Settings
-from emolib.training.textual_inversion import Concept, Learned, learn
+from emolib.training.textual_inversion import Concept, Learned, learn_tokens
 
 RESULT = repo_path("reports", "data", "tokens.json")
 PICTURES = 16  # of different people, for each token
@@ -64,7 +64,7 @@ def draw(
     """A picture for each description, felt as `word` ("": no word), always from the same noises."""
     lines = [report.prompt(word, who) for who, _ in asked]
     with learned_token(model, *tokens):
-        return report.sample(model, lines, STEPS, GUIDANCE, 0)
+        return report.sample_pictures(model, lines, STEPS, GUIDANCE, 0)
 
 
 def eight(model: Backbone, args: argparse.Namespace) -> Learned:
@@ -73,23 +73,25 @@ def eight(model: Backbone, args: argparse.Namespace) -> Learned:
     concepts = [
         Concept(
             f"<{emotion}>",
-            of_people(train, train.identities[k * PICTURES : (k + 1) * PICTURES], emotion, model.size),
+            pictures_of_people(
+                train, train.identities[k * PICTURES : (k + 1) * PICTURES], emotion, model.size
+            ),
             words.adjective(emotion),
             emotion=emotion,
         )
         for k, emotion in enumerate(sets.MIKELS)
     ]
-    return learn(model, concepts, Settings(steps=args.steps, seed=args.seed), tell=tell)
+    return learn_tokens(model, concepts, Settings(steps=args.steps, seed=args.seed), tell=tell)
 
 
 def unknown(model: Backbone, args: argparse.Namespace) -> dict[str, Learned]:
     """`surprise` and `contempt`, each in a run of its own."""
     people, found = emofaces.portraits("concepts"), {}
     for emotion, start in NEAR.items():
-        pairs = of_people(people, people.identities[:PICTURES], emotion, model.size)
+        pairs = pictures_of_people(people, people.identities[:PICTURES], emotion, model.size)
         one = Concept(f"<{emotion}>", pairs, start, emotion=emotion)
         plan = Settings(steps=args.new_steps, batch=16, min_snr=5.0, focus=FOCUS[emotion], seed=args.seed)
-        found[emotion] = learn(model, [one], plan, tell=tell)
+        found[emotion] = learn_tokens(model, [one], plan, tell=tell)
     return found
 
 
@@ -236,7 +238,11 @@ def main() -> None:
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=RESULT)
     args = parser.parse_args()
-    model, judge, see = backbone.load(args.model), judges.load_judge("heldout"), attributes.load().see
+    model, judge, see = (
+        backbone.load_backbone(args.model),
+        judges.load_judge("heldout"),
+        attributes.load().see,
+    )
     known, new = eight(model, args), unknown(model, args)
     tokens = {token.emotion: token for token in known.tokens}
     fresh = {emotion: run.tokens[0] for emotion, run in new.items()}

@@ -16,7 +16,7 @@ ROWS = torch.arange(12.0).view(3, 4)
 
 def test_one_key_a_header_and_back(tmp_path):
     path = tmp_path / "awe.safetensors"
-    token_files.save(
+    token_files.save_token(
         Token("<awe>", ROWS, model="minisd", emotion="awe", initializer="calm", steps=90, licence="CC0"), path
     )
     with safe_open(path, "pt") as file:
@@ -30,7 +30,7 @@ def test_one_key_a_header_and_back(tmp_path):
         "steps": "90",
     }
     assert header.items() >= {**expected, "licence": "CC0"}.items()
-    back = token_files.load(path)
+    back = token_files.load_token(path)
     assert torch.equal(back.vectors, ROWS) and back.vectors_2 is None
     assert (back.name, back.model, back.emotion, back.steps, back.licence) == (
         "<awe>",
@@ -40,16 +40,16 @@ def test_one_key_a_header_and_back(tmp_path):
         "CC0",
     )
     assert back.initializer == "calm"
-    assert token_files.load(path, name="<other>").name == "<other>"
+    assert token_files.load_token(path, name="<other>").name == "<other>"
     assert path.stat().st_mode & 0o044 == 0o044
 
 
 def test_sdxl_has_its_two_keys(tmp_path):
     path = tmp_path / "awe.safetensors"
-    token_files.save(Token("<awe>", ROWS, ROWS.repeat(1, 2)), path)
+    token_files.save_token(Token("<awe>", ROWS, ROWS.repeat(1, 2)), path)
     with safe_open(path, "pt") as file:
         assert sorted(file.keys()) == ["clip_g", "clip_l"]
-    back = token_files.load(path)
+    back = token_files.load_token(path)
     assert back.name == "<awe>" and back.vectors_2.shape == (3, 8)
 
 
@@ -68,7 +68,7 @@ def test_sdxl_has_its_two_keys(tmp_path):
 def test_the_safetensors_of_other_programs(tmp_path, tensors, name):
     path = tmp_path / "My File.safetensors"
     save_file({key: value.contiguous().clone() for key, value in tensors.items()}, path)
-    found = token_files.load(path)
+    found = token_files.load_token(path)
     assert found.name == name and found.vectors.dtype == torch.float32
     assert torch.equal(found.vectors, next(iter(tensors.values())).float().view(-1, 4))
     assert (found.vectors_2 is not None) == ("clip_g" in tensors)
@@ -88,8 +88,8 @@ def test_pickles_are_read_only_when_allowed(tmp_path, content, name):
     path = tmp_path / "my file.pt"
     torch.save(content, path)
     with pytest.raises(InputError, match="pickle"):
-        token_files.load(path)
-    found = token_files.load(path, allow_pickle=True)
+        token_files.load_token(path)
+    found = token_files.load_token(path, allow_pickle=True)
     assert found.name == name and torch.equal(found.vectors, ROWS)
     if name == "<smile>" and "step" in content:
         assert (found.steps, found.model) == (500, "v1-5")
@@ -105,7 +105,7 @@ def test_a_pickle_that_runs_code_is_never_run(tmp_path):
     for name in ("a.pt", "a.bin"):
         (tmp_path / name).write_bytes(pickle.dumps({"<awe>": Evil()}, protocol=2))
         with pytest.raises(InputError, match="plain tensors"):
-            token_files.load(tmp_path / name, allow_pickle=True)
+            token_files.load_token(tmp_path / name, allow_pickle=True)
     assert not Evil.path.exists()
 
 
@@ -125,20 +125,20 @@ def test_what_is_no_token_file_is_said_in_one_line(tmp_path):
     }
     for name, reason in reasons.items():
         with pytest.raises(InputError, match=reason) as error:
-            token_files.load(tmp_path / f"{name}.safetensors")
+            token_files.load_token(tmp_path / f"{name}.safetensors")
         assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(InputError, match="not a token file"):
-        token_files.load(tmp_path / "text.txt")
+        token_files.load_token(tmp_path / "text.txt")
 
 
 def test_nothing_is_overwritten_by_a_failure(tmp_path):
     path = tmp_path / "awe.safetensors"
-    token_files.save(Token("<awe>", ROWS), path)
+    token_files.save_token(Token("<awe>", ROWS), path)
     before = path.read_bytes()
     with pytest.raises(InputError, match="suffix"):
-        token_files.save(Token("<awe>", ROWS + 1), tmp_path / "awe.pt")
+        token_files.save_token(Token("<awe>", ROWS + 1), tmp_path / "awe.pt")
     with pytest.raises(InputError, match="not finite"):
-        token_files.save(Token("<awe>", ROWS / 0), path)
+        token_files.save_token(Token("<awe>", ROWS / 0), path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
     with pytest.raises(InputError, match="does not exist"):
-        token_files.save(Token("<awe>", ROWS), tmp_path / "no" / "awe.safetensors")
+        token_files.save_token(Token("<awe>", ROWS), tmp_path / "no" / "awe.safetensors")

@@ -143,7 +143,7 @@ def test_names_that_are_words_or_hold_a_space_are_refused_with_a_better_one(name
 @torch.no_grad()
 def test_diffusers_opens_our_file_and_means_the_same(tmp_path):
     model, ours = tiny("sd"), token(n=3)
-    token_files.save(ours, tmp_path / "awe.safetensors")
+    token_files.save_token(ours, tmp_path / "awe.safetensors")
     with learned_token(model, tmp_path / "awe.safetensors"):
         expected = model.embed(PROMPT).hidden
     pipe = StableDiffusionPipeline.from_pretrained(folder("sd"))
@@ -155,7 +155,7 @@ def test_diffusers_opens_our_file_and_means_the_same(tmp_path):
 @torch.no_grad()
 def test_diffusers_opens_our_sdxl_file_and_means_the_same(tmp_path):
     model, ours = tiny("sdxl"), token("sdxl")
-    token_files.save(ours, tmp_path / "awe.safetensors")
+    token_files.save_token(ours, tmp_path / "awe.safetensors")
     with learned_token(model, tmp_path / "awe.safetensors"):
         expected = model.embed(PROMPT)
     pipe = StableDiffusionXLPipeline.from_pretrained(folder("sdxl"))

@@ -201,7 +201,7 @@ def test_gradients_reach_the_embedding():
 
 
 def test_bfloat16_networks_keep_float32_latents():
-    model = backbone.load(folder("sd"), device="cpu", dtype="bfloat16")
+    model = backbone.load_backbone(folder("sd"), device="cpu", dtype="bfloat16")
     exact = tiny("sd")
     assert model.dtype == torch.bfloat16
     z = model.encode(pictures())
@@ -215,7 +215,7 @@ def test_bfloat16_networks_keep_float32_latents():
 
 @pytest.mark.parametrize("memory", ["balanced", "low"])
 def test_memory_options_change_nothing_but_memory(memory):
-    frugal, plain = backbone.load(folder("sd"), device="cpu", memory=memory), tiny("sd")
+    frugal, plain = backbone.load_backbone(folder("sd"), device="cpu", memory=memory), tiny("sd")
     assert frugal.vae.use_slicing
     assert frugal.vae.use_tiling
     z = plain.encode(pictures(3))
@@ -231,7 +231,7 @@ def test_a_decoder_that_overflows_in_half_precision_stays_in_float32(tmp_path):
     shutil.copytree(folder("sdxl"), copied)
     config = json.loads((copied / "vae/config.json").read_text())
     (copied / "vae/config.json").write_text(json.dumps({**config, "force_upcast": True}))
-    model = backbone.load(copied, device="cpu", dtype="float16")
+    model = backbone.load_backbone(copied, device="cpu", dtype="float16")
     assert model.dtype == torch.float16
     assert model.vae.dtype == torch.float32
 
@@ -239,7 +239,7 @@ def test_a_decoder_that_overflows_in_half_precision_stays_in_float32(tmp_path):
 def test_fp16_files_are_used_when_they_suit(tmp_path):
     pipe = tiny_pipelines.sd_pipeline()
     pipe.to(torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
-    assert backbone.load(tmp_path / "half", device="cpu").dtype == torch.float32
+    assert backbone.load_backbone(tmp_path / "half", device="cpu").dtype == torch.float32
     assert hub.find(str(tmp_path / "half"), half=False).variant == "fp16"  # the only ones there
     pipe.save_pretrained(tmp_path / "half")
     assert hub.find(str(tmp_path / "half"), half=False).variant is None
@@ -252,7 +252,7 @@ def test_loading_is_silent_and_restores_log_settings(capfd):
     from diffusers.utils import logging
 
     before = (logging.get_verbosity(), logging.is_progress_bar_enabled())
-    backbone.load(folder("sd"), device="cpu")
+    backbone.load_backbone(folder("sd"), device="cpu")
     assert capfd.readouterr() == ("", "")
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 

@@ -177,7 +177,7 @@ def test_what_the_system_refuses_is_one_line(folder, capfd, monkeypatch):
         def load(name, **options):
             raise error
 
-        monkeypatch.setattr(backbone, "load", load)
+        monkeypatch.setattr(backbone, "load_backbone", load)
 
     for error, says in (
         (OSError(28, "No space left on device", "out.png"), "emolib: out.png: no space left on device"),

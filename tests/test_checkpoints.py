@@ -26,25 +26,25 @@ from emolib.runtime import InputError
 )
 def test_unknown_names_suggest_the_nearest(name, message):
     with pytest.raises(InputError, match=message):
-        backbone.load(name)
+        backbone.load_backbone(name)
 
 
 def test_options_are_checked_before_anything_is_loaded():
     with pytest.raises(InputError, match="did you mean 'low'"):
-        backbone.load("minisd", memory="lo")
+        backbone.load_backbone("minisd", memory="lo")
     with pytest.raises(InputError, match="dtype"):
-        backbone.load(folder("sd"), device="cpu", dtype="float8")
+        backbone.load_backbone(folder("sd"), device="cpu", dtype="float8")
 
 
 def test_a_missing_minisd_says_where_it_belongs(monkeypatch, tmp_path):
     monkeypatch.setenv("EMOLIB_HOME", str(tmp_path))
     with pytest.raises(InputError, match="MiniSD is not in .*data/minisd"):
-        backbone.load("minisd")
+        backbone.load_backbone("minisd")
 
 
 def test_folders_that_are_no_stable_diffusion(tmp_path):
     with pytest.raises(InputError, match="has no model_index.json"):
-        backbone.load(tmp_path)
+        backbone.load_backbone(tmp_path)
     for name, index, message in (
         ("a", "{", "not a readable JSON file"),
         (
@@ -56,7 +56,7 @@ def test_folders_that_are_no_stable_diffusion(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model_index.json").write_text(index)
         with pytest.raises(InputError, match=message):
-            backbone.load(tmp_path / name)
+            backbone.load_backbone(tmp_path / name)
 
 
 def copy_of(kind, path):
@@ -70,12 +70,12 @@ def test_pickled_and_broken_weights_are_refused(tmp_path):
         pickled / "unet/diffusion_pytorch_model.bin"
     )
     with pytest.raises(InputError, match="no safetensors weights in unet/"):
-        backbone.load(pickled, device="cpu")
+        backbone.load_backbone(pickled, device="cpu")
     broken = copy_of("sd", tmp_path / "broken")
     weights = broken / "vae/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InputError, match="not a readable Stable Diffusion .*get a whole copy") as caught:
-        backbone.load(broken, device="cpu")
+        backbone.load_backbone(broken, device="cpu")
     assert "\n" not in str(caught.value)
 
 
@@ -84,13 +84,13 @@ def test_a_checkpoint_without_a_text_encoder(tmp_path):
     index = json.loads((bare / "model_index.json").read_text())
     (bare / "model_index.json").write_text(json.dumps({**index, "text_encoder": [None, None]}))
     with pytest.raises(InputError, match="has no text_encoder"):
-        backbone.load(bare, device="cpu")
+        backbone.load_backbone(bare, device="cpu")
 
 
 def test_an_inpainting_checkpoint_is_named_as_such(tmp_path):
     tiny_pipelines.sd_pipeline(in_channels=9).save_pretrained(tmp_path / "inpaint")
     with pytest.raises(InputError, match="takes 9 channels, not the 4"):
-        backbone.load(tmp_path / "inpaint", device="cpu")
+        backbone.load_backbone(tmp_path / "inpaint", device="cpu")
 
 
 def test_without_network_one_line_names_the_way_out():
@@ -98,7 +98,7 @@ def test_without_network_one_line_names_the_way_out():
     with pytest.raises(
         InputError, match="'sd15' is not in the local cache and the Hub cannot be reached"
     ) as e:
-        backbone.load("sd15", device="cpu")
+        backbone.load_backbone("sd15", device="cpu")
     assert "\n" not in str(e.value)
 
 
@@ -163,7 +163,7 @@ def test_a_complete_cached_copy_needs_no_network(monkeypatch, tmp_path):
 
     monkeypatch.setattr(checkpoints, "local_folder", lookup)
     assert checkpoints.find("sd15", half=False).path == str(cached)
-    assert backbone.load("sd15", device="cpu").name == "sd15"
+    assert backbone.load_backbone("sd15", device="cpu").name == "sd15"
     (cached / "vae/diffusion_pytorch_model.safetensors").unlink()  # a download that broke off
     hub = on_hub(monkeypatch, **{first: ["model_index.json", f"{WEIGHTS}.safetensors"]})
     assert checkpoints.find("sd15", half=False).path == first

@@ -28,7 +28,7 @@ SIDE = tiny_pipelines.SIDE
 def tiny_model(monkeypatch):
     """The tiny model under its folder's name, loaded once for all commands."""
     model = tiny_pipelines.tiny("sd")
-    monkeypatch.setattr(backbone, "load", lambda name, **options: model)
+    monkeypatch.setattr(backbone, "load_backbone", lambda name, **options: model)
     return str(tiny_pipelines.folder("sd"))
 
 
@@ -278,7 +278,7 @@ def test_other_errors_are_not_hidden(monkeypatch, picture, tmp_path, capsys):
         def load(name, **options):
             raise RuntimeError(message)
 
-        monkeypatch.setattr(backbone, "load", load)
+        monkeypatch.setattr(backbone, "load_backbone", load)
 
     fail("a bug")
     with pytest.raises(RuntimeError, match="a bug"):

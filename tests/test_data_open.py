@@ -84,7 +84,7 @@ def test_relabelling_and_unlabelled_pictures(tmp_path):
 def test_a_saved_manifest_is_as_good_as_its_folder(faces, tmp_path):
     saved = read_folder(faces).save(tmp_path / "elsewhere.parquet")
     for data in (faces, saved):
-        learned = pictures.read(data, 32, preferred="awe", pairs=True)
+        learned = pictures.read_pictures(data, 32, preferred="awe", pairs=True)
         assert len(learned) == 2 and learned.neutral is not None
         assert (learned.images[:, 0] == learned.neutral[:, 0]).all()  # each with the same person's
         assert len(judge.open_data(str(data), limit=3)) == 3

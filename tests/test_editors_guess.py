@@ -58,7 +58,7 @@ def test_the_command_line_gives_the_judge_the_margin_of_the_edit(tmp_path, monke
     emofaces.portraits("val").image_at(0).save(source)
     monkeypatch.setattr(guess, "with_sources", watch)
     model = tiny_pipelines.tiny("sd")  # before the loader is replaced, which it calls itself
-    monkeypatch.setattr(backbone, "load", lambda name, **options: model)
+    monkeypatch.setattr(backbone, "load_backbone", lambda name, **options: model)
     options = ["--to", "awe", "-o", str(tmp_path / "b.png"), "--margin", "0.25"]
     assert main.main(["edit", str(source), *options]) == 2
     assert "emolib: margin 0.25" in capsys.readouterr().err

@@ -27,7 +27,7 @@ STEPS = {"strength": 1.0, "guidance_scale": 5.0, "num_inference_steps": 6}
 
 @pytest.fixture(scope="module")
 def model():
-    return backbone.load("minisd", device="cpu")
+    return backbone.load_backbone("minisd", device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from tiny_pipelines import tiny, unet
 from emolib.diffusion.backbone import Embedding
 from emolib.diffusion.sampling import Prediction, Trajectory, denoise
 from emolib.interventions import hspace
-from emolib.interventions.asyrp import Asymmetric, Curves, distances, interval, relative_distance
+from emolib.interventions.asyrp import Asymmetric, Curves, find_interval, measure_distances, relative_distance
 from emolib.interventions.directions import Network, Table
 from emolib.runtime import InputError
 
@@ -191,18 +191,18 @@ def test_the_editing_interval_is_where_the_measured_curves_cross_the_thresholds(
     levels = [900, 700, 500, 300, 100, 0]
     latents = torch.stack([torch.full((1, 1, 2, 2), 2 * level / 1000) for level in levels])
     far = lambda a, b: float((a - b).abs().max())  # noqa: E731
-    curves = distances(Known(), Trajectory(levels, latents), distance=far)
+    curves = measure_distances(Known(), Trajectory(levels, latents), distance=far)
     assert curves.timesteps == levels[:-1]
     assert curves.predicted == pytest.approx([0.9, 0.7, 0.5, 0.3, 0.1])
     assert curves.latents == pytest.approx([1.8, 1.4, 1.0, 0.6, 0.2])
-    assert interval(curves, edit=0.33) == (500, 0)
-    assert interval(curves, edit=0.33, boost=0.7) == (500, 300)
-    assert interval(curves, edit=2.0) == (900, 0)
-    assert interval(Curves([9, 5], [1, 1], [3, 2]), edit=0.5, boost=0.1) == (5, 0)
-    halved = distances(Known(), Trajectory(levels, latents), distance=far, decode=lambda z: z / 2)
+    assert find_interval(curves, edit=0.33) == (500, 0)
+    assert find_interval(curves, edit=0.33, boost=0.7) == (500, 300)
+    assert find_interval(curves, edit=2.0) == (900, 0)
+    assert find_interval(Curves([9, 5], [1, 1], [3, 2]), edit=0.5, boost=0.1) == (5, 0)
+    halved = measure_distances(Known(), Trajectory(levels, latents), distance=far, decode=lambda z: z / 2)
     assert halved.predicted == pytest.approx([0.45, 0.35, 0.25, 0.15, 0.05])
     with pytest.raises(ValueError, match="no source to measure from"):
-        distances(Known(), Trajectory([1, 0], start=latents[0]))
+        measure_distances(Known(), Trajectory([1, 0], start=latents[0]))
 
 
 def test_relative_distance():

@@ -82,7 +82,7 @@ def test_a_file_gives_back_the_bank(tmp_path):
         {**before.shifts, "sad/ly": network}, **{k: getattr(before, k) for k in directions.ABOUT}
     )
     before.save(tmp_path / "bank.safetensors")
-    after = directions.load(tmp_path / "bank.safetensors")
+    after = directions.load_directions(tmp_path / "bank.safetensors")
     assert [getattr(after, name) for name in directions.ABOUT] == [
         getattr(before, name) for name in directions.ABOUT
     ]
@@ -98,27 +98,27 @@ def test_without_the_directions_that_ship_there_is_a_command_for_them(tmp_path, 
     with pytest.raises(
         InputError, match=r"hspace.safetensors: no such file; make it with `emolib hspace fit"
     ):
-        directions.shipped()
+        directions.load_shipped_directions()
     (tmp_path / "data" / "minisd").mkdir(parents=True)
     bank().save(tmp_path / "data" / "minisd" / "hspace.safetensors")
-    assert directions.shipped().emotions == bank().emotions
+    assert directions.load_shipped_directions().emotions == bank().emotions
 
 
 def test_files_that_are_no_banks(tmp_path):
     path = tmp_path / "x.safetensors"
     with pytest.raises(InputError, match="no such file; make one with `emolib hspace fit"):
-        directions.load(path)
+        directions.load_directions(path)
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match="not a readable safetensors file"):
-        directions.load(path)
+        directions.load_directions(path)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(InputError, match="holds no h-space directions"):
-        directions.load(path)
+        directions.load_directions(path)
     about = {name: getattr(bank(), name) for name in directions.ABOUT}
     about = json.dumps({**about, "kinds": {"anger": "table"}})
     save_file({"a": torch.zeros(1)}, path, metadata={"format": directions.FORMAT, "about": about})
     with pytest.raises(InputError, match="damaged"):
-        directions.load(path)
+        directions.load_directions(path)
 
 
 def test_directions_of_another_model_are_refused():
@@ -146,13 +146,13 @@ def faces():
 @pytest.mark.parametrize("method", directions_fit.METHODS)
 def test_fitted_directions_separate_the_emotions(method):
     model, (z, labels, people) = tiny("sd"), faces()
-    found = directions_fit.fit(
+    found = directions_fit.fit_directions(
         model, z, labels, generator=generator(0), source="neutral", groups=people, method=method, levels=2
     )
     found.check(model.unet)
     assert found.emotions == ("neutral", "anger", "awe")
     assert found.notes["anger"]["pictures"] == 4
-    h = directions_fit.collect(model, z, [501, 1], generator=generator(1), groups=people)
+    h = directions_fit.collect_h(model, z, [501, 1], generator=generator(1), groups=people)
     for k, t in enumerate((501, 1)):
         anger, awe = (found.shift(name)(h[k], torch.full((12,), t))[0] for name in ("anger", "awe"))
         rows = h[k].unflatten(0, (4, 3))
@@ -164,11 +164,11 @@ def test_fitted_directions_separate_the_emotions(method):
 def test_the_mean_difference_of_a_bank_is_that_of_the_recorded_h():
     model, (z, labels, _) = tiny("sd"), faces()
     options = {"source": "neutral", "levels": 2, "pooled": True}
-    found = directions_fit.fit(model, z, labels, generator=generator(0), **options)
-    h = directions_fit.collect(model, z, [1, 501], generator=generator(0), pooled=True).unflatten(1, (4, 3))
+    found = directions_fit.fit_directions(model, z, labels, generator=generator(0), **options)
+    h = directions_fit.collect_h(model, z, [1, 501], generator=generator(0), pooled=True).unflatten(1, (4, 3))
     expected = (h[:, :, 1] - h[:, :, 0]).mean(1)
     torch.testing.assert_close(found.shifts["anger"].delta, expected, rtol=1e-4, atol=1e-5)
-    others = directions_fit.fit(model, z, labels, generator=generator(0), levels=2, pooled=True)
+    others = directions_fit.fit_directions(model, z, labels, generator=generator(0), levels=2, pooled=True)
     assert others.emotions == ("anger", "awe", "neutral")
     expected = h[:, :, 1].mean(1) - h[:, :, [0, 2]].mean((1, 2))
     torch.testing.assert_close(others.shifts["anger"].delta, expected, rtol=1e-4, atol=1e-5)
@@ -187,4 +187,6 @@ def test_the_mean_difference_of_a_bank_is_that_of_the_recorded_h():
 )
 def test_pictures_that_make_no_directions(labels, options, message):
     with pytest.raises(InputError, match=message):
-        directions_fit.fit(tiny("sd"), noise(4, 4, 16, 16), labels, generator=generator(0), **options)
+        directions_fit.fit_directions(
+            tiny("sd"), noise(4, 4, 16, 16), labels, generator=generator(0), **options
+        )

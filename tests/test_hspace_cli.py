@@ -17,7 +17,7 @@ from emolib.interventions import directions
 @pytest.fixture
 def tiny_model(monkeypatch):
     model = tiny("sd")  # before the loader is replaced, which it calls itself
-    monkeypatch.setattr(backbone, "load", lambda name, **options: model)
+    monkeypatch.setattr(backbone, "load_backbone", lambda name, **options: model)
     return str(tiny_pipelines.folder("sd"))
 
 
@@ -44,7 +44,7 @@ def test_a_folder_becomes_directions(folder, tmp_path, tiny_model, capsys, optio
     assert run(folder, out, tiny_model, *options) == 0
     printed = capsys.readouterr().out
     assert printed.endswith(f"{out}\n")
-    found = directions.load(out)
+    found = directions.load_directions(out)
     assert set(found.emotions) == {"neutral", "smiling"}
     assert "pictures 3, agreement" in printed
     assert main.main(["hspace", "show", str(out)]) == 0
@@ -82,7 +82,7 @@ def test_networks_are_trained_from_a_folder_of_one_emotion(folder, tmp_path, tin
     )
     out = tmp_path / "found.safetensors"
     assert run(folder, out, tiny_model, "--method", "trained", "--to", "anger", "--epochs", "1") == 0
-    found = directions.load(out)
+    found = directions.load_directions(out)
     assert (found.emotions, found.method) == (("neutral", "anger"), "trained")
     assert found.notes["anger"]["pictures"] == 3
     assert any(parameter.abs().max() > 0 for parameter in found.shifts["anger"].last.parameters())
@@ -92,7 +92,7 @@ def test_pairs_in_a_folder_teach_every_emotion_in_it(folder, tmp_path, tiny_mode
     out = tmp_path / "found.safetensors"
     assert run(folder, out, tiny_model, "--method", "supervised", "--place", "up1", "--steps", "2") == 0
     assert "supervised directions from any other, at up1 of sd" in capsys.readouterr().out
-    found = directions.load(out)
+    found = directions.load_directions(out)
     assert (found.emotions, found.t_edit, found.place) == (("neutral", "smiling"), 0, "up1")
     assert found.notes["smiling"]["pairs"] == 3
     assert run(folder, out, tiny_model, "--method", "supervised", "--steps", "0") == 2

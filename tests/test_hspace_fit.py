@@ -104,14 +104,14 @@ def test_a_person_is_left_out_with_all_pictures():
 def test_influence_is_part_of_it_early_and_all_of_it_at_the_end(place):
     model, z = tiny("sd"), noise(3, 4, 16, 16)
     draw = lambda: torch.Generator().manual_seed(0)  # noqa: E731
-    some = directions_fit.influence(model, z, [700, 300], generator=draw(), place=place)
+    some = directions_fit.measure_influence(model, z, [700, 300], generator=draw(), place=place)
     assert all(0 < value < 1 for value in some)
     direct = backbone.Backbone(sd_pipeline("sample"), "predicts x0")
-    assert directions_fit.influence(direct, z, [700], generator=draw(), place="up1") == pytest.approx(
+    assert directions_fit.measure_influence(direct, z, [700], generator=draw(), place="up1") == pytest.approx(
         [1], abs=1e-3
     )
     with hspace.record(model.unet) as seen:
-        directions_fit.influence(model, z, [700, 300], generator=draw(), place=place)
+        directions_fit.measure_influence(model, z, [700, 300], generator=draw(), place=place)
     assert len(seen) == 4  # two evaluations a level
 
 
@@ -120,10 +120,12 @@ def test_h_is_collected_at_every_level_and_pairs_share_their_noise(pooled):
     model, z = tiny("sd"), noise(3, 4, 16, 16)
     z[1] = z[0]
     draw = torch.Generator().manual_seed(0)
-    h = directions_fit.collect(
+    h = directions_fit.collect_h(
         model, z, [800, 200], generator=draw, groups=["a", "a", "b"], pooled=pooled, batch=2
     )
     assert h.shape == ((2, 3, CHANNELS, 1, 1) if pooled else (2, 3, CHANNELS, SIDE, SIDE))
     torch.testing.assert_close(h[:, 0], h[:, 1], rtol=1e-4, atol=1e-5)
-    apart = directions_fit.collect(model, z, [800], generator=torch.Generator().manual_seed(0), pooled=pooled)
+    apart = directions_fit.collect_h(
+        model, z, [800], generator=torch.Generator().manual_seed(0), pooled=pooled
+    )
     assert (apart[0, 0] - apart[0, 1]).abs().max() > 1e-3

@@ -33,7 +33,7 @@ def test_training_leads_from_the_one_picture_to_the_other():
     model, z = tiny("sd"), latents(4)
     z[2:] = z[:2] + 2.0  # the "emotion"
     network = Network(hspace.channels(model.unet, "up1"))
-    losses = directions.train(
+    losses = directions.train_network(
         model, network, z, [(0, 2), (1, 3)], generator=generator(0), place="up1", steps=100, lr=5e-2
     )
     assert len(losses) == 100

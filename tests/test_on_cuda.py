@@ -35,7 +35,7 @@ def dtype(request):
 
 @pytest.fixture
 def model(dtype):
-    found = backbone.load(tiny_pipelines.folder("sd"))
+    found = backbone.load_backbone(tiny_pipelines.folder("sd"))
     assert found.device.type == "cuda" and str(found.dtype) == f"torch.{dtype}"
     return found
 
@@ -115,7 +115,7 @@ def run(*words):
 
 def fit(folder, out, *more):
     run("hspace", "fit", folder, "--out", out, "--model", tiny_pipelines.folder("sd"), *more)
-    assert directions.load(out).emotions
+    assert directions.load_directions(out).emotions
 
 
 @pytest.mark.parametrize("method", METHODS)

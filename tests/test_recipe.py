@@ -81,7 +81,7 @@ def test_through_neutral_is_another_edit(model, picture):
 @pytest.fixture
 def saved(model, picture, tmp_path, monkeypatch):
     """A saved edit, and a command line that loads the tiny model."""
-    monkeypatch.setattr(backbone, "load", lambda name, **options: model)
+    monkeypatch.setattr(backbone, "load_backbone", lambda name, **options: model)
     done = recipe("awe", "anger", method="negative-prompt", guidance_scale=3.0, seed=7, via="neutral")
     edited = apply_recipe(done, model, images.to_tensor(picture))
     shown = Picture("my photo.jpg", picture, done.people)
@@ -199,7 +199,7 @@ def test_a_model_that_is_not_there_is_the_recipes_fault(saved, capsys, monkeypat
     def load(name, **options):
         raise InputError(f"unknown model {name!r}")
 
-    monkeypatch.setattr(backbone, "load", load)
+    monkeypatch.setattr(backbone, "load_backbone", load)
     assert main.main(["edit", "--from", str(saved[0])]) == 2
     assert capsys.readouterr().err == f"emolib: {saved[0]}: unknown model 'sd'\n"
 

@@ -24,7 +24,7 @@ FOLDER = tiny_pipelines.folder("sd")
 def tiny_model(monkeypatch):
     """The tiny model under its folder's name, loaded once for all commands."""
     model = tiny_pipelines.tiny("sd")
-    monkeypatch.setattr(backbone, "load", lambda name, **options: model)
+    monkeypatch.setattr(backbone, "load_backbone", lambda name, **options: model)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -78,9 +78,9 @@ def test_pairs_and_check(tmp_path, capsys):
     out = tmp_path / "awe.safetensors"
     more = ("--focus", "--min-snr", "5")
     assert train(tmp_path / "in", out, "--pairs", *more, token="<awe>", init=None) == 0
-    assert "3 pairs" in capsys.readouterr().err and token_files.load(out).initializer == "awestruck"
+    assert "3 pairs" in capsys.readouterr().err and token_files.load_token(out).initializer == "awestruck"
     still = splice.vectors_of_words(tiny_pipelines.tiny("sd"), "<glee>", "ab", vectors=2)
-    token_files.save(still, out)
+    token_files.save_token(still, out)
     sheet = tmp_path / "sheet.png"
     command = ["token", "check", str(out), "--model", str(FOLDER), "-n", "2", "--sheet", str(sheet)]
     assert main.main(command) == 1  # it is its word
@@ -88,7 +88,7 @@ def test_pairs_and_check(tmp_path, capsys):
     saved = images.to_tensor(images.open_image(sheet))[0]
     assert saved.shape == (3, 96, 64)
     lines = [report.prompt(word, "person") for word in ("ab", "ab", "")]
-    rows = [report.sample(tiny_pipelines.tiny("sd"), [line] * 2, 20, 5.0, 0) for line in lines]
+    rows = [report.sample_pictures(tiny_pipelines.tiny("sd"), [line] * 2, 20, 5.0, 0) for line in lines]
     expected = torch.cat([torch.cat([*row], -1) for row in rows], -2)  # token (it is its word), word, nothing
     torch.testing.assert_close(saved, expected, atol=0.01, rtol=0)
 
@@ -105,13 +105,13 @@ def test_a_saved_manifest_of_several_emotions_teaches_the_tokens_own(tmp_path, c
 
 def test_minisd_is_asked_for_hair_and_glasses_too(tmp_path, capsys, monkeypatch):
     monkeypatch.undo()  # the real model, not the tiny one
-    model = backbone.load("minisd", device="cpu")
+    model = backbone.load_backbone("minisd", device="cpu")
     probe, people = token_cli._rest_of_the_prompt(model, 4)
     assert people[0] == "woman with short black hair" and len(set(people)) == 4
-    walk = report.sample(model, [report.prompt("", who) for who in people], 12, 5.0, 0)
+    walk = report.sample_pictures(model, [report.prompt("", who) for who in people], 12, 5.0, 0)
     assert [bool(probe(one[None], who)) for one, who in zip(walk, people, strict=True)].count(True) >= 3
     assert not probe(walk[:1], people[3])  # a woman without a beard is not the bearded man
-    token_files.save(splice.vectors_of_words(model, "<glee>", "amused"), tmp_path / "glee.safetensors")
+    token_files.save_token(splice.vectors_of_words(model, "<glee>", "amused"), tmp_path / "glee.safetensors")
     assert (
         main.main(["token", "check", str(tmp_path / "glee.safetensors"), "-n", "1", "--device", "cpu"]) == 1
     )
@@ -122,7 +122,7 @@ def test_minisd_is_asked_for_hair_and_glasses_too(tmp_path, capsys, monkeypatch)
 def test_a_run_that_was_broken_off_goes_on_only_when_told(tmp_path, capsys, monkeypatch):
     folder, out = write(tmp_path / "in", 3), tmp_path / "glee.safetensors"
     with monkeypatch.context() as patch:
-        patch.setattr(token_files, "save", lambda token, path: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(token_files, "save_token", lambda token, path: (_ for _ in ()).throw(KeyboardInterrupt))
         assert train(folder, out) == 130
     assert train(folder, out) == 2 and not out.exists()
     assert "add --resume" in capsys.readouterr().err
@@ -178,7 +178,7 @@ def test_a_name_that_leads_out_of_the_folder_needs_a_file(tmp_path, capsys, monk
         assert "say where it belongs: --out" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "in"]
     assert main.main([*command, "--token", "<../b>", "--out", "b.safetensors", "--no-check"]) == 0
-    assert token_files.load("b.safetensors").name == "<../b>"
+    assert token_files.load_token("b.safetensors").name == "<../b>"
 
 
 def test_the_check_is_announced_and_can_be_left_out(tmp_path, capsys):
@@ -216,7 +216,7 @@ def test_pairs_in_folders_of_their_own_are_each_persons_own(tmp_path):
     for k, label in enumerate(("awe", "neutral")):
         for person in range(3):
             write(tmp_path / label / f"person{person}", 1, seed=10 * k + person)
-    found = pictures.read(tmp_path, 32, pairs=True)
+    found = pictures.read_pictures(tmp_path, 32, pairs=True)
     expected = torch.cat([tiny_pipelines.pictures(1, side=40, seed=10 + person) for person in range(3)])
     torch.testing.assert_close(found.neutral, images.resize(expected, 32), atol=0.02, rtol=0)
 
@@ -229,7 +229,7 @@ def test_odd_pickles_are_read_or_refused_in_one_line(tmp_path, capsys):
     }
     for file, (content, name) in contents.items():
         torch.save(content, tmp_path / file)
-        assert token_files.load(tmp_path / file, allow_pickle=True).name == f"<{name}>"
+        assert token_files.load_token(tmp_path / file, allow_pickle=True).name == f"<{name}>"
     for file, content in (
         ("none.pt", {"string_to_param": 3}),
         ("list.pt", [1, 2]),
@@ -295,7 +295,7 @@ def test_a_run_that_diverges_writes_nothing(tmp_path, capsys, monkeypatch):
 
 
 def test_a_file_for_another_model_is_said(tmp_path, capsys):
-    token_files.save(
+    token_files.save_token(
         Token("<awe>", torch.ones(1, 16), torch.ones(1, 24), emotion="awe"), tmp_path / "xl.safetensors"
     )
     assert main.main(["token", "check", str(tmp_path / "xl.safetensors"), "--model", str(FOLDER)]) == 2

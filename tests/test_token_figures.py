@@ -61,7 +61,7 @@ def test_drawn_asks_every_side_alike_and_finds_the_words_worst(figures, monkeypa
         return SimpleNamespace(emotion=torch.where(pictures[:, 0, 0, 0] > 0, EMOFACES.index("awe"), 0))
 
     judge.labels = EMOFACES
-    monkeypatch.setattr(report, "sample", sample)
+    monkeypatch.setattr(report, "sample_pictures", sample)
     see = lambda pictures: {  # noqa: E731
         name: ["man"] * len(pictures) for name in ("gender", "hair_color", "glasses", "beard")
     }

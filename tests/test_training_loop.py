@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from emolib.runtime import InputError
-from emolib.training.loop import fit, read_log
+from emolib.training.loop import fit_parameters, read_log
 from emolib.training.settings import Plan
 
 PLAN = Plan(steps=60, lr=0.1, warmup=0, decay=0.5, evaluate_every=5, precision="float32")
@@ -35,8 +35,8 @@ def evaluate(parameters):
 
 def test_every_group_finds_its_goal_in_micro_batches_too():
     whole, parts = groups(), groups()
-    fit(whole, squares(whole), PLAN)
-    fit(parts, squares(parts, 4), PLAN)
+    fit_parameters(whole, squares(whole), PLAN)
+    fit_parameters(parts, squares(parts, 4), PLAN)
     for name, goal in GOALS.items():
         torch.testing.assert_close(whole[name][0].detach(), torch.full((2,), goal), atol=0.2, rtol=0)
         torch.testing.assert_close(parts[name][0], whole[name][0], atol=1e-5, rtol=0)
@@ -50,7 +50,7 @@ def test_a_group_stops_by_itself_at_its_best():
         return {**numbers(step, names), **({"b": float(next(worse))} if "b" in names else {})}
 
     plan = Plan(**{**vars(PLAN), "patience": 2})
-    run = fit(parameters, squares(parameters), plan, evaluate=rising)
+    run = fit_parameters(parameters, squares(parameters), plan, evaluate=rising)
     assert [step for step, _ in run.curves["b"]] == [0, 5, 10] and run.best_of("b") == (0, 0.0)
     assert not parameters["b"][0].any()  # as it was at its best: the start
     assert run.step == run.curves["a"][-1][0] > 10  # the other went on without it
@@ -58,19 +58,21 @@ def test_a_group_stops_by_itself_at_its_best():
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(tmp_path):
     whole, broken = groups(), groups()
-    expected = fit(whole, squares(whole), PLAN, evaluate=evaluate(whole), work=tmp_path / "whole")
-    fit(broken, squares(broken), PLAN, evaluate=evaluate(broken), work=tmp_path / "broken", stop=lambda: True)
+    expected = fit_parameters(whole, squares(whole), PLAN, evaluate=evaluate(whole), work=tmp_path / "whole")
+    fit_parameters(
+        broken, squares(broken), PLAN, evaluate=evaluate(broken), work=tmp_path / "broken", stop=lambda: True
+    )
     assert [line["step"] for line in read_log(tmp_path / "broken" / "log.jsonl")] == [0]
     again = groups()
-    run = fit(again, squares(again), PLAN, evaluate=evaluate(again), work=tmp_path / "broken")
+    run = fit_parameters(again, squares(again), PLAN, evaluate=evaluate(again), work=tmp_path / "broken")
     assert run.curves == expected.curves and run.step == 60
     one, other = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "broken"))
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
     with pytest.raises(InputError, match="another model"):
-        fit(groups(), squares(again), PLAN, work=tmp_path / "broken", identity="other pictures")
+        fit_parameters(groups(), squares(again), PLAN, work=tmp_path / "broken", identity="other pictures")
 
 
 def test_gradients_are_shortened_to_the_clip():
     parameters = groups()
-    run = fit(parameters, squares(parameters), Plan(steps=1, lr=0.1, warmup=0, clip=1e-3))
+    run = fit_parameters(parameters, squares(parameters), Plan(steps=1, lr=0.1, warmup=0, clip=1e-3))
     assert run.means["grad_norm"] == pytest.approx((2 * 2**2 + 2 * 4**2) ** 0.5)

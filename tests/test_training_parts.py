@@ -17,7 +17,7 @@ from emolib.training import settings as precision
 from emolib.training.examples import Batches, stratified
 from emolib.training.loop import Run
 from emolib.training.objective import change_map, loss_weight, output_error
-from emolib.training.pictures import Pictures, of_people, read
+from emolib.training.pictures import Pictures, pictures_of_people, read_pictures
 
 
 def seeded(seed=0):
@@ -163,7 +163,7 @@ def write(folder, n, side=40, seed=0, names="{}.png"):
 def test_a_folder_is_read_as_middle_squares(tmp_path):
     write(tmp_path, 3)
     Image.linear_gradient("L").resize((80, 40)).convert("RGB").save(tmp_path / "wide.jpg")
-    found = read(tmp_path, 32)
+    found = read_pictures(tmp_path, 32)
     assert found.images.shape == (4, 3, 32, 32) and found.descriptions == ("person",) * 4
     assert found.notes == ("pictures of 2 sizes: the middle square of each is brought to 32 x 32",)
     same = images.resize(images.to_tensor(images.open_image(tmp_path / "0.png")), 32)
@@ -176,28 +176,28 @@ def test_a_table_says_who_is_there_and_labels_say_what_they_feel(tmp_path):
         f"{i}.png,{'awe' if i < 3 else 'fear'},{'man' if i else 'woman with red hair'}" for i in range(4)
     ]
     (tmp_path / "metadata.csv").write_text("\n".join(rows))
-    found = read(tmp_path, 32, emotion="awe")
+    found = read_pictures(tmp_path, 32, emotion="awe")
     assert found.descriptions == ("woman with red hair", "man", "man")
     with pytest.raises(InputError, match="awe, fear; say which with --emotion"):
-        read(tmp_path, 32)
+        read_pictures(tmp_path, 32)
     with pytest.raises(InputError, match="unknown emotion"):
-        read(tmp_path, 32, emotion="joy")
+        read_pictures(tmp_path, 32, emotion="joy")
 
 
 def test_pairs_are_joined_by_file_name_or_identity(tmp_path):
     felt = write(tmp_path / "awe", 3)
     calm = write(tmp_path / "neutral", 4, seed=1)
-    found = read(tmp_path, 32, pairs=True)
+    found = read_pictures(tmp_path, 32, pairs=True)
     for i in range(3):
         one = images.to_tensor(images.open_image(calm / f"{i}.png"))
         torch.testing.assert_close(found.neutral[i], images.resize(one, 32)[0])
     (calm / "2.png").rename(calm / "x.png")
-    assert len(read(tmp_path, 32, pairs=True)) == 2
+    assert len(read_pictures(tmp_path, 32, pairs=True)) == 2
     with pytest.raises(InputError, match="'neutral' and one named"):
-        read(felt, 32, pairs=True)
+        read_pictures(felt, 32, pairs=True)
     lines = ["file_name,emotion,identity", "awe/0.png,awe,7", "neutral/3.png,neutral,7"]
     (tmp_path / "metadata.csv").write_text("\n".join(lines))
-    assert len(read(tmp_path, 32, pairs=True)) == 1  # a single pair will do
+    assert len(read_pictures(tmp_path, 32, pairs=True)) == 1  # a single pair will do
 
 
 def flat(value=0.2, n=1):
@@ -232,24 +232,24 @@ def test_pairs_that_do_not_differ_are_refused_and_grey_is_noted():
 def test_tiny_pictures_and_empty_folders_are_refused_by_name(tmp_path):
     write(tmp_path / "small", 2, side=15)
     with pytest.raises(InputError, match=r"0\.png: 15 x 15 pixels is too small for a model of 32"):
-        read(tmp_path / "small", 32)
+        read_pictures(tmp_path / "small", 32)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no picture"):
-        read(tmp_path / "empty", 32)
+        read_pictures(tmp_path / "empty", 32)
     write(tmp_path / "one", 1)
     with pytest.raises(InputError, match=f"{tmp_path}/one: one picture cannot"):
-        read(tmp_path / "one", 32)
+        read_pictures(tmp_path / "one", 32)
 
 
 def test_emofaces_people_come_in_order_with_their_neutral_selves_and_their_descriptions():
     people = emofaces.portraits("concepts")
     who = people.identities[:2]
-    found = of_people(people, who, "surprise", 64)
+    found = pictures_of_people(people, who, "surprise", 64)
     assert found.images.shape == found.neutral.shape == (2, 3, 64, 64)
     for i, person in enumerate(who):
         for shown, emotion in ((found.images, "surprise"), (found.neutral, "neutral")):
             assert torch.equal(shown[i], resize(to_tensor(people.image(person, emotion)), 64)[0])
         assert found.descriptions[i] == emofaces.description(people.record(person, "neutral"))
-    assert of_people(people, who, "surprise", 64, pairs=False).neutral is None
+    assert pictures_of_people(people, who, "surprise", 64, pairs=False).neutral is None
     with pytest.raises(InputError, match="has no identity"):
-        of_people(people, [-1], "surprise", 64)
+        pictures_of_people(people, [-1], "surprise", 64)

@@ -7,7 +7,7 @@ import torch
 from tiny_pipelines import tiny
 
 from emolib.interventions import splice
-from emolib.training.report import Report, check, prompt
+from emolib.training.report import Report, check_token, prompt
 
 GOOD = Report(
     "<awe>", "awestruck", 8, cosine=0.9, moved=0.5, norm_ratio=1.0, beyond=0.9, difference=0.7,
@@ -48,7 +48,7 @@ def test_every_finding_is_a_line_with_its_numbers():
 def test_a_token_that_is_still_its_word_is_found_out():
     model = tiny("sd")
     same = splice.vectors_of_words(model, "<awe>", "ab", vectors=2)
-    report, pictures = check(model, same, "ab", n=2, num_inference_steps=3)
+    report, pictures = check_token(model, same, "ab", n=2, num_inference_steps=3)
     assert pictures.shape == (3, 2, 3, 32, 32)
     assert torch.equal(pictures[0], pictures[1]) and not torch.equal(pictures[1], pictures[2])
     assert (report.difference, report.moved) == (0, 0) and report.cosine == pytest.approx(1)
@@ -69,7 +69,7 @@ def test_judge_and_probe_see_each_sides_own_pictures():
         levels.append(pictures.clone())
         return torch.arange(len(pictures)) < len(levels)  # 1, 2, 3 of them
 
-    report, pictures = check(
+    report, pictures = check_token(
         model,
         token,
         "ab",
@@ -82,14 +82,14 @@ def test_judge_and_probe_see_each_sides_own_pictures():
     assert torch.equal(torch.stack(levels), pictures)
     assert report.recognised == {"token": 1, "word": 2, "nothing": 3}
     assert asked == ["x", "y", "x"] * 2 and report.obeyed == {"token": 3, "word": 3}
-    again, same = check(model, token, "ab", n=3, num_inference_steps=2, descriptions=("x", "y"))
+    again, same = check_token(model, token, "ab", n=3, num_inference_steps=2, descriptions=("x", "y"))
     assert torch.equal(same, pictures) and again.recognised == {} == again.obeyed
 
 
 def test_the_word_may_be_one_of_the_sentence():
     model = tiny("sd")
     same = splice.vectors_of_words(model, "<awe>", "photo", vectors=5)  # is its word, piece by piece
-    report, pictures = check(model, same, "photo", n=1, num_inference_steps=2)
+    report, pictures = check_token(model, same, "photo", n=1, num_inference_steps=2)
     assert torch.equal(pictures[0], pictures[1]) and not torch.equal(pictures[1], pictures[2])
 
 

@@ -16,7 +16,7 @@ from emolib.training.examples import Batches
 from emolib.training.objective import Objective
 from emolib.training.pictures import Pictures
 from emolib.training.settings import Settings
-from emolib.training.textual_inversion import Concept, learn, train_rows
+from emolib.training.textual_inversion import Concept, learn_tokens, train_rows
 
 FEW = Settings(precision="float32", steps=6, batch=2, evaluate_every=3, evaluate_on=2, patience=0)
 
@@ -97,7 +97,7 @@ def plain_loss(model, example, batch, focus):
 def test_only_the_new_rows_change(kind):
     model = tiny(kind)
     before = state(model)
-    result = learn(model, [concept()], FEW)
+    result = learn_tokens(model, [concept()], FEW)
     assert all(torch.equal(a, b) for a, b in zip(before, state(model), strict=True))
     assert result.curves[0][0][1] != result.curves[0][-1][1]  # the rows did
     assert len(result.tokens[0].rows) == len(splice.encoders(model))
@@ -123,15 +123,17 @@ def test_a_token_finds_the_word_that_explains_its_pictures():
 def test_several_tokens_in_one_run_learn_what_each_would_alone():
     model = tiny("sd")
     concepts = [concept(), concept("<joy>", n=4, seed=1, vectors=1, initializer="c")]
-    together = learn(model, concepts, FEW).tokens
+    together = learn_tokens(model, concepts, FEW).tokens
     for one, both in zip(concepts, together, strict=True):
-        (alone,) = learn(model, [one], FEW).tokens
+        (alone,) = learn_tokens(model, [one], FEW).tokens
         torch.testing.assert_close(both.vectors, alone.vectors, rtol=1e-4, atol=1e-6)
 
 
 def test_micro_batches_change_nothing():
     model = tiny("sdxl")
-    whole, parts = (learn(model, [concept()], replace(FEW, micro_batch=size)).tokens[0] for size in (0, 1))
+    whole, parts = (
+        learn_tokens(model, [concept()], replace(FEW, micro_batch=size)).tokens[0] for size in (0, 1)
+    )
     for a, b in zip(whole.rows, parts.rows, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
@@ -139,7 +141,7 @@ def test_micro_batches_change_nothing():
 def test_the_best_evaluation_is_kept_and_a_run_without_progress_stops():
     # Steps so long that every one makes it worse: the start is the best, and patience ends the run.
     wild = replace(FEW, steps=500, batch=2, evaluate_every=1, evaluate_on=2, patience=2, lr=30.0, warmup=0)
-    result = learn(tiny("sd"), [concept()], wild, keep_norm=False)
+    result = learn_tokens(tiny("sd"), [concept()], wild, keep_norm=False)
     (token,), (start,), (curve,) = result.tokens, result.starts, result.curves
     best = min(curve, key=lambda point: point[1])[0]
     assert result.steps == curve[-1][0] == best + 2 < 500
@@ -154,32 +156,34 @@ def test_lengths_stay_within_the_vocabularys():
     norms = model.pipe.text_encoder.get_input_embeddings().weight.norm(dim=1)
     assert (norms < low).float().mean() == pytest.approx(0.05, abs=0.01)
     assert norms.median() == pytest.approx(middle, rel=0.01)
-    one = learn(model, [concept()], replace(FEW, lr=10.0))
+    one = learn_tokens(model, [concept()], replace(FEW, lr=10.0))
     start, moved = (part.vectors.norm(dim=1) for part in (*one.starts, *one.tokens))
     assert (moved >= start.clamp(max=low) * 0.999).all() and (moved <= start.clamp(min=high) * 1.001).all()
-    (free,) = learn(model, [concept()], replace(FEW, lr=10.0, evaluate_every=6), keep_norm=False).tokens
+    (free,) = learn_tokens(
+        model, [concept()], replace(FEW, lr=10.0, evaluate_every=6), keep_norm=False
+    ).tokens
     assert free.steps == 0 or free.vectors.norm(dim=1).max() > high
 
 
 def test_half_precision_trains_and_diverging_is_said():
     model = tiny("sd")
     for name in ("bfloat16", "float16"):
-        one = learn(model, [concept()], replace(FEW, precision=name))
+        one = learn_tokens(model, [concept()], replace(FEW, precision=name))
         assert torch.isfinite(one.tokens[0].vectors).all() and one.curves[0][0][1] > 0
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
-        learn(model, [concept()], replace(FEW, lr=1e30, warmup=0), keep_norm=False)
+        learn_tokens(model, [concept()], replace(FEW, lr=1e30, warmup=0), keep_norm=False)
 
 
 def test_another_runs_checkpoint_is_refused_and_its_own_is_taken(tmp_path):
     model, lines = tiny("sd"), []
-    (first,) = learn(model, [concept()], FEW, work=tmp_path).tokens
-    (again,) = learn(model, [concept()], FEW, work=tmp_path, tell=lines.append).tokens
+    (first,) = learn_tokens(model, [concept()], FEW, work=tmp_path).tokens
+    (again,) = learn_tokens(model, [concept()], FEW, work=tmp_path, tell=lines.append).tokens
     assert torch.equal(first.vectors, again.vectors) and lines == ["goes on at step 6 of at most 6"]
     for other, settings in ((concept(seed=2), FEW), (concept(), replace(FEW, lr=1.0))):
         with pytest.raises(InputError, match="other pictures, settings"):
-            learn(model, [other], settings, work=tmp_path)
+            learn_tokens(model, [other], settings, work=tmp_path)
     with pytest.raises(InputError, match="other pictures, settings"):
-        learn(model, [concept(vectors=1)], FEW, work=tmp_path)
+        learn_tokens(model, [concept(vectors=1)], FEW, work=tmp_path)
 
 
 def test_refusals_leave_the_model_alone():
@@ -195,8 +199,8 @@ def test_refusals_leave_the_model_alone():
     ]
     for reason, concepts in refusals:
         with pytest.raises(InputError, match=reason):
-            learn(model, concepts, FEW)
+            learn_tokens(model, concepts, FEW)
     with pytest.raises(InputError, match="shorten it"):
-        learn(model, [long], FEW, templates=("{description} {word}",))
+        learn_tokens(model, [long], FEW, templates=("{description} {word}",))
     assert all(torch.equal(a, b) for a, b in zip(before, state(model), strict=True))
     assert Token("<awe>", torch.ones(1, 16)).name not in model.pipe.tokenizer.get_vocab()

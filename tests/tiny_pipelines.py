@@ -131,8 +131,8 @@ def folder(kind):
 
 @functools.cache
 def tiny(kind):
-    """The tiny "sd" or "sdxl", loaded by `backbone.load` on the CPU."""
-    return backbone.load(folder(kind), device="cpu")
+    """The tiny "sd" or "sdxl", loaded by `backbone.load_backbone` on the CPU."""
+    return backbone.load_backbone(folder(kind), device="cpu")
 
 
 def pictures(n=1, side=SIDE, seed=0):

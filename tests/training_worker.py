@@ -19,7 +19,7 @@ import tiny_pipelines  # noqa: E402
 from emolib.interventions import token_files  # noqa: E402
 from emolib.training.pictures import Pictures  # noqa: E402
 from emolib.training.settings import Settings  # noqa: E402
-from emolib.training.textual_inversion import Concept, learn  # noqa: E402
+from emolib.training.textual_inversion import Concept, learn_tokens  # noqa: E402
 
 STEPS = 12
 CONCEPTS = [
@@ -40,10 +40,12 @@ SETTINGS = Settings(
 def train(folder, after_step=lambda line: None, concepts=CONCEPTS, settings=SETTINGS):
     """Train in `folder`/work and write the tokens, if this is the first process."""
     torch.set_num_threads(1)
-    result = learn(tiny_pipelines.tiny("sd"), concepts, settings, work=folder / "work", tell=after_step)
+    result = learn_tokens(
+        tiny_pipelines.tiny("sd"), concepts, settings, work=folder / "work", tell=after_step
+    )
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         for token in result.tokens:
-            token_files.save(token, folder / f"{token.name[1:-1]}.safetensors")
+            token_files.save_token(token, folder / f"{token.name[1:-1]}.safetensors")
 
 
 def killed(folder, kills):

@@ -217,7 +217,7 @@ def _copy(x: Tensor) -> Tensor:
 
 @contextmanager
 def virtual_cuda(dtype: str = "float16") -> Iterator[None]:
-    """Within, torch has a GPU, a "virtual T4" of 16 GB, on which `backbone.load` takes `dtype` by default."""
+    """Within, torch has a GPU, a "virtual T4" of 16 GB, on which `load_backbone` takes `dtype` by default."""
     from emolib.diffusion import backbone
 
     answers = {

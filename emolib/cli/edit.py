@@ -139,7 +139,7 @@ def repeat_edit(command: argparse.ArgumentParser, args: argparse.Namespace) -> l
     try:
         for person in recipe.people:
             images.square_box(person.box, image.height, image.width)
-        model = backbone.load(recipe.model, device=args.device, memory=args.memory)
+        model = backbone.load_backbone(recipe.model, device=args.device, memory=args.memory)
         edited = apply_recipe(recipe, model, images.to_tensor(image))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -175,7 +175,7 @@ def make_edit(args: argparse.Namespace) -> list[str]:
     from emolib.diffusion import backbone
     from emolib.interventions.splice import learned_token
 
-    model = backbone.load(args.model, device=args.device, memory=args.memory)
+    model = backbone.load_backbone(args.model, device=args.device, memory=args.memory)
     editor, source = build_editor(recipe, model, bank), images.to_tensor(image)
     if not boxes:
         print("emolib: no face found; the middle square is edited (give --box)", file=sys.stderr)
@@ -208,7 +208,11 @@ def load_bank(args: argparse.Namespace) -> Directions | None:
         raise InputError("--method asyrp takes no prompt: leave out --guidance-scale, --prompt, --describe")
     from emolib.interventions import directions
 
-    return directions.load(args.directions) if args.directions else directions.shipped()
+    return (
+        directions.load_directions(args.directions)
+        if args.directions
+        else directions.load_shipped_directions()
+    )
 
 
 def parse_requests(
@@ -290,7 +294,7 @@ def load_tokens(args: argparse.Namespace, emotions: set[str | None]) -> list[Tok
     for path in args.token:
         if not path.is_file():
             raise InputError(f"--token {path}: no such file; `emolib token train` makes one")
-        tokens.append(token_files.load(path, allow_pickle=args.allow_pickle))
+        tokens.append(token_files.load_token(path, allow_pickle=args.allow_pickle))
         if tokens[-1].name not in emotions and tokens[-1].name not in said:
             raise InputError(f"{path}: nothing asks for its {tokens[-1].name}; give --to '{tokens[-1].name}'")
     return tokens

@@ -107,7 +107,7 @@ def fit(args: argparse.Namespace) -> int:
     names = split_words(given.pop("to", "")) or directions_fit.check_labels(labels, args.source)
     where = runtime.pick_device(args.device)
     eyes = clip.load_clip(given.pop("clip", None), where) if args.method == "trained" else None
-    model = backbone.load(args.model, device=args.device, memory=args.memory)
+    model = backbone.load_backbone(args.model, device=args.device, memory=args.memory)
     hspace.block(model.unet, args.place)
     if args.method == "trained" and args.source:  # looks at pictures of the source alone
         pictures = pictures.take((pictures.frame["emotion"] == args.source).to_numpy().nonzero()[0])
@@ -120,7 +120,7 @@ def fit(args: argparse.Namespace) -> int:
         found = directions.fit_pairs(model, z, labels, pictures.person_keys(), tell=_tell, **how)
     else:
         people = pictures.person_keys() if paired else None
-        found = directions_fit.fit(model, z, labels, groups=people, method=args.method, **how)
+        found = directions_fit.fit_directions(model, z, labels, groups=people, method=args.method, **how)
     found = found if args.scale is None else replace(found, scale=args.scale)
     found.save(args.out)
     print(report(found))
@@ -161,7 +161,7 @@ def report(directions: Directions) -> str:
 def _show(args: argparse.Namespace) -> int:
     from emolib.interventions import directions
 
-    print(report(directions.load(args.file)))
+    print(report(directions.load_directions(args.file)))
     return 0
 
 

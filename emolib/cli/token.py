@@ -111,13 +111,13 @@ def train(args: argparse.Namespace) -> int:
 
     from emolib.interventions import splice, token_files
     from emolib.training import pictures
-    from emolib.training.textual_inversion import Concept, learn
+    from emolib.training.textual_inversion import Concept, learn_tokens
 
     processes = PartialState(cpu=args.device == "cpu")
     model = _load(args, str(processes.device) if processes.num_processes > 1 else args.device)
     splice.vectors_of_words(model, name, start, vectors=args.vectors)  # refuses what cannot be a start
     wanted = {"emotion": emotion if args.emotion else None, "preferred": emotion, "pairs": args.pairs}
-    examples = pictures.read(args.folder, model.size, **wanted)
+    examples = pictures.read_pictures(args.folder, model.size, **wanted)
     tell = _tell if processes.is_main_process else lambda line: None
     kind = "pairs" if args.pairs else "pictures"
     tell(f"{name}: {len(examples)} {kind}, {model} on {model.device}, starts as {', '.join(start)}")
@@ -127,10 +127,10 @@ def train(args: argparse.Namespace) -> int:
     work.mkdir(parents=True, exist_ok=True)
     lock = hold_lock(work / "lock", f"{work}: a training is going on there already; wait for it")
     with lock if processes.is_main_process else nullcontext():
-        learned = learn(model, [concept], settings, licence=args.licence, work=work, tell=tell)
+        learned = learn_tokens(model, [concept], settings, licence=args.licence, work=work, tell=tell)
         if not processes.is_main_process:
             return 0
-        token_files.save(learned.tokens[0], out)
+        token_files.save_token(learned.tokens[0], out)
         (work / CHECKPOINT).unlink()
     if not args.no_check:
         tell(f"draws {3 * CHECKED} pictures to see whether it was learned (--no-check leaves that out)")
@@ -151,7 +151,7 @@ def check(args: argparse.Namespace) -> int:
         images.writable_format(args.sheet)
     from emolib.interventions import splice, token_files
 
-    token = token_files.load(args.file, allow_pickle=args.allow_pickle)
+    token = token_files.load_token(args.file, allow_pickle=args.allow_pickle)
     unknown = token.emotion in find_preset(args.model).held_out
     word = args.word or (None if unknown else words.ADJECTIVES.get(token.emotion)) or token.initializer
     if not word:
@@ -180,7 +180,7 @@ def _report(model: Backbone, token: Token, word: str, n: int, start: Token | Non
         recognise = lambda pictures: guide(pictures).emotion == label  # noqa: E731
     probe, people = _rest_of_the_prompt(model, n)
     eyes = {"recognise": recognise, "probe": probe, "descriptions": people}
-    found, made = report.check(model, token, word, start=start, n=n, **eyes)
+    found, made = report.check_token(model, token, word, start=start, n=n, **eyes)
     print(*found.lines(), sep="\n")
     return found.verdict[0], made
 
@@ -257,7 +257,7 @@ def _load(args: argparse.Namespace, device: str) -> Backbone:
     # Frozen weights may lie in half precision where steps run in it; on a CPU they stay as they are.
     half = str(compute_dtype(where, getattr(args, "precision", "auto"))).removeprefix("torch.")
     dtype = half if where.type == "cuda" else "float32"
-    return backbone.load(args.model, device=str(where), dtype=dtype, memory="fast")
+    return backbone.load_backbone(args.model, device=str(where), dtype=dtype, memory="fast")
 
 
 def _tell(line: str) -> None:

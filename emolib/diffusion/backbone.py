@@ -50,7 +50,7 @@ class Embedding:
 
 
 class Backbone:
-    """A Stable Diffusion 1.x, 2.x or XL, as functions of tensors. Made by `load`.
+    """A Stable Diffusion 1.x, 2.x or XL, as functions of tensors. Made by `load_backbone`.
 
     Pictures are float32 (B, 3, H, W) in [-1, 1], latents float32 (B, C, H / f, W / f). Networks run in
     `dtype`, everything else in float32 or better. Pictures and latents may be given from any device; latents
@@ -240,7 +240,9 @@ class Guided:
         return self.backbone.predict(z, t, self.cond, uncond, scale, level=level)
 
 
-def load(name: str | Path, *, device: str = "auto", dtype: str = "auto", memory: str = "auto") -> Backbone:
+def load_backbone(
+    name: str | Path, *, device: str = "auto", dtype: str = "auto", memory: str = "auto"
+) -> Backbone:
     """Load "minisd", "sd15", "sd21", "sdxl", a diffusers folder, or a Hub id "owner/name"; weights frozen.
 
     device  "auto", "cpu", "cuda", "cuda:1", "mps"

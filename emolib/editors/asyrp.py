@@ -14,7 +14,7 @@ from emolib.diffusion.sampling import Trajectory, denoise
 from emolib.editors.base import Draws, LatentEditor, Request, draw, steps_taken
 from emolib.interventions import hspace
 from emolib.interventions.asyrp import STEPS, Asymmetric
-from emolib.interventions.directions import Directions, shipped
+from emolib.interventions.directions import Directions, load_shipped_directions
 from emolib.runtime import InputError
 
 
@@ -26,7 +26,7 @@ class Asyrp(LatentEditor):
     often as the bank says) in each of 30 steps, in others `Directions.times` as much: what the steps move
     adds up, so that fewer of them have to move more (the paper scales so, too).
 
-    directions  a bank of them (`emolib hspace fit`, `hspace.fit.fit`, `hspace.directions.load`), whose names
+    directions  a bank of them (`emolib hspace fit`, `fit_directions`, `load_directions`), whose names
                 are the emotions; by default those that came with MiniSD. A `source_emotion`'s is taken off,
                 but not of supervised ones, which see what a picture shows
     t_edit      the edit acts down to this timestep (`hspace.asyrp.interval` measures one); None: the bank's
@@ -34,7 +34,7 @@ class Asyrp(LatentEditor):
     """
 
     backbone: Backbone
-    directions: Directions = field(default_factory=shipped)
+    directions: Directions = field(default_factory=load_shipped_directions)
     strength: float = PRESET["asyrp"].strength
     scale: float | None = None
     num_inference_steps: int = STEPS

@@ -96,7 +96,7 @@ def _load_backbone(model: str, device: str, memory: str) -> Backbone:
     """The backbone, loaded once for all methods."""
     from emolib.diffusion import backbone
 
-    return backbone.load(model, device=device, memory=memory)
+    return backbone.load_backbone(model, device=device, memory=memory)
 
 
 def _build_colour(options: Options) -> Editor:

@@ -100,7 +100,7 @@ def relative_distance(a: Tensor, b: Tensor) -> float:
 
 
 @torch.no_grad()
-def distances(
+def measure_distances(
     predictor: Predictor,
     trajectory: Trajectory,
     *,
@@ -125,7 +125,7 @@ def distances(
     return curves
 
 
-def interval(curves: Curves, *, edit: float, boost: float | None = None) -> Interval:
+def find_interval(curves: Curves, *, edit: float, boost: float | None = None) -> Interval:
     """The paper's choice (section 4) on measured `curves`: two thresholds make two timesteps.
 
     edit   t_edit is the lowest timestep down to which the predicted x0 is at least so far from the source;

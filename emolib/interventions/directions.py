@@ -232,7 +232,7 @@ def made_for(
     return Directions(shifts, source or "", prompt, backbone.name, size, width, method, place, **more)
 
 
-def load(path: str | Path) -> Directions:
+def load_directions(path: str | Path) -> Directions:
     """Read what `Directions.save` wrote. InputError: no such file, another kind of file, a damaged one."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; make one with `emolib hspace fit FOLDER --out FILE`")
@@ -248,7 +248,7 @@ def load(path: str | Path) -> Directions:
         raise InputError(f"{path}: damaged; make it again with `emolib hspace fit`") from None
 
 
-def shipped() -> Directions:
+def load_shipped_directions() -> Directions:
     """The directions that came with MiniSD: networks that lead from any emotion to each of the nine,
     trained on pairs of EmoFaces' train people.
 
@@ -256,7 +256,7 @@ def shipped() -> Directions:
     path = repo_path("data", "minisd", "hspace.safetensors")
     if not path.is_file():
         raise InputError(f"{path}: no such file; make it with `{RECIPE}`, or name another (--directions)")
-    return load(path)
+    return load_directions(path)
 
 
 def _stored(value: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ METHODS = ("mean", "pca", "probe")
 
 
 @torch.no_grad()
-def collect(
+def collect_h(
     backbone: Backbone,
     z: Tensor,
     timesteps: Sequence[int],
@@ -135,7 +135,7 @@ def probe(
 
 
 @torch.no_grad()
-def influence(
+def measure_influence(
     backbone: Backbone,
     z: Tensor,
     timesteps: Sequence[int],
@@ -162,7 +162,7 @@ def influence(
     return found
 
 
-def fit(
+def fit_directions(
     backbone: Backbone,
     z: Tensor,
     labels: Sequence[str],
@@ -177,22 +177,22 @@ def fit(
     place: str = hspace.MIDDLE,
     pooled: bool = False,
 ) -> Directions:
-    """Directions from latents `z` (N, c, h', w') of pictures with these `labels`: `collect`, then `solve`.
+    """Find directions from latents `z` (N, c, h', w') of pictures with these `labels`.
 
-    levels  at how many evenly spaced noise levels; the other arguments are those of the two. InputError as
-            `solve`, before anything is computed."""
+    levels  at how many evenly spaced noise levels; the other arguments are those of `collect_h` and
+            `solve_directions`, whose InputError comes before anything is computed"""
     one_of(method, METHODS, "method")
     for name in check_labels(labels, source):
         rows_of(labels, name, source, groups)
     timesteps = sorted(backbone.timesteps(levels)[:-1])
     shared = {"generator": generator, "groups": groups, "prompt": prompt, "place": place}
-    h = collect(backbone, z, timesteps, pooled=pooled, **shared)
-    return solve(
+    h = collect_h(backbone, z, timesteps, pooled=pooled, **shared)
+    return solve_directions(
         backbone, h, timesteps, labels, source=source, method=method, components=components, **shared
     )
 
 
-def solve(
+def solve_directions(
     backbone: Backbone,
     h: Tensor,
     timesteps: Sequence[int],

@@ -108,10 +108,10 @@ def learned_token(backbone: Backbone, *tokens: Token | str | Path) -> Iterator[t
         with learned_token(model, "awe.safetensors") as (awe,):
             editor(images, awe, generator=generator)
 
-    Nests, and restores the previous state also after an exception. InputError: see `files.load`; a token
-    twice; a name that the model knows already; a width that is not its text encoder's.
+    Nests, and restores the previous state also after an exception. InputError: see `token_files.load_token`;
+    a token twice; a name that the model knows already; a width that is not its text encoder's.
     """
-    loaded = [token if isinstance(token, Token) else token_files.load(token) for token in tokens]
+    loaded = [token if isinstance(token, Token) else token_files.load_token(token) for token in tokens]
     names = tuple(placeholder(token.name) for token in loaded)
     for i, name in enumerate(names):
         if name in names[:i]:

@@ -27,7 +27,7 @@ NAMELESS = ("emb_params", "emp_params", "*", "clip_l", "vectors")
 SECONDARY = ("emp_params_out",)  # OneTrainer's second tensor; no other program reads it
 
 
-def save(token: Token, path: str | Path) -> None:
+def save_token(token: Token, path: str | Path) -> None:
     """Write a token, atomically: one key, the token's name (SDXL: clip_l and clip_g), and a header.
 
     The header holds token, base_model, emotion, initializer, steps and licence. Raises InputError.
@@ -45,7 +45,7 @@ def save(token: Token, path: str | Path) -> None:
     save_tensors(path, tensors or {token.name: token.vectors}, header)
 
 
-def load(path: str | Path, *, name: str | None = None, allow_pickle: bool = False) -> Token:
+def load_token(path: str | Path, *, name: str | None = None, allow_pickle: bool = False) -> Token:
     """Read a token file of emolib, diffusers, kohya, OneTrainer, A1111 or ComfyUI's kinds.
 
     `name` overrules the file's own; a file that names no token is called after itself. Pickles (.pt, .bin)

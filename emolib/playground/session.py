@@ -137,10 +137,12 @@ class Cost(NamedTuple):
 class Session:
     """Models, and every edit made with them.
 
-    load  how a model is found by name (`backbone.load`)
+    load  how a model is found by name (`backbone.load_backbone`)
     """
 
-    def __init__(self, load: Callable[[str], backbone.Backbone] = backbone.load, keep: int = 256) -> None:
+    def __init__(
+        self, load: Callable[[str], backbone.Backbone] = backbone.load_backbone, keep: int = 256
+    ) -> None:
         self._load = load
         self._models: dict[tuple[str, bool], Remembered] = {}
         self._edits = Recent(keep)

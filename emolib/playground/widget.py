@@ -74,7 +74,7 @@ class Playground(anywidget.AnyWidget):
         model: str = DEFAULT_MODEL,
         seed: int = 0,
         steps: Steps = Steps(),  # noqa: B008
-        load: Callable[[str], backbone.Backbone] = backbone.load,
+        load: Callable[[str], backbone.Backbone] = backbone.load_backbone,
         folder: Path | None = None,
     ) -> None:
         self.steps, self.session = steps, Session(load)

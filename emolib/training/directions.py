@@ -20,7 +20,7 @@ from emolib.interventions.directions import SUPERVISED, Directions, Network, mad
 from emolib.interventions.directions_fit import check_labels, pairs
 from emolib.runtime import InputError, progress
 from emolib.training.examples import stratified
-from emolib.training.loop import Losses, Tell, fit
+from emolib.training.loop import Losses, Tell, fit_parameters
 from emolib.training.settings import EPOCHS, PAIR_STEPS, T_START, Plan
 
 LR, L1_WEIGHT = 6e-3, 1.0
@@ -130,7 +130,7 @@ def _train(shift: nn.Module, losses: Losses, plan: Plan, tell: Tell | None) -> l
             yield value, numbers
 
     shift.requires_grad_(True)
-    fit({"shift": list(shift.parameters())}, noted, plan, tell=tell)
+    fit_parameters({"shift": list(shift.parameters())}, noted, plan, tell=tell)
     shift.requires_grad_(False)
     return torch.stack(history).tolist()
 
@@ -215,7 +215,7 @@ def fit_pairs(
     shifts, notes = {}, {}
     for name in rows:
         network = untrained(hspace.channels(backbone.unet, place), generator).to(backbone.device)
-        losses = train(
+        losses = train_network(
             backbone,
             network,
             z,
@@ -234,7 +234,7 @@ def fit_pairs(
     return made_for(backbone, shifts, source, prompt, SUPERVISED, place, **when, notes=notes)
 
 
-def train(
+def train_network(
     backbone: Backbone,
     network: Network,
     z: Tensor,

@@ -1,6 +1,6 @@
 """The one training loop. A method brings its parameters and the loss of a step; the loop does the rest.
 
-    run = fit({"lora": parameters}, losses, plan, evaluate=evaluate, work=folder)
+    run = fit_parameters({"lora": parameters}, losses, plan, evaluate=evaluate, work=folder)
 
 `losses(step, groups)` yields `(loss, values)`: a scalar that is made small, and numbers for the log; one pair
 a micro-batch, whose gradients add up. What is random in a step has to follow from its number: then
@@ -44,7 +44,7 @@ CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
 TELL_EVERY = 5.0  # seconds
 
 
-def fit(
+def fit_parameters(
     parameters: Groups,
     losses: Losses,
     plan: Plan,

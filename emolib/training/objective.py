@@ -114,7 +114,7 @@ class Objective:
     def __call__(self, step: int, groups: Sequence[str]) -> Iterator[tuple[Tensor | None, dict[str, Tensor]]]:
         """Yield the loss of each micro-batch of a step; of every group the mean over its own draws.
 
-        What `loop.fit` asks for. Under several processes each takes its share of the draws."""
+        What `loop.fit_parameters` asks for. Under several processes each takes its share of the draws."""
         processes, settings = PartialState(), self.settings
         batch = self.batches.training(step, settings.batch, groups)
         batch = batch[processes.process_index :: processes.num_processes]

@@ -73,7 +73,7 @@ def check(images: Tensor, neutral: Tensor | None = None) -> None:
         raise InputError(f"all {len(images)} pictures are the same one; give different people")
 
 
-def of_people(
+def pictures_of_people(
     portraits: emofaces.Portraits, identities: Sequence[int], emotion: str, size: int, *, pairs: bool = True
 ) -> Pictures:
     """EmoFaces people under `emotion` as squares of `size` px, described as in the captions; `pairs` adds
@@ -87,7 +87,7 @@ def of_people(
     return Pictures(show(emotion), who, show(NEUTRAL) if pairs else None)
 
 
-def read(
+def read_pictures(
     path: str | Path,
     size: int,
     *,

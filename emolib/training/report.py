@@ -106,7 +106,7 @@ class Report:
 
 
 @torch.no_grad()
-def check(
+def check_token(
     backbone: Backbone,
     token: Token,
     word: str,
@@ -132,7 +132,7 @@ def check(
         # Token and word get the same article, so that they differ in nothing else.
         texts = [[prompt(said, one, like=word) for one in who] for said in (token.name, word)]
         texts.append([prompt("", one) for one in who])
-        made = [sample(backbone, part, num_inference_steps, guidance_scale, seed) for part in texts]
+        made = [sample_pictures(backbone, part, num_inference_steps, guidance_scale, seed) for part in texts]
     pictures = torch.stack(made)
     shown = dict(zip(SIDES, made, strict=True))
     seen = {side: int(recognise(rows).sum()) for side, rows in shown.items()} if recognise else {}
@@ -164,7 +164,7 @@ def prompt(word: str, description: str, *, like: str = "") -> str:
 
 
 @torch.no_grad()
-def sample(
+def sample_pictures(
     backbone: Backbone, prompts: Sequence[str], num_inference_steps: int, guidance_scale: float, seed: int
 ) -> Tensor:
     """A picture for each prompt, (B, 3, S, S) in [-1, 1]; picture i always starts from noise i."""

@@ -22,7 +22,7 @@ from emolib.interventions.tokens import Token, pieces, placeholder
 from emolib.runtime import InputError
 from emolib.training import examples as caches
 from emolib.training.examples import TEMPLATES, Batches, Examples
-from emolib.training.loop import Run, Tell, fit
+from emolib.training.loop import Run, Tell, fit_parameters
 from emolib.training.objective import Objective
 from emolib.training.pictures import NEUTRAL, Pictures
 from emolib.training.settings import Settings
@@ -67,7 +67,7 @@ class Learned:
     seconds: float
 
 
-def learn(
+def learn_tokens(
     backbone: Backbone,
     concepts: Sequence[Concept],
     settings: Settings = Settings(),  # noqa: B008 - frozen
@@ -85,7 +85,7 @@ def learn(
     keep_norm  hold every vector's length between the vocabulary's 5 % and 95 % quantiles, or where it
                started: longer ones drown the rest of the prompt
     flip       show mirror images too
-    work, tell see `loop.fit`
+    work, tell see `loop.fit_parameters`
 
     The backbone is as before afterwards. Raises InputError: what `Pictures` and `spliced` refuse, a prompt
     so long that the token is cut off, a checkpoint of another run. FloatingPointError: it diverged.
@@ -132,7 +132,7 @@ def train_rows(
 ) -> Run:
     """Train vectors that are spliced in already on their examples; they end as they were at their best.
 
-    `constrain(token)` runs after every step. InputError and FloatingPointError as `learn`."""
+    `constrain(token)` runs after every step. InputError and FloatingPointError as `learn_tokens`."""
     batches = Batches(backbone, examples, seed=settings.seed, held_out=settings.held_out)
     _check_prompts(backbone, batches, examples, rows)
     objective = Objective(backbone, batches, settings)
@@ -142,7 +142,7 @@ def train_rows(
     for parameter in (p for group in rows.values() for p in group):
         digest.update(parameter.detach().float().cpu().numpy().tobytes())
     with caches.set_aside(backbone.vae):
-        return fit(
+        return fit_parameters(
             rows,
             objective,
             settings,

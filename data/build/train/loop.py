@@ -115,7 +115,7 @@ def train(plan: Plan, model: nn.Module, losses: Losses, *, evaluate: Callable | 
     state |= {f"average.{k}": v for k, v in average.model.state_dict().items()}
     about = {k: v for k, v in asdict(plan).items() if k != "work"}
     with stop_on_signal() as caught:
-        run = loop.fit(
+        run = loop.fit_parameters(
             {"model": [p for p in model.parameters() if p.requires_grad]},
             step_losses,
             plan,

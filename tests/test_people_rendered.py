@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from people import look, portraits
+from people import expressions, look, portraits
 
 from emolib.data.framing import LANDMARKS
 from emolib.emotions import facs
@@ -258,3 +258,18 @@ def test_an_identity_is_written_whole(studio, tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["000003.npz"]
     with np.load(tmp_path / "000003.npz") as kept:
         assert kept["pictures"].shape == (2, 24, 24, 3) and "anger" in str(kept["meta"])
+
+
+def test_only_what_is_drawn_otherwise_is_rendered_anew(studio, tmp_path, monkeypatch):
+    monkeypatch.setattr(portraits, "NINE", ("neutral", "anger", "fear"))
+    portraits.render_identity(3, tmp_path, 24, 1)
+    before = portraits.read_rendered(tmp_path / "000003.npz")
+    assert portraits.stale(portraits.draw_expressions(3), before) == []
+    monkeypatch.setitem(expressions.PROTOTYPES, "anger", [{"browDown*": 1}])
+    assert portraits.stale(portraits.draw_expressions(3), before) == [1]
+    monkeypatch.setattr(studio.Portrait, "shoot", lambda self, units, pose: np.zeros((24, 24, 3), np.uint8))
+    portraits.render_identity(3, tmp_path, 24, 1)
+    after = portraits.read_rendered(tmp_path / "000003.npz")
+    black = [not picture.any() for _, picture, _ in after]
+    assert black == [False, True, False] and [m.max() for _, _, m in after] == [255] * 3
+    assert (after[2][1] == before[2][1]).all()

@@ -111,6 +111,7 @@ class Portrait:
         }
         self.scene = mi.load_dict(scene)
         self.params = mi.traverse(self.scene)
+        self.depth = mi.load_dict({"type": "aov", "aovs": "depth:depth"})
         faces = [(rig, middle_of_face(self.figure, self))]
         self.exposure = exposure(rig) * LIT / meter(self.scene, samples, faces, np.array([size, size]))
 
@@ -138,3 +139,10 @@ class Portrait:
         self.figure.move(self.params, units, pose)
         self.params.update()
         return develop(expose(self.scene, self.seed), self.exposure)
+
+    def mask(self) -> np.ndarray:
+        """How much of each pixel the person fills as last filmed -> (size, size) uint8, 255: all of it."""
+        depth = np.array(mi.render(self.scene, sensor=0, integrator=self.depth, spp=1, seed=1))[:, :, -1]
+        before_wall = (depth < self.origin[2] + 35).astype(np.float32)  # the wall stands at -55
+        share = before_wall.reshape(self.size, 2, self.size, 2).mean(axis=(1, 3))
+        return (255 * share + 0.5).astype(np.uint8)

@@ -1,8 +1,8 @@
 """Renders the portraits: `PYTHONPATH=data/build python -m people.portraits --out data/build/work/portraits`.
 
 One file per identity (`000012.npz`, written when all its emotions are done), so a killed run goes on where it
-was; after a change of an emotion's prototypes only that emotion is rendered anew. Two processes with one thread
-each use two cores best. Deterministic: identity = seed.
+was; after a change of an emotion's prototypes only that emotion is rendered anew. Two processes with one
+thread each use two cores best. Deterministic: identity = seed.
 """
 
 from __future__ import annotations

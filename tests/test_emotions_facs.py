@@ -1,6 +1,7 @@
 """The AU <-> ARKit table and the prototypes, by their algebra."""
 
 import importlib.util
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -44,19 +45,13 @@ def test_body_model_has_the_same_names():
     assert tuple(sorted(path.stem for path in body_model_units().glob("*.target"))) == facs.ARKIT
 
 
-def test_table_covers_every_unit_once():
-    units = [row.unit for row in facs.TABLE]
-    assert len(units) == len(set(units))
-    assert set(units) | set(facs.UNMAPPED) == set(facs.ARKIT)
-    assert {row.au for row in facs.TABLE} | {"AU25", "AU27"} == set(facs.REACHABLE)
-
-
-def test_every_row_says_how_far_it_can_be_trusted():
-    assert all(0 < row.confidence < 1 for row in facs.TABLE)
+def test_table_covers_every_unit_once_and_says_its_source():
     by_unit = {row.unit: row for row in facs.TABLE}
-    assert by_unit["mouthSmileLeft"].source == "agreed"
-    assert by_unit["mouthPressLeft"].source == "disputed"
-    assert by_unit["mouthLowerDownLeft"].source == "memory"
+    assert len(by_unit) == len(facs.TABLE)
+    assert set(facs.ARKIT) - set(by_unit) == {"mouthLeft", "mouthRight", "mouthClose"}
+    assert {row.au for row in facs.TABLE} | {"AU25", "AU27"} == set(facs.REACHABLE)
+    some = ("mouthSmileLeft", "mouthPressLeft", "mouthLowerDownLeft")
+    assert [by_unit[unit].source for unit in some] == ["agreed", "disputed", "memory"]
 
 
 @pytest.mark.parametrize("au", [au for au in facs.REACHABLE if au not in ("AU25", "AU27")])
@@ -79,8 +74,7 @@ def test_prototypes_round_trip(p):
     for source, instead in SIDE_EFFECTS.items():
         if source in wanted:
             wanted[instead] = max(wanted.get(instead, 0), wanted[source])
-    if "AU23" in wanted:
-        wanted.pop("AU23")
+    wanted.pop("AU23", None)
     for au, value in wanted.items():
         if au == "AU25":
             assert back[au] >= value - 1e-9
@@ -157,18 +151,17 @@ def test_more_of_a_unit_never_reads_as_less():
 @pytest.mark.parametrize(
     ("call", "value", "message"),
     [
-        (facs.arkit_to_aus, {"smile": 1}, "'smile' is not an ARKit unit"),
-        (facs.aus_to_arkit, {"AU99": 1}, "'AU99' is not an action unit"),
+        (facs.arkit_to_aus, {"smile": 1}, "unknown ARKit unit 'smile'"),
+        (facs.aus_to_arkit, {"AU99": 1}, "unknown action unit 'AU99'"),
         (facs.arkit_to_aus, np.zeros(51), r"52 entries, got shape \(51,\)"),
         (facs.aus_to_arkit, {"AU12": 1.5}, "AU12 is 1.5"),
         (facs.arkit_to_aus, {"jawOpen": float("nan")}, "jawOpen is nan"),
         (facs.arkit_to_aus, 0.5, "52 entries"),
     ],
 )
-def test_bad_input_is_one_clear_line(call, value, message):
-    with pytest.raises(InputError, match=message) as caught:
+def test_bad_input_is_named(call, value, message):
+    with pytest.raises(InputError, match=message):
         call(value)
-    assert "\n" not in str(caught.value)
 
 
 def test_every_emotion_has_a_prototype_of_its_own_and_a_source():
@@ -195,37 +188,15 @@ def test_strength_scales_and_clips():
     assert prototypes.prototype("ecstasy", 1) == basic
     with pytest.raises(InputError, match="factor of 0 or more"):
         prototypes.prototype("joy", -1)
-    with pytest.raises(InputError, match="prototypes, numbered"):
-        prototypes.prototype("joy", variant=99)
     with pytest.raises(InputError, match="did you mean 'sadness'"):
         prototypes.prototype("sadnes")
-
-
-def test_sample_draws_variants_and_repeats_with_its_seed():
-    draws = [prototypes.sample("fear", np.random.default_rng(i)) for i in range(40)]
-    assert draws[3] == prototypes.sample("fear", np.random.default_rng(3))
-    assert len({frozenset(d) for d in draws}) >= 4
-    assert all(0 <= v <= 1 for d in draws for v in d.values())
-    plain = prototypes.sample("fear", np.random.default_rng(0), spread=0)
-    assert plain in [p.aus for p in prototypes.variants("fear")]
 
 
 def test_our_prototypes_differ_visibly():
     """Awe and surprise use the same units, trust and contentment nearly so: strengths tell them apart."""
     faces = [strongest_side(prototypes.prototype(e)) for e in prototypes.EMOTIONS]
     vectors = np.array([[face.get(au, 0) for au in facs.AUS] for face in faces])
-    gaps = {}
-    for i, a in enumerate(prototypes.EMOTIONS):
-        for j, b in enumerate(prototypes.EMOTIONS[:i]):
-            gaps[frozenset((a, b))] = np.linalg.norm(vectors[i] - vectors[j])
-    assert min(gaps.values()) > 0.2
-
-
-def test_presence_marks_the_units_of_each_variant():
-    table = prototypes.presence("contempt")
-    assert table.shape == (len(prototypes.variants("contempt")), len(facs.AUS))
-    shown = {au for au, seen in zip(facs.AUS, table.any(axis=0), strict=True) if seen}
-    assert shown == {"AU12", "AU14"}
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(vectors, 2)) > 0.2
 
 
 def test_every_prototype_is_nearest_to_its_own_emotion():
@@ -233,5 +204,3 @@ def test_every_prototype_is_nearest_to_its_own_emotion():
     rows = [[facs.arkit_to_aus(facs.aus_to_arkit(aus)).get(au, 0) for au in facs.AUS] for _, aus in faces]
     assert prototypes.nearest(rows, sets.EKMAN7) == [e for e, _ in faces]
     assert prototypes.nearest(0.3 * np.array(rows), sets.EKMAN7) == [e for e, _ in faces]  # direction only
-    with pytest.raises(InputError, match="action units come as"):
-        prototypes.nearest(np.zeros(3))

@@ -1,18 +1,18 @@
 """Facial action units (FACS) and the 52 ARKit face units that the renderer of EmoFaces speaks.
 
 The correspondence is a convention, not a measurement: no ARKit unit is a validated FACS coder. Every
-row therefore carries a confidence and where it comes from, and `REACHABLE` says which action units a
+row therefore says where it comes from, and `REACHABLE` says which action units a
 face driven by ARKit units can show at all. Prototypes are in `emolib.emotions.prototypes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from emolib.runtime import InputError
+from emolib.runtime import InputError, one_of
 
 _UNITS = """
 browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft
@@ -27,119 +27,68 @@ noseSneerRight tongueOut
 ARKIT = tuple(_UNITS.split())
 """The 52 face units, named and ordered as the body model `anny` orders its facial actions."""
 
-DESCRIPTIONS = {
-    "AU1": "inner brow raiser",
-    "AU2": "outer brow raiser",
-    "AU4": "brow lowerer",
-    "AU5": "upper lid raiser",
-    "AU6": "cheek raiser",
-    "AU7": "lid tightener",
-    "AU9": "nose wrinkler",
-    "AU10": "upper lip raiser",
-    "AU11": "nasolabial deepener",
-    "AU12": "lip corner puller",
-    "AU14": "dimpler",
-    "AU15": "lip corner depressor",
-    "AU16": "lower lip depressor",
-    "AU17": "chin raiser",
-    "AU18": "lip pucker",
-    "AU20": "lip stretcher",
-    "AU22": "lip funneler",
-    "AU23": "lip tightener",
-    "AU24": "lip pressor",
-    "AU25": "lips part",
-    "AU26": "jaw drop",
-    "AU27": "mouth stretch",
-    "AU28": "lip suck",
-    "AU43": "eyes closed",
-    "AU61": "eyes turn left",
-    "AU62": "eyes turn right",
-    "AU63": "eyes up",
-    "AU64": "eyes down",
-    "AD19": "tongue show",
-    "AD29": "jaw thrust",
-    "AD30": "jaw sideways",
-    "AD34": "cheek puff",
-}
+_DESCRIPTIONS = """
+AU1 inner brow raiser, AU2 outer brow raiser, AU4 brow lowerer, AU5 upper lid raiser, AU6 cheek raiser,
+AU7 lid tightener, AU9 nose wrinkler, AU10 upper lip raiser, AU11 nasolabial deepener,
+AU12 lip corner puller, AU14 dimpler, AU15 lip corner depressor, AU16 lower lip depressor,
+AU17 chin raiser, AU18 lip pucker, AU20 lip stretcher, AU22 lip funneler, AU23 lip tightener,
+AU24 lip pressor, AU25 lips part, AU26 jaw drop, AU27 mouth stretch, AU28 lip suck, AU43 eyes closed,
+AU61 eyes turn left, AU62 eyes turn right, AU63 eyes up, AU64 eyes down, AD19 tongue show,
+AD29 jaw thrust, AD30 jaw sideways, AD34 cheek puff
+"""
+DESCRIPTIONS = dict(entry.strip().split(" ", 1) for entry in _DESCRIPTIONS.split(","))
 AUS = tuple(DESCRIPTIONS)
 """Action units and descriptors, the order of every `aus` vector (EmoFaces' column `aus`)."""
 
-CONFIDENCE = {"agreed": 0.9, "disputed": 0.5, "memory": 0.4, "ours": 0.3}
-"""How far a row can be trusted (ours): two public code mappings agree; they differ; from memory; ours."""
-
 
 class Row(NamedTuple):
-    """`au` is read as the largest of its units; `drive` is unit per AU on the way back, 0 = read only."""
+    """`au` is read as the largest of its units; `drive` is unit per AU on the way back, 0 = read only.
+
+    `source`: "agreed" (two public code mappings say so), "disputed" (they differ) or "memory".
+    """
 
     unit: str
     au: str
     drive: float
     source: str
 
-    @property
-    def confidence(self) -> float:
-        return CONFIDENCE[self.source]
+
+# Unit, action unit and, where it is not 1, the drive. A star stands for Left and Right.
+_TABLE = {
+    "agreed": """
+browInnerUp AU1, browOuterUp* AU2, browDown* AU4, eyeWide* AU5, cheekSquint* AU6, eyeSquint* AU7,
+noseSneer* AU9, mouthUpperUp* AU10, mouthSmile* AU12, mouthDimple* AU14, mouthFrown* AU15,
+mouthShrugLower AU17, mouthPucker AU18, mouthStretch* AU20, mouthFunnel AU22, jawOpen AU26,
+mouthRollUpper AU28, mouthRollLower AU28, eyeBlink* AU43
+""",
+    "memory": """
+mouthLowerDown* AU16, mouthShrugUpper AU17 0.5, eyeLookOutLeft AU61, eyeLookInRight AU61,
+eyeLookInLeft AU62, eyeLookOutRight AU62, eyeLookUp* AU63, eyeLookDown* AU64, tongueOut AD19,
+jawForward AD29, jawLeft AD30, jawRight AD30 0.0, cheekPuff AD34
+""",
+    "disputed": """
+mouthPress* AU24
+""",
+}
 
 
-# Names without a side stand for Left and Right.
-_TABLE = (
-    ("browInnerUp", "AU1", 1.0, "agreed"),
-    ("browOuterUp*", "AU2", 1.0, "agreed"),
-    ("browDown*", "AU4", 1.0, "agreed"),
-    ("eyeWide*", "AU5", 1.0, "agreed"),
-    ("cheekSquint*", "AU6", 1.0, "agreed"),
-    ("eyeSquint*", "AU7", 1.0, "agreed"),
-    ("noseSneer*", "AU9", 1.0, "agreed"),
-    ("mouthUpperUp*", "AU10", 1.0, "agreed"),
-    ("mouthSmile*", "AU12", 1.0, "agreed"),
-    ("mouthDimple*", "AU14", 1.0, "agreed"),
-    ("mouthFrown*", "AU15", 1.0, "agreed"),
-    ("mouthLowerDown*", "AU16", 1.0, "memory"),
-    ("mouthShrugLower", "AU17", 1.0, "agreed"),
-    ("mouthShrugUpper", "AU17", 0.5, "memory"),
-    ("mouthPucker", "AU18", 1.0, "agreed"),
-    ("mouthStretch*", "AU20", 1.0, "agreed"),
-    ("mouthFunnel", "AU22", 1.0, "agreed"),
-    ("mouthPress*", "AU24", 1.0, "disputed"),
-    ("jawOpen", "AU26", 1.0, "agreed"),
-    ("mouthRollUpper", "AU28", 1.0, "agreed"),
-    ("mouthRollLower", "AU28", 1.0, "agreed"),
-    ("eyeBlink*", "AU43", 1.0, "agreed"),
-    ("eyeLookOutLeft", "AU61", 1.0, "memory"),
-    ("eyeLookInRight", "AU61", 1.0, "memory"),
-    ("eyeLookInLeft", "AU62", 1.0, "memory"),
-    ("eyeLookOutRight", "AU62", 1.0, "memory"),
-    ("eyeLookUp*", "AU63", 1.0, "memory"),
-    ("eyeLookDown*", "AU64", 1.0, "memory"),
-    ("tongueOut", "AD19", 1.0, "memory"),
-    ("jawForward", "AD29", 1.0, "memory"),
-    ("jawLeft", "AD30", 1.0, "memory"),
-    ("jawRight", "AD30", 0.0, "memory"),
-    ("cheekPuff", "AD34", 1.0, "memory"),
-)
-TABLE = tuple(
-    Row(unit.replace("*", side), au, drive, source)
-    for unit, au, drive, source in _TABLE
-    for side in (("Left", "Right") if unit.endswith("*") else ("",))
-)
+def _read_table() -> Iterator[Row]:
+    for source, text in _TABLE.items():
+        for entry in text.split(","):
+            unit, au, *drive = entry.split()
+            for side in ("Left", "Right") if unit.endswith("*") else ("",):
+                yield Row(unit.removesuffix("*") + side, au, float(*drive or (1,)), source)
+
+
+TABLE = tuple(_read_table())
 """The direct rows. AU23, AU25 and AU27 follow the rules in `arkit_to_aus` and `aus_to_arkit`."""
 
-OPENING_MM = {
-    "jawOpen": 34.0,
-    "mouthFunnel": 13.0,
-    "mouthUpperUpLeft": 2.5,
-    "mouthUpperUpRight": 2.5,
-    "mouthLowerDownLeft": 2.0,
-    "mouthLowerDownRight": 2.0,
-    "mouthClose": -34.0,
-}
+OPENING_MM = {"jawOpen": 34.0, "mouthFunnel": 13.0, "mouthUpperUpLeft": 2.5, "mouthUpperUpRight": 2.5}
+OPENING_MM |= {"mouthLowerDownLeft": 2.0, "mouthLowerDownRight": 2.0, "mouthClose": -34.0}
 """Gap between the lips per unit at full strength, measured at the midline of the MakeHuman base mesh."""
 
 LIPS_PART_MM = 10.0
 """The gap that counts as AU25 at its maximum (ours)."""
-
-UNMAPPED = ("mouthLeft", "mouthRight", "mouthClose")
-"""Units no action unit is read from directly (mouthClose takes AU25 away again)."""
 
 UNREACHABLE = ("AU11", "AU23")
 """Without a face unit of their own: AU11 is dropped, AU23 is drawn as AU24 (lips pressed)."""
@@ -154,22 +103,16 @@ _A = {name: i for i, name in enumerate(AUS)}
 
 
 def _vector(values, names: tuple[str, ...], what: str) -> np.ndarray:
-    """float64 (..., len(names)) from a mapping or an array; InputError names the offending entry."""
+    """Make float64 (..., len(names)) of a mapping or an array. InputError names the offending entry."""
     if isinstance(values, Mapping):
-        unknown = [k for k in values if k not in names]
-        if unknown:
-            raise InputError(f"{unknown[0]!r} is not {what}; known are {', '.join(names)}")
-        out = np.zeros(len(names))
-        for key, value in values.items():
-            out[names.index(key)] = value
-    else:
-        out = np.asarray(values, dtype=np.float64)
-        if out.ndim == 0 or out.shape[-1] != len(names):
-            raise InputError(f"{what} vectors have {len(names)} entries, got shape {out.shape}")
-    bad = ~((out >= 0) & (out <= 1 + 1e-6))
-    if bad.any():
-        where = np.argwhere(bad)[0]
-        raise InputError(f"{names[where[-1]]} is {out[tuple(where)]:g}; {what} values lie in [0, 1]")
+        values = {one_of(name, names, what): value for name, value in values.items()}
+        values = [values.get(name, 0.0) for name in names]
+    out = np.asarray(values, dtype=np.float64)
+    if out.shape[-1:] != (len(names),):
+        raise InputError(f"{what} vectors have {len(names)} entries, got shape {out.shape}")
+    bad = np.argwhere(~((out >= 0) & (out <= 1 + 1e-6)))
+    for place in bad[:1]:
+        raise InputError(f"{names[place[-1]]} is {out[tuple(place)]:g}; {what} values lie in [0, 1]")
     return out
 
 
@@ -186,7 +129,7 @@ def arkit_to_aus(coeffs):
     `OPENING_MM`, over `LIPS_PART_MM`. AU27 is jawOpen above `JAW_STRETCH`. AU11 and AU23 are never
     read. InputError on unknown names, shapes or ranges.
     """
-    x = _vector(coeffs, ARKIT, "an ARKit unit")
+    x = _vector(coeffs, ARKIT, "ARKit unit")
     out = np.zeros(x.shape[:-1] + (len(AUS),))
     for row in TABLE:
         i = _A[row.au]
@@ -209,7 +152,7 @@ def aus_to_arkit(aus):
     """
     if isinstance(aus, Mapping):
         return _drive_mapping(aus)
-    a = _vector(aus, AUS, "an action unit")
+    a = _vector(aus, AUS, "action unit")
     x = np.zeros(a.shape[:-1] + (len(ARKIT),))
     for row in TABLE:
         u = _U[row.unit]
@@ -232,7 +175,7 @@ def _drive_mapping(aus: Mapping[str, float]) -> dict[str, float]:
         base, sides = (name[:-1], name[-1]) if name[:-1] in _A and name[-1] in "LR" else (name, "LR")
         for side in sides:
             halves[side][base] = max(value, halves[side].get(base, 0.0))
-    left, right = (aus_to_arkit(_vector(halves[s], AUS, "an action unit")) for s in "LR")
+    left, right = (aus_to_arkit(_vector(halves[s], AUS, "action unit")) for s in "LR")
     out = np.maximum(left, right)
     for u, unit in enumerate(ARKIT):
         if unit.endswith("Left") and unit[:-4] + "Right" in _U and not unit.startswith(("jaw", "eyeLook")):

@@ -6,6 +6,8 @@ which petal, what two petals blend into, and which words the sets share. All els
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -104,26 +106,25 @@ _OURS = {
 }
 
 
-def _published() -> dict[tuple[str, str], dict[str, tuple[list[tuple[str, float]], str]]]:
-    """The rows that rest on a published statement: petals and dyads."""
-
-    def dyad(name: str) -> tuple[list[tuple[str, float]], str]:
-        return [(sets.DYADS[name].first, 0.5), (sets.DYADS[name].second, 0.5)], DYAD
-
-    named = {x: ([(sets.petal(x), 1.0)], PETAL) for x in sets.PLUTCHIK24 if sets.petal(x) in sets.MIKELS}
-    del named["boredom"]  # its petal is disgust, but so calm a state is as near to sadness: ours, below
-    return {
-        ("plutchik24", "plutchik8"): {x: ([(sets.petal(x), 1.0)], PETAL) for x in sets.PLUTCHIK24},
-        ("plutchik24", "mikels"): named,
-        ("plutchik24", "emofaces-all"): named,
-        ("plutchik8", "plutchik24"): {x: ([(x, 1.0)], PETAL) for x in sets.PLUTCHIK8},
-        ("dyads", "plutchik8"): {x: dyad(x) for x in sets.DYADS},
-        ("mikels", "plutchik8"): {"awe": dyad("awe")},
-        ("ekman7", "plutchik8"): {"contempt": dyad("contempt")},
-    }
+def _dyad(name: str) -> tuple[list[tuple[str, float]], str]:
+    return [(sets.DYADS[name].first, 0.5), (sets.DYADS[name].second, 0.5)], DYAD
 
 
-_PUBLISHED = _published()
+# Rows that rest on a published statement. Not boredom among Mikels' eight: its petal is disgust, but so calm
+# a state is as near to sadness.
+_PETAL_OF = {label: ([(sets.petal(label), 1.0)], PETAL) for label in sets.PLUTCHIK24}
+_NAMED = {
+    label: row for label, row in _PETAL_OF.items() if sets.petal(label) in sets.MIKELS and label != "boredom"
+}
+_PUBLISHED = {
+    ("plutchik24", "plutchik8"): _PETAL_OF,
+    ("plutchik24", "mikels"): _NAMED,
+    ("plutchik24", "emofaces-all"): _NAMED,
+    ("plutchik8", "plutchik24"): {label: ([(label, 1.0)], PETAL) for label in sets.PLUTCHIK8},
+    ("dyads", "plutchik8"): {label: _dyad(label) for label in sets.DYADS},
+    ("mikels", "plutchik8"): {"awe": _dyad("awe")},
+    ("ekman7", "plutchik8"): {"contempt": _dyad("contempt")},
+}
 TABLES = tuple(dict.fromkeys([*_PUBLISHED, *_OURS]))
 """The (source, target) pairs with a table of their own; `mapping` chains them for the others."""
 
@@ -152,54 +153,46 @@ def _path(source: str, target: str) -> list[str]:
     raise InputError(f"no chain of mappings leads from {source!r} to {target!r}")
 
 
-def _matrix(pair: tuple[str, str]) -> tuple[np.ndarray, list[Entry]]:
-    rows, columns = sets.labels(pair[0]), sets.labels(pair[1])
-    entries = [entry for label in rows for entry in _row(label, pair)]
+def _fill_matrix(entries: Iterable[Entry], rows: tuple[str, ...], columns: tuple[str, ...]) -> np.ndarray:
     matrix = np.zeros((len(rows), len(columns)))
     for entry in entries:
         matrix[rows.index(entry.source), columns.index(entry.target)] = entry.weight
-    return matrix, entries
+    return matrix
 
 
 def mapping(source: str, target: str) -> Mapping:
-    """The matrix from one set to another (names in `sets.SETS`), with the source of every entry.
+    """Find the matrix from one set to another (names in `sets.SETS`), with the source of every entry.
 
     Where no table exists the shortest chain of tables is multiplied; an entry of a chain is published
     only if every entry it is made of is. InputError for an unknown set or where no chain leads.
     """
-    path = _path(one_of(source, sets.SETS, "emotion set"), one_of(target, sets.SETS, "emotion set"))
     rows, columns = sets.labels(source), sets.labels(target)
-    if len(path) == 2:
-        matrix, entries = _matrix((source, target))
-        return Mapping(rows, columns, matrix, tuple(entries))
-    matrix, ours = np.eye(len(rows)), np.zeros((len(rows), len(rows)))
-    for pair in zip(path, path[1:], strict=False):
-        step, step_entries = _matrix(pair)
-        step_ours = np.zeros_like(step)
-        for e in step_entries:
-            i, j = sets.labels(pair[0]).index(e.source), sets.labels(pair[1]).index(e.target)
-            step_ours[i, j] = e.weight * (e.kind == "ours")
-        ours = ours @ step + matrix @ step_ours
-        matrix = matrix @ step
-    note = SAME if len(path) == 1 else "chain " + " > ".join(path)
-    entries = [
-        Entry(rows[i], columns[j], float(matrix[i, j]), "ours" if ours[i, j] > 0 else "published", note)
-        for i, j in np.argwhere(matrix > 0)
-    ]
+    path = _path(source, target)
+    matrix = published = np.eye(len(rows))
+    for pair in pairwise(path):
+        start, end = sets.labels(pair[0]), sets.labels(pair[1])
+        entries = [entry for label in start for entry in _row(label, pair)]
+        matrix = matrix @ _fill_matrix(entries, start, end)
+        published = published @ _fill_matrix((e for e in entries if e.kind == "published"), start, end)
+    if len(path) != 2:
+        note = SAME if len(path) == 1 else "chain " + " > ".join(path)
+        kinds = np.where(np.isclose(published, matrix), "published", "ours")
+        entries = [
+            Entry(rows[i], columns[j], float(matrix[i, j]), str(kinds[i, j]), note)
+            for i, j in np.argwhere(matrix > 0)
+        ]
     return Mapping(rows, columns, matrix, tuple(entries))
 
 
 def convert(weights, source: str, target: str) -> np.ndarray:
-    """Distributions (..., n) over `source` as distributions (..., m) over `target`: `weights @ matrix`."""
-    m = mapping(source, target)
-    w = np.asarray(weights, dtype=np.float64)
-    if w.ndim == 0 or w.shape[-1] != len(m.rows):
-        raise InputError(f"{source} distributions have {len(m.rows)} entries, got shape {w.shape}")
-    return w @ m.matrix
+    """Turn distributions (..., n) over `source` into distributions (..., m) over `target`.
+
+    ValueError unless n is the number of `source`'s labels."""
+    return np.asarray(weights, dtype=np.float64) @ mapping(source, target).matrix
 
 
 def explain(source: str, target: str, label: str | None = None) -> str:
-    """The mapping in words, one line an entry: what becomes what, how much, on whose word."""
+    """Put the mapping into words, one line an entry: what becomes what, how much, on whose word."""
     m = mapping(source, target)
     if label is not None:
         label = one_of(label, m.rows, f"{source} label")

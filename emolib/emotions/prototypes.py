@@ -1,12 +1,13 @@
 """What a face does under each emotion: FACS prototypes, with their variants and where each comes from.
 
 People vary around prototypes (Le Mau et al. 2021: professional actors show variability, not
-stereotypes), so an emotion has several, and `sample` draws one and perturbs it.
+stereotypes), so an emotion has several.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,48 +36,28 @@ class Prototype(NamedTuple):
     reference: str
 
 
-_EF = "Ekman & Friesen 1978, table 11-1"
-_EMFACS = "EMFACS"
-_GUIDE = "FACS Investigator's Guide, in Cohn et al. 2005"
-_PUBLISHED = (
-    ("happiness", "6+12y+25", _EF),
-    ("happiness", "6+12", _EMFACS),
-    ("happiness", "12C", _GUIDE),
-    ("sadness", "1+4+15", _EF),
-    ("surprise", "1+2+5+26", _EF),
-    ("surprise", "1+2+5B+26", _EMFACS),
-    ("surprise", "1+2+5B+27", _GUIDE),
-    ("surprise", "1+2+5B", _GUIDE),
-    ("surprise", "1+2+26", _GUIDE),
-    ("surprise", "5B+26", _GUIDE),
-    ("fear", "1+2+4+5+20+25", _EF),
-    ("fear", "1+2+4+5+20+26", _EMFACS),
-    ("fear", "1+2+4+5+7+20+26", "OpenDBM"),
-    ("fear", "1+2+4+5", _GUIDE),
-    ("fear", "1+2+5z", _GUIDE),
-    ("fear", "5+20", _GUIDE),
-    ("anger", "4+5+7+24", _EF),
-    ("anger", "4+5+7+23", _EMFACS),
-    ("anger", "4+5+7+10+22+23+25", _GUIDE),
-    ("anger", "4+5+7+10+23+25", _GUIDE),
-    ("anger", "4+5+7+17+23", _GUIDE),
-    ("anger", "4+5+7+17+24", _GUIDE),
-    ("disgust", "4+10+17", _EF),
-    ("disgust", "9+15+16", _EMFACS),
-    ("disgust", "9", _GUIDE),
-    ("disgust", "9+15+16+26", _GUIDE),
-    ("disgust", "9+17", _GUIDE),
-    ("disgust", "10+17", _GUIDE),
-    ("contempt", "12AR+14AR", _EMFACS),
-    ("contempt", "12+14", "OpenDBM"),
-    ("contempt", "14R", _GUIDE),
-)
-_MEMORY = (
-    ("sadness", "1+4+11+15B", _GUIDE),
-    ("sadness", "6+15", _GUIDE),
-    ("disgust", "10+16+25", _GUIDE),
-    ("awe", "1+2+5+25", "Du, Tao & Martinez 2014, 'awed'"),
-)
+_REFERENCES = {
+    "EF": "Ekman & Friesen 1978, table 11-1",
+    "EMFACS": "EMFACS",
+    "GUIDE": "FACS Investigator's Guide, in Cohn et al. 2005",
+    "OpenDBM": "OpenDBM",
+    "DTM": "Du, Tao & Martinez 2014, 'awed'",
+}
+# Emotion -> its codes, each with the key of its reference (none: GUIDE).
+_PUBLISHED = {
+    "happiness": "6+12y+25 EF, 6+12 EMFACS, 12C",
+    "sadness": "1+4+15 EF",
+    "surprise": "1+2+5+26 EF, 1+2+5B+26 EMFACS, 1+2+5B+27, 1+2+5B, 1+2+26, 5B+26",
+    "fear": "1+2+4+5+20+25 EF, 1+2+4+5+20+26 EMFACS, 1+2+4+5+7+20+26 OpenDBM, 1+2+4+5, 1+2+5z, 5+20",
+    "anger": "4+5+7+24 EF, 4+5+7+23 EMFACS, 4+5+7+10+22+23+25, 4+5+7+10+23+25, 4+5+7+17+23, 4+5+7+17+24",
+    "disgust": "4+10+17 EF, 9+15+16 EMFACS, 9, 9+15+16+26, 9+17, 10+17",
+    "contempt": "12AR+14AR EMFACS, 12+14 OpenDBM, 14R",
+}
+_MEMORY = {
+    "sadness": "1+4+11+15B, 6+15",
+    "disgust": "10+16+25",
+    "awe": "1+2+5+25 DTM",
+}
 _OURS = {
     "neutral": "",
     "happiness": "6:.6 12:.8 25:.4",
@@ -96,26 +77,25 @@ _OURS = {
 
 
 def _parse(code: str) -> dict[str, float]:
-    """`"1+2+5B+14AR"` as AUs with intensities; an unlettered unit gets `UNLETTERED`."""
-    out = {}
-    for part in code.split("+"):
-        digits = "".join(c for c in part if c.isdigit())
-        tail = part[len(digits) :]
-        side = tail[-1] if tail and tail[-1] in "LR" else ""
-        letter = tail.removesuffix(side) if side else tail
-        out[f"AU{digits}{side}"] = LETTERS[letter] if letter else UNLETTERED
-    return out
+    """Read `"1+2+5B+14AR"`: AUs with intensities; an unlettered unit gets `UNLETTERED`."""
+    parts = (re.fullmatch(r"(\d+)([A-Exyz]?)([LR]?)", part).groups() for part in code.split("+"))
+    return {f"AU{unit}{side}": LETTERS.get(letter, UNLETTERED) for unit, letter, side in parts}
 
 
 def _ours(code: str) -> dict[str, float]:
     return {f"AU{name}": float(value) for name, value in (part.split(":") for part in code.split())}
 
 
-PROTOTYPES = tuple(
-    [Prototype(emotion, _ours(code), "ours", "emolib") for emotion, code in _OURS.items()]
-    + [Prototype(emotion, _parse(code), "published", ref) for emotion, code, ref in _PUBLISHED]
-    + [Prototype(emotion, _parse(code), "memory", ref) for emotion, code, ref in _MEMORY]
-)
+def _list_prototypes() -> Iterator[Prototype]:
+    for emotion, code in _OURS.items():
+        yield Prototype(emotion, _ours(code), "ours", "emolib")
+    for source, table in (("published", _PUBLISHED), ("memory", _MEMORY)):
+        for emotion, codes in table.items():
+            for code, *reference in (entry.split() for entry in codes.split(",")):
+                yield Prototype(emotion, _parse(code), source, _REFERENCES[(*reference, "GUIDE")[0]])
+
+
+PROTOTYPES = tuple(_list_prototypes())
 """Every variant; the first of an emotion is ours, the recipe with an intensity for each unit."""
 
 EMOTIONS = tuple(_OURS)
@@ -131,36 +111,16 @@ def prototype(emotion: str, strength: float | str | None = None, *, variant: int
     """AUs in [0, 1] for `emotion` at `strength`, a factor >= 0 or "mild" / "basic" / "intense".
 
     One of Plutchik's 24 labels brings its own strength ("ecstasy" is joy, intense) unless one is given.
-    InputError for an emotion or a variant that does not exist, or a negative strength.
+    InputError: an unknown emotion or word, a negative strength. IndexError: no such variant.
     """
     if emotion in sets.PLUTCHIK24:
         strength = sets.intensity(emotion) if strength is None else strength
         emotion = sets.petal(emotion)
-    known = variants(emotion)
-    if not 0 <= variant < len(known):
-        raise InputError(f"{emotion} has {len(known)} prototypes, numbered from 0; there is no {variant}")
     factor = INTENSITY[one_of(strength, INTENSITY, "strength")] if isinstance(strength, str) else strength
     factor = 1.0 if factor is None else float(factor)
     if not factor >= 0:
         raise InputError(f"strength is a factor of 0 or more, got {strength}")
-    return {au: min(1.0, factor * value) for au, value in known[variant].aus.items()}
-
-
-def sample(
-    emotion: str, rng: np.random.Generator, strength: float | str | None = None, *, spread: float = 0.15
-) -> dict[str, float]:
-    """A prototype drawn from the variants, each AU scaled by 1 + `spread` * normal, clipped to [0, 1]."""
-    petal = sets.petal(emotion) if emotion in sets.PLUTCHIK24 else emotion
-    chosen = prototype(emotion, strength, variant=int(rng.integers(len(variants(petal)))))
-    noise = 1 + spread * rng.standard_normal(len(chosen))
-    values = np.clip(np.array(list(chosen.values())) * noise, 0, 1)
-    return dict(zip(chosen, values.tolist(), strict=True))
-
-
-def presence(emotion: str) -> np.ndarray:
-    """bool (variants, len(AUS)): which action units each variant shows, sides joined."""
-    rows = [{au.rstrip("LR") for au in p.aus} for p in variants(emotion)]
-    return np.array([[au in row for au in AUS] for row in rows])
+    return {au: min(1.0, factor * value) for au, value in variants(emotion)[variant].aus.items()}
 
 
 def nearest(aus, emotions: Sequence[str] = sets.MIKELS) -> list[str]:
@@ -175,7 +135,5 @@ def nearest(aus, emotions: Sequence[str] = sets.MIKELS) -> list[str]:
         for au, value in arkit_to_aus(aus_to_arkit(units)).items():
             row[AUS.index(au)] = value
     x = np.asarray(aus, dtype=np.float64)
-    if x.ndim != 2 or x.shape[1] != len(AUS):
-        raise InputError(f"action units come as (N, {len(AUS)}), got shape {x.shape}")
     ideal /= np.maximum(np.linalg.norm(ideal, axis=1, keepdims=True), 1e-12)
     return [faces[i][0] for i in (x @ ideal.T).argmax(axis=1)]

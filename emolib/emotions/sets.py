@@ -7,10 +7,10 @@ emolib follows the tuples below; `permutation` moves scores from any other order
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from emolib.runtime import InputError
+from emolib.runtime import one_of
 
 MIKELS = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness")
 """Mikels et al. 2005, in EmoSet's and EmoEdit's order (EmoSet `info.json`, label2idx 0..7)."""
@@ -65,32 +65,27 @@ class Dyad(NamedTuple):
     alias: str = ""
 
 
-DYADS = {
-    "love": Dyad("joy", "trust", "primary"),
-    "submission": Dyad("trust", "fear", "primary"),
-    "awe": Dyad("fear", "surprise", "primary", "alarm"),
-    "disapproval": Dyad("surprise", "sadness", "primary", "disappointment"),
-    "remorse": Dyad("sadness", "disgust", "primary"),
-    "contempt": Dyad("disgust", "anger", "primary"),
-    "aggressiveness": Dyad("anger", "anticipation", "primary"),
-    "optimism": Dyad("anticipation", "joy", "primary"),
-    "guilt": Dyad("joy", "fear", "secondary"),
-    "curiosity": Dyad("trust", "surprise", "secondary"),
-    "despair": Dyad("fear", "sadness", "secondary"),
-    "unbelief": Dyad("surprise", "disgust", "secondary", "shock"),
-    "envy": Dyad("sadness", "anger", "secondary"),
-    "cynicism": Dyad("disgust", "anticipation", "secondary"),
-    "pride": Dyad("anger", "joy", "secondary"),
-    "hope": Dyad("anticipation", "trust", "secondary", "fatalism"),
-    "delight": Dyad("joy", "surprise", "tertiary"),
-    "sentimentality": Dyad("trust", "sadness", "tertiary"),
-    "shame": Dyad("fear", "disgust", "tertiary"),
-    "outrage": Dyad("surprise", "anger", "tertiary"),
-    "pessimism": Dyad("sadness", "anticipation", "tertiary"),
-    "morbidness": Dyad("disgust", "joy", "tertiary"),
-    "dominance": Dyad("anger", "trust", "tertiary"),
-    "anxiety": Dyad("anticipation", "fear", "tertiary"),
-}
+# Name, the two petals and perhaps a second name; nearest petals first.
+_DYADS = """
+love joy trust, submission trust fear, awe fear surprise alarm,
+disapproval surprise sadness disappointment, remorse sadness disgust, contempt disgust anger,
+aggressiveness anger anticipation, optimism anticipation joy, guilt joy fear, curiosity trust surprise,
+despair fear sadness, unbelief surprise disgust shock, envy sadness anger,
+cynicism disgust anticipation, pride anger joy, hope anticipation trust fatalism, delight joy surprise,
+sentimentality trust sadness, shame fear disgust, outrage surprise anger,
+pessimism sadness anticipation, morbidness disgust joy, dominance anger trust,
+anxiety anticipation fear
+"""
+_ORDERS = ("primary", "secondary", "tertiary")
+
+
+def _read_dyads() -> Iterator[tuple[str, Dyad]]:
+    for i, entry in enumerate(_DYADS.split(",")):
+        name, first, second, *alias = entry.split()
+        yield name, Dyad(first, second, _ORDERS[i // 8], *alias)
+
+
+DYADS = dict(_read_dyads())
 """Plutchik's 24 dyads. Opposite petals do not combine, so there is no fourth order."""
 
 SETS = {
@@ -106,37 +101,33 @@ SETS = {
 
 
 def labels(name: str) -> tuple[str, ...]:
-    """The labels of the set called `name` (see `SETS`), in its fixed order. InputError if there is none."""
-    if name not in SETS:
-        raise InputError(f"no emotion set is called {name!r}; there are {', '.join(SETS)}")
-    return SETS[name]
+    """Return the labels of the set called `name` (see `SETS`), in its order. InputError: no such set."""
+    return SETS[one_of(name, SETS, "emotion set")]
 
 
 def index(label: str, order: Iterable[str] = MIKELS) -> int:
-    """Position of `label` in `order`. InputError, naming the set, if it is not a member."""
+    """Return the position of `label` in `order`. InputError, naming the set, if it is not a member."""
     order = tuple(order)
-    if label not in order:
-        raise InputError(f"{label!r} is not one of {', '.join(order)}")
-    return order.index(label)
+    return order.index(one_of(label, order, "label"))
 
 
 def permutation(source: Iterable[str], target: Iterable[str]) -> list[int]:
-    """Positions p with `scores_in_target_order = scores_in_source_order[..., p]`.
+    """Find positions p with `scores_in_target_order = scores_in_source_order[..., p]`.
 
-    Both arguments must hold the same labels, each once; anything else is an InputError.
+    ValueError unless both hold the same labels, each once.
     """
     source, target = tuple(source), tuple(target)
     if sorted(source) != sorted(set(target)) or len(source) != len(target):
         odd = sorted(set(source) ^ set(target)) or ["a label twice"]
-        raise InputError(f"the two orders do not hold the same labels: {', '.join(odd)}")
+        raise ValueError(f"the two orders do not hold the same labels: {', '.join(odd)}")
     return [source.index(label) for label in target]
 
 
 def petal(label: str) -> str:
-    """Plutchik petal of one of the 24 labels (`"ecstasy"` -> `"joy"`). InputError for any other word."""
+    """Return the petal of one of Plutchik's 24 labels ("ecstasy" -> "joy"). InputError: another word."""
     return PLUTCHIK8[index(label, PLUTCHIK24) // 3]
 
 
 def intensity(label: str) -> str:
-    """`"mild"`, `"basic"` or `"intense"` for one of Plutchik's 24 labels."""
+    """Return "mild", "basic" or "intense" for one of Plutchik's 24 labels."""
     return INTENSITIES[index(label, PLUTCHIK24) % 3]

@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from emolib.emotions import mappings, sets
-from emolib.runtime import InputError, nearest
+from emolib.runtime import InputError, nearest, one_of
 
-ADJECTIVES = {
-    "neutral": "neutral",
-    "amusement": "amused",
-    "awe": "awestruck",
-    "contentment": "content",
-    "excitement": "excited",
-    "anger": "angry",
-    "disgust": "disgusted",
-    "fear": "fearful",
-    "sadness": "sad",
-    "happiness": "happy",
-    "surprise": "surprised",
-    "contempt": "contemptuous",
-    "serenity": "serene",
-    "joy": "joyful",
-    "ecstasy": "ecstatic",
-    "acceptance": "accepting",
-    "trust": "trusting",
-    "admiration": "admiring",
-    "apprehension": "apprehensive",
-    "terror": "terrified",
-    "distraction": "distracted",
-    "amazement": "amazed",
-    "pensiveness": "pensive",
-    "grief": "grieving",
-    "boredom": "bored",
-    "loathing": "loathing",
-    "annoyance": "annoyed",
-    "rage": "enraged",
-    "interest": "interested",
-    "anticipation": "expectant",
-    "vigilance": "vigilant",
-}
+_ADJECTIVES = """
+neutral neutral, amusement amused, awe awestruck, contentment content, excitement excited, anger angry,
+disgust disgusted, fear fearful, sadness sad, happiness happy, surprise surprised,
+contempt contemptuous, serenity serene, joy joyful, ecstasy ecstatic, acceptance accepting,
+trust trusting, admiration admiring, apprehension apprehensive, terror terrified,
+distraction distracted, amazement amazed, pensiveness pensive, grief grieving, boredom bored,
+loathing loathing, annoyance annoyed, rage enraged, interest interested, anticipation expectant,
+vigilance vigilant
+"""
+ADJECTIVES: dict[str, str] = dict(pair.split() for pair in _ADJECTIVES.split(","))
 """The word for a person who feels it, for prompts such as "a photo of an angry man"."""
 
 SYNONYMS = {
@@ -62,14 +37,10 @@ SYNONYMS = {
 
 
 def adjective(label: str) -> str:
-    """The prompt word for a label of any set ("anger" -> "angry"); a learned token, "<awe>", is its own.
-
-    InputError for anything else."""
+    """Return the prompt word for a label of any set ("anger" -> "angry"); a token, "<awe>", is its own."""
     if label.startswith("<"):
         return label
-    if label not in ADJECTIVES:
-        raise InputError(f"no prompt word for {label!r}; known are {', '.join(ADJECTIVES)}")
-    return ADJECTIVES[label]
+    return ADJECTIVES[one_of(label, ADJECTIVES, "emotion in prompts")]
 
 
 def article(word: str) -> str:
@@ -95,28 +66,23 @@ def prompt(label: str | None, description: str = PERSON, template: str = TEMPLAT
     return text if word else " ".join(text.split()).strip(" ,")
 
 
-def _vocabulary() -> dict[str, str]:
-    """Every word `resolve` understands -> the label it means, in whichever set that label lives."""
-    known = {}
-    for label, word in ADJECTIVES.items():
-        known[label] = label
-        known.setdefault(word, label)
-    for label, text in SYNONYMS.items():
-        for word in text.split():
-            known.setdefault(word, label)
-    for name, dyad in sets.DYADS.items():
-        known.setdefault(name, name)
-        if dyad.alias:
-            known.setdefault(dyad.alias, name)
-    return known
+def _build_vocabulary() -> dict[str, str]:
+    """Map every word that `resolve` understands to the label it means, in whichever set that label lives."""
+    pairs = [pair for label, word in ADJECTIVES.items() for pair in ((label, label), (word, label))]
+    pairs += [(word, label) for label, text in SYNONYMS.items() for word in text.split()]
+    pairs += [(word, name) for name, dyad in sets.DYADS.items() for word in (name, dyad.alias) if word]
+    vocabulary = {}
+    for word, label in pairs:
+        vocabulary.setdefault(word, label)  # the first meaning counts
+    return vocabulary
 
 
-VOCABULARY = _vocabulary()
+VOCABULARY = _build_vocabulary()
 _SEARCHED = ("ekman7", "plutchik24", "mikels", "emofaces-all", "dyads")
 
 
 def resolve(word: str, name: str = "mikels") -> str:
-    """The member of the set called `name` that a free word means ("furious" -> "anger").
+    """Find the member of the set called `name` that a free word means ("furious" -> "anger").
 
     Case and surrounding space do not matter. A word of another set goes through `mappings` and must have
     one clear winner there. InputError, with the nearest known word or the candidates, in any other case.
@@ -144,8 +110,3 @@ def _mapped(word: str, label: str, name: str, order: tuple[str, ...]) -> str:
         if len(best) < len(order):
             raise InputError(f"{word!r} ({label}) could be {' or '.join(best)} here; say which")
     raise InputError(f"{word!r} ({label}) has no place among {', '.join(order)}")
-
-
-def resolve_all(words: Iterable[str], name: str = "mikels") -> list[str]:
-    """`resolve` for several words, in their order."""
-    return [resolve(word, name) for word in words]

@@ -134,7 +134,7 @@ def test_impossible_settings(options, message):
 
 def test_impossible_calls():
     editor = Img2Img(tiny("sd"))
-    with pytest.raises(InputError, match="no prompt word for 'joyfulness'"):
+    with pytest.raises(InputError, match="unknown emotion 'joyfulness'"):
         edit(editor, pictures(), "joyfulness")
     with pytest.raises(ValueError, match="3 emotions for 2 pictures"):
         edit(editor, pictures(2), ["anger", "awe", "fear"])

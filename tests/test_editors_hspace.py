@@ -250,7 +250,7 @@ def test_impossible_calls():
         edit(asyrp(), pictures(2), ["anger", "awe", "anger"])
     with pytest.raises(InputError, match="unknown direction 'fear'"):
         edit(asyrp(), pictures(), "awe", source_emotion="fear")
-    with pytest.raises(InputError, match="no prompt word for 'joyfulness'"):
+    with pytest.raises(InputError, match="unknown emotion 'joyfulness'"):
         edit(p2p(), pictures(), "joyfulness")
     with pytest.raises(InputError, match="made with sd"):
         replace(asyrp("sd"), backbone=tiny("sdxl"))

@@ -181,7 +181,7 @@ def test_impossible_settings_and_calls(method):
     with pytest.raises(ValueError, match="strength must lie in"):
         method(tiny("sd"), strength=1.2)
     editor = method(tiny("sd"))
-    with pytest.raises(InputError, match="no prompt word for 'joyfulness'"):
+    with pytest.raises(InputError, match="unknown emotion 'joyfulness'"):
         edit(editor, pictures(), "joyfulness")
     with pytest.raises(ValueError, match="2 source emotions for 3 pictures"):
         edit(editor, pictures(3), "anger", source_emotion=["awe", "fear"])

@@ -128,7 +128,7 @@ def test_prompts():
     assert words.prompt("anger") == "photo of an angry person"
     assert words.prompt("anger", template=words.CAPTION) == "a photo of an angry person"
     assert words.prompt("sadness", "man", "{article} {word} {description}!") == "a sad man!"
-    with pytest.raises(InputError, match="unknown emotion in prompts 'love'"):
+    with pytest.raises(InputError, match="unknown emotion 'love'"):
         words.prompt("love")
 
 

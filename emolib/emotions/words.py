@@ -40,7 +40,7 @@ def adjective(label: str) -> str:
     """Return the prompt word for a label of any set ("anger" -> "angry"); a token, "<awe>", is its own."""
     if label.startswith("<"):
         return label
-    return ADJECTIVES[one_of(label, ADJECTIVES, "emotion in prompts")]
+    return ADJECTIVES[one_of(label, ADJECTIVES, "emotion")]
 
 
 def article(word: str) -> str:

@@ -1,6 +1,5 @@
 """Loading and running Stable Diffusions: tiny random ones of the real classes, against diffusers itself."""
 
-import copy
 import json
 import shutil
 
@@ -35,7 +34,6 @@ def test_a_loaded_folder_states_what_it_is(kind):
     assert model.dtype == torch.float32
     assert model.timesteps(5) == [801, 601, 401, 201, 1, 0]
     assert not any(parameter.requires_grad for parameter in model.unet.parameters())
-    assert copy.deepcopy(model) is model  # `asdict` of an editor must not copy the weights
 
 
 @both

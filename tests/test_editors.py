@@ -1,8 +1,5 @@
 """The Editor contract on img2img: against diffusers, and by what must stay the same."""
 
-import json
-from dataclasses import asdict
-
 import pytest
 import torch
 from diffusers import (
@@ -167,10 +164,8 @@ def test_descriptions_reach_the_prompt(monkeypatch):
     assert heard == [["photo of an angry man", "photo of an angry woman with red hair"]]
 
 
-def test_an_editor_is_its_own_caption_and_log_entry():
-    editor = Img2Img(tiny("sd"), strength=0.4)
-    assert "backbone=sd, strength=0.4, guidance_scale=5.0" in repr(editor)
-    assert json.loads(json.dumps(asdict(editor), default=str))["backbone"] == "sd"
+def test_an_editor_is_its_own_caption():
+    assert "backbone=sd, strength=0.4, guidance_scale=5.0" in repr(Img2Img(tiny("sd"), strength=0.4))
 
 
 def test_one_generator_for_each_picture_is_what_each_would_get_alone():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from tiny_pipelines import pictures, tiny
 
+from emolib.editors.base import LatentEditor
 from emolib.editors.compose import DRIFT, KeepDetail, change_of, extent, kept
 from emolib.editors.inversion import DirectInversion
 from emolib.editors.person import PerPerson, Person
@@ -56,16 +57,13 @@ class Half:
 
 
 @dataclass(frozen=True)
-class Painter:
+class Painter(LatentEditor):
     backbone: Half
     strength: float = 1.0
 
-    def __call__(self, images, emotion, *, generator, description, source_emotion, latents=None):
-        n = 1 if isinstance(emotion, str) else len(emotion)
-        if self.strength == 0:
-            return images.expand(n, -1, -1, -1).clone()
-        edited = self.backbone.decode(latents).expand(n, -1, -1, -1).clone()
-        edited[..., images.shape[-1] // 2 :] += 0.5
+    def edit_latents(self, z, request, generator):
+        edited = z.expand(len(request.emotions), -1, -1, -1).clone()
+        edited[..., z.shape[-1] // 2 :] += 0.5
         return edited
 
 

@@ -1,7 +1,6 @@
 """The editors PromptToPrompt and Asyrp keep the Editor contract, and do nothing where nothing is asked."""
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -86,12 +85,6 @@ def test_more_strength_changes_more(make):
     ]
     assert moved == sorted(moved)
     assert moved[2] > moved[0]
-
-
-@editors
-def test_an_editor_is_its_own_caption_and_log_entry(make):
-    assert "backbone=sd" in repr(make())
-    assert json.loads(json.dumps(asdict(make()), default=str))["strength"] == 1.0
 
 
 @torch.no_grad()
@@ -232,8 +225,6 @@ def test_knobs_of_prompt_to_prompt_matter():
     ("make", "options", "message"),
     [
         (p2p, {"strength": 1.2}, "strength must lie in"),
-        (p2p, {"cross_replace_steps": 1.5}, "cross_replace_steps must lie in"),
-        (p2p, {"local_blend": -0.1}, "local_blend must lie in"),
         (p2p, {"num_inference_steps": 0}, "num_inference_steps must be"),
         (asyrp, {"strength": -1.0}, "strength must lie in"),
     ],

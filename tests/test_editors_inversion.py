@@ -185,7 +185,7 @@ def test_impossible_settings_and_calls(method):
         edit(editor, pictures(), "joyfulness")
     with pytest.raises(ValueError, match="2 source emotions for 3 pictures"):
         edit(editor, pictures(3), "anger", source_emotion=["awe", "fear"])
-    with pytest.raises(ValueError, match="2 descriptions of one picture; give one"):
+    with pytest.raises(ValueError, match="2 descriptions for 1 pictures"):
         edit(editor, pictures(), ["anger", "awe"], description=["man", "woman"])
     with pytest.raises(InputError, match="31 x 31 picture does not fit"):
         edit(editor, pictures(side=31), "anger")

@@ -87,8 +87,6 @@ def test_folding_is_undone():
 def test_refusals(eight):
     with pytest.raises(InputError, match="multiple of 32 px, not 48 x 32"):
         edit(LEditsPP(eight), torch.zeros(1, 3, 32, 48), "anger")
-    with pytest.raises(ValueError, match=r"edit_threshold must lie in \[0, 1\), not 1"):
-        LEditsPP(eight, edit_threshold=1.0)
     with pytest.raises(InputError, match="latents of 4 channels, not 8"):
         LEditsPP(eight, use_intersect_mask=True)
     with pytest.raises(InputError, match="Stable Diffusion 1 and 2 alone"):

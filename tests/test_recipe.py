@@ -159,18 +159,18 @@ def test_what_a_recipe_does_not_take(saved, options, says, capsys):
         ({"seed": True}, "seed is True, not a whole number"),
         ({"seed": 10**23}, "seed must lie in"),
         ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5, not a whole number"),
-        ({"num_inference_steps": 0}, "must be 1 or more"),
+        ({"num_inference_steps": 0}, "must lie in [1, 1000]"),
         ({"margin": float("nan")}, "margin must lie in [0, 4]"),
         ({"margin": -1}, "margin must lie in [0, 4]"),
-        ({"guidance_scale": float("inf")}, "guidance_scale must be a finite number"),
-        ({"guidance_scale": 10**400}, "a broken recipe"),
+        ({"guidance_scale": float("inf")}, "guidance_scale must lie in"),
+        ({"guidance_scale": 10**400}, "guidance_scale must lie in"),
         ({"guidance_scale": "much"}, "guidance_scale is 'much', not a number"),
         ({"model": 5}, "model is 5, not a text"),
         ({"via": 5}, "via is 5, not a text or null"),
         ({"via": "nowhere"}, "unknown emotion 'nowhere'"),
         ({"people": []}, "no list of one person or more"),
         ({"people": {"box": [0, 0, 4, 4]}}, "no list of one person or more"),
-        ({"people": ["x"]}, "'x' is no person"),
+        ({"people": ["x"]}, "no list of one person or more"),
         ({"people": [{"box": [0, 0, 4, 4], "emotion": 5}]}, "emotion is 5, not a text or null"),
         ({"people": [{"box": [0, 0, 4, 4], "emotion": "angr"}]}, "unknown emotion 'angr'"),
         ({"people": [{"box": [0, 0, 4, 4], "source_emotion": "angr"}]}, "unknown emotion 'angr'"),
@@ -226,17 +226,13 @@ def test_a_folder_is_no_recipe(tmp_path, capsys):
     assert "a.json: is a folder; give a recipe in it" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{", "null"])
+@pytest.mark.parametrize("text", ["", "[1]", "{", "null", None])
 def test_files_that_are_no_recipe(tmp_path, text):
     path = tmp_path / "a.json"
-    path.write_text(text)
-    with pytest.raises(InputError, match="not a recipe"):
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match="a.json: (not a |this file is missing)"):
         load_recipe(path)
-
-
-def test_a_recipe_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
-        load_recipe(tmp_path / "none.json")
 
 
 def test_a_picture_and_an_output_are_still_needed_without_a_recipe(capsys):

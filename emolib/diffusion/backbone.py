@@ -80,9 +80,6 @@ class Backbone:
     def __repr__(self) -> str:
         return self.name
 
-    def __deepcopy__(self, memo: dict) -> Backbone:
-        return self  # an editor's `asdict` is its log entry, not a second copy of the weights
-
     def timesteps(self, num_inference_steps: int) -> list[int]:
         """The model's own grid of N + 1 levels, descending; see `sampling.timestep_grid`. InputError."""
         config = self._schedule.config

@@ -44,15 +44,10 @@ class Asyrp(LatentEditor):
     def __post_init__(self) -> None:
         steps_taken(self.num_inference_steps, self.strength)
         self.directions.check(self.backbone.unet)
-        levels = self._levels()
-        if len(levels) < 2:
+        if len(self._levels()) < 2:
             raise InputError(
                 f"of {self.num_inference_steps} steps none begins at timestep {self.directions.t_start} or"
                 " below, where these directions act; take more steps"
-            )
-        if self.t_boost > levels[0]:
-            raise ValueError(
-                f"t_boost {self.t_boost} lies above timestep {levels[0]}, where these edits begin"
             )
 
     def _levels(self) -> list[int]:
@@ -60,19 +55,21 @@ class Asyrp(LatentEditor):
         return [t for t in grid if t <= self.directions.t_start]
 
     def edit_latents(self, z: Tensor, request: Request, generator: Draws) -> Tensor:
-        """See `LatentEditor`. Emotions are names of the bank; descriptions play no part."""
+        # 1. The shift of each row: towards its emotion, away from what the picture shows; (n, C, h, w).
         model, bank, levels = self.backbone, self.directions, self._levels()
         b, n = len(z), len(request.emotions)
         away = [request.source_emotions[i % b] for i in range(n)]
-        shift = bank.to(model.device).shift(request.emotions, away=away)
         times = self.strength * (bank.scale if self.scale is None else self.scale)
-        scaled = hspace.scaled(shift, times * bank.times(self.num_inference_steps))
+        times = times * bank.times(self.num_inference_steps)
+        scaled = hspace.scaled(bank.to(model.device).shift(request.emotions, away=away), times)
+        # 2. Up to the noise without it, and back down with it.
         cond = model.embed(bank.prompt)
         walk = inversion.ddim(model.guided(cond, 1.0), z, levels).expand(n)
         t_edit = bank.t_edit if self.t_edit is None else self.t_edit
         predictor = Asymmetric(model, cond, scaled, t_edit, place=bank.place)
         calm = [t for t in levels if t >= self.t_boost]
         moved = denoise(predictor, Trajectory(calm, start=walk.start))  # (n, C, h, w)
+        # 3. Below `t_boost` fresh noise comes in, one for each picture and step.
         boosted = [calm[-1], *(t for t in levels if t < self.t_boost)]
         if len(boosted) > 1:
             noise = torch.stack([draw(z, generator) for _ in boosted[1:]])  # (steps, B, C, h, w)

@@ -6,13 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from emolib.emotions import words
 from emolib.emotions.words import PERSON, TEMPLATE
+from emolib.runtime import in_range
 
 if TYPE_CHECKING:
     from emolib.diffusion.backbone import Backbone, Embedding, Guided
@@ -20,33 +21,6 @@ if TYPE_CHECKING:
 Labels = str | Sequence[str]
 Sources = str | Sequence[str | None] | None
 Draws = torch.Generator | Sequence[torch.Generator]
-
-
-class Editor(Protocol):
-    """`editor(images, emotion, *, generator) -> images`: the same people, feeling `emotion`.
-
-    images       float32 (B, 3, H, W) in [-1, 1], on any device; the result has the same shape, dtype, range
-                 and device, wherever the method computes
-    emotion      a label, or one for each picture; several for a single picture give one edit each, made as
-                 one batch from one encoding and the same noise
-    generator    the only source of randomness, one for all or, as in diffusers, one for each picture. Noise
-                 is drawn on its device and moved: with the CPU generators of `runtime.generator` one seed
-                 gives one picture, whatever computes it
-    description  who is in the picture, e.g. "woman with red hair", one or one each; for methods with prompts
-    source_emotion  what is felt in the picture as it is, if known, one or one each; for methods that use it
-
-    Raises InputError for an unknown emotion or a size that the model cannot take.
-    """
-
-    def __call__(
-        self,
-        images: Tensor,
-        emotion: Labels,
-        *,
-        generator: Draws,
-        description: Labels = PERSON,
-        source_emotion: Sources = None,
-    ) -> Tensor: ...
 
 
 class Request(NamedTuple):
@@ -60,34 +34,69 @@ class Request(NamedTuple):
 
     @classmethod
     def build(cls, images: Tensor, emotion: Labels, description: Labels, source_emotion: Sources) -> Request:
-        """Spread the arguments of an `Editor` over its edits.
-
-        ValueError: lists of the wrong length, or several descriptions of one picture."""
+        """Spread the arguments of an `Editor` over its edits. ValueError: lists of the wrong length."""
         b = len(images)
         n = len(emotion) if b == 1 and not isinstance(emotion, str) else b
-        descriptions = spread(description, n, "description")
-        if b < n and len(set(descriptions)) > 1:
-            raise ValueError(f"{n} descriptions of one picture; give one")
-        return cls(spread(emotion, n, "emotion"), descriptions, spread(source_emotion, b, "source emotion"))
+        return cls(
+            spread(emotion, n, "emotion"),
+            spread(description, b, "description") * (n // b),
+            spread(source_emotion, b, "source emotion"),
+        )
 
 
-def spread(value: Sources, n: int, what: str, of: str = "pictures") -> list[str | None]:
+def spread(value: Sources, n: int, what: str) -> list[str | None]:
     """Repeat one value for each of n pictures. ValueError if there are neither one nor n."""
     values = [value] if value is None or isinstance(value, str) else list(value)
     if len(values) not in (1, n):
-        raise ValueError(f"{len(values)} {what}s for {n} {of}; give one, or one for each")
+        raise ValueError(f"{len(values)} {what}s for {n} pictures; give one, or one for each")
     return values * (n if len(values) == 1 else 1)
+
+
+class Editor(ABC):
+    """`editor(images, emotion, *, generator) -> images`: the same people, feeling `emotion`.
+
+    images       float32 (B, 3, H, W) in [-1, 1], on any device; the result has the same shape, dtype, range
+                 and device, wherever the method computes
+    emotion      a label, or one for each picture; several for a single picture give one edit each, made as
+                 one batch from one encoding and the same noise
+    generator    the only source of randomness, one for all or, as in diffusers, one for each picture; None
+                 for a method that draws nothing. Noise is drawn on its device and moved: with the CPU
+                 generators of `runtime.generator` one seed gives one picture, whatever computes it
+    description  who is in the picture, e.g. "woman with red hair", or one each; for methods with prompts
+    source_emotion  what is felt in the picture as it is, if known, or one each; for methods that use it
+
+    Raises InputError for an unknown emotion or a size that the model cannot take. Subclasses are frozen
+    dataclasses with an `edit`; one with a `strength` returns the source bit for bit at 0. Whatever else is
+    called alike is an editor as well.
+    """
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        images: Tensor,
+        emotion: Labels,
+        *,
+        generator: Draws | None = None,
+        description: Labels = PERSON,
+        source_emotion: Sources = None,
+    ) -> Tensor:
+        request = Request.build(images, emotion, description, source_emotion)
+        if getattr(self, "strength", None) == 0:
+            return images.expand(len(request.emotions), -1, -1, -1).clone()
+        return self.edit(images, request, generator)
+
+    @abstractmethod
+    def edit(self, images: Tensor, request: Request, generator: Draws | None) -> Tensor:
+        """Edit pictures (B, 3, H, W) as the request says: (n, 3, H, W)."""
 
 
 def steps_taken(num_inference_steps: int, strength: float) -> int:
     """Count the steps that a `strength` in [0, 1] takes: all at 1, none at 0, at least one in between.
 
     diffusers rounds down, so that a small strength silently does nothing; where N * strength is whole, the
-    two agree. ValueError outside [0, 1].
+    two agree. InputError outside [0, 1].
     """
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength must lie in [0, 1], not {strength}")
-    return math.ceil(round(num_inference_steps * strength, 6))
+    return math.ceil(round(num_inference_steps * in_range(strength, 0, 1, "strength"), 6))
 
 
 def draw(like: Tensor, generator: Draws) -> Tensor:
@@ -97,31 +106,14 @@ def draw(like: Tensor, generator: Draws) -> Tensor:
     return torch.cat([draw(row, own) for row, own in zip(like.split(1), generator, strict=True)])
 
 
-class LatentEditor(ABC):
-    """An `Editor` that encodes each picture once, edits its latents, and decodes.
-
-    Subclasses are frozen dataclasses with a `backbone`, a `strength` (0 returns the source bit for bit), and
-    `edit_latents`."""
+class LatentEditor(Editor):
+    """An `Editor` that encodes each picture once, edits its latents, and decodes."""
 
     backbone: Backbone
     strength: float
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        images: Tensor,
-        emotion: Labels,
-        *,
-        generator: Draws,
-        description: Labels = PERSON,
-        source_emotion: Sources = None,
-        latents: Tensor | None = None,
-    ) -> Tensor:
-        """See `Editor`. `latents`: the pictures' own, where the caller has encoded them already."""
-        request = Request.build(images, emotion, description, source_emotion)
-        if self.strength == 0:
-            return images.expand(len(request.emotions), -1, -1, -1).clone()
-        z = self.backbone.encode(images) if latents is None else latents
+    def edit(self, images: Tensor, request: Request, generator: Draws) -> Tensor:
+        z = self.backbone.encode(images)
         return self.backbone.decode(self.edit_latents(z, request, generator)).to(images.device)
 
     @abstractmethod
@@ -157,23 +149,18 @@ class DiffusionEditor(LatentEditor):
         self.backbone.timesteps(self.num_inference_steps)
 
     def edit_latents(self, z: Tensor, request: Request, generator: Draws) -> Tensor:
-        """See `LatentEditor`: builds the prompts and the levels for `change`."""
-        texts = Prompts(
-            *(
-                [
-                    words.prompt(*pair, self.template)
-                    for pair in zip(labels, request.descriptions, strict=False)
-                ]
-                for labels in (
-                    request.emotions,
-                    request.source_emotions,
-                )  # no label where the source's is not known
+        # Where it is not known what a source's person feels, its prompt names no emotion.
+        targets, sources = (
+            [words.prompt(label, who, self.template) for label, who in zip(labels, whose, strict=True)]
+            for labels, whose in (
+                (request.emotions, request.descriptions),
+                (request.source_emotions, request.descriptions[: len(z)]),
             )
         )
         # Some grids name the clean level twice; the step between the two goes nowhere.
         levels = list(dict.fromkeys(self.backbone.timesteps(self.num_inference_steps)))
         taken = steps_taken(self.num_inference_steps, self.strength)
-        return self.change(z, levels[-taken - 1 :], texts, generator)
+        return self.change(z, levels[-taken - 1 :], Prompts(targets, sources), generator)
 
     @abstractmethod
     def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:

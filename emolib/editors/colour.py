@@ -12,8 +12,8 @@ import torch
 from skimage import color
 from torch import Tensor
 
-from emolib.editors.base import PERSON, Draws, Labels, Request, Sources, steps_taken
-from emolib.runtime import one_of
+from emolib.editors.base import Draws, Editor, Request
+from emolib.runtime import in_range, one_of
 
 
 class Palette(NamedTuple):
@@ -24,7 +24,7 @@ class Palette(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ColourTransfer:
+class ColourTransfer(Editor):
     """Colour transfer (Reinhard et al. 2001) in CIELAB: give a picture the colours of an emotion's pictures.
 
     Each channel is shifted and scaled to the emotion's mean and standard deviation, which `fit_colours` takes
@@ -36,32 +36,18 @@ class ColourTransfer:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
-        steps_taken(1, self.strength)
+        in_range(self.strength, 0, 1, "strength")
 
-    def __call__(
-        self,
-        images: Tensor,
-        emotion: Labels,
-        *,
-        generator: Draws | None = None,
-        description: Labels = PERSON,
-        source_emotion: Sources = None,
-    ) -> Tensor:
-        """See `Editor`. Draws nothing and needs no words."""
-        emotions = Request.build(images, emotion, description, source_emotion).emotions
-        n, labels = len(emotions), [one_of(label, self.palettes, "emotion") for label in emotions]
-        if self.strength == 0:
-            return images.expand(n, -1, -1, -1).clone()
-        lab = np.broadcast_to(to_lab(images), (n, *images.shape[-2:], 3))
-        mean, std = lab.mean((1, 2), keepdims=True), lab.std((1, 2), keepdims=True)
-        goal_mean, goal_std = (
-            np.array([getattr(self.palettes[label], part) for label in labels])[:, None, None]
-            for part in ("mean", "std")
-        )
-        mixed_mean, mixed_std = (
+    def edit(self, images: Tensor, request: Request, generator: Draws | None) -> Tensor:
+        # Draws nothing and needs no words.
+        palettes = [self.palettes[one_of(label, self.palettes, "emotion")] for label in request.emotions]
+        lab = np.broadcast_to(to_lab(images), (len(palettes), *images.shape[-2:], 3))
+        mean, std = lab.mean((1, 2), keepdims=True), lab.std((1, 2), keepdims=True)  # (n, 1, 1, 3)
+        goal_mean, goal_std = (np.array(part)[:, None, None] for part in zip(*palettes, strict=True))
+        new_mean, new_std = (
             old + self.strength * (new - old) for old, new in ((mean, goal_mean), (std, goal_std))
         )
-        return from_lab((lab - mean) * (mixed_std / np.maximum(std, 1e-6)) + mixed_mean).to(images.device)
+        return from_lab((lab - mean) * (new_std / np.maximum(std, 1e-6)) + new_mean).to(images.device)
 
 
 def fit_colours(images: Tensor, emotions: Sequence[str], *, strength: float = 1.0) -> ColourTransfer:
@@ -78,12 +64,12 @@ def fit_colours(images: Tensor, emotions: Sequence[str], *, strength: float = 1.
 
 
 def to_lab(images: Tensor) -> np.ndarray:
-    """(B, 3, H, W) sRGB in [-1, 1] -> (B, H, W, 3) CIELAB, float64."""
+    """Turn sRGB pictures (B, 3, H, W) in [-1, 1] into CIELAB (B, H, W, 3), float64."""
     return color.rgb2lab(images.detach().cpu().double().add(1).div(2).movedim(1, -1).numpy())
 
 
 def from_lab(lab: np.ndarray) -> Tensor:
-    """The way back; colours that sRGB does not have are clipped."""
+    """Turn CIELAB (B, H, W, 3) into pictures; colours that sRGB does not have are clipped."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-image reports the clipping
         rgb = color.lab2rgb(lab)

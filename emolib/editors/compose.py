@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from emolib.editors.base import PERSON, Draws, Editor, Labels, LatentEditor, Request, Sources
+from emolib.editors.base import Draws, Editor, LatentEditor, Request
 
 DRIFT = 0.04  # a mean change below this (of the range of 2) is the model's drift; twice of it is an edit
 THRESHOLD = 0.15  # a change of this size (of the range of 2) is an edit; half of it is the model's roughness
@@ -39,7 +39,7 @@ def soft_mask(difference: Tensor, threshold: float) -> Tensor:
 
 
 def extent(before: Tensor, after: Tensor) -> Tensor:
-    """(B, 1, H, W) in [0, 1]: where `after` differs from `before` by more than a model's drift.
+    """Find where `after` differs from `before` by more than a model's drift: (B, 1, H, W) in [0, 1].
 
     A mask from the edit itself, after DiffEdit (Couairon et al. 2022, section 3.1), which takes it from two
     noise predictions.
@@ -48,45 +48,37 @@ def extent(before: Tensor, after: Tensor) -> Tensor:
 
 
 def kept(source: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """`source` with the edit that leads a model from `before` to `after`, and nothing else of the model's.
+    """Give `source` the edit that leads a model from `before` to `after`, and nothing else of the model's.
 
-    Pictures as in `change`; the result lies in [-1, 1].
+    Pictures as in `change_of`; the result lies in [-1, 1].
     """
     return (source + extent(before, after) * change_of(source, before, after)).clamp(-1, 1)
 
 
 @dataclass(frozen=True)
-class KeepDetail:
+class KeepDetail(Editor):
     """An editor that leaves alone what it does not mean to edit, and blurs only what it does.
 
     An autoencoder returns no picture as it was: a latent-space edit changes every pixel a little, and costs
-    hair, skin, the colour of a collar. Here the loss is measured on the source and undone by `change`; what
-    remains counts where it is the edit and no drift (`extent`). Costs one more decoding of each source.
+    hair, skin, the colour of a collar. Here the loss is measured on the source and undone by `change_of`;
+    what remains counts where it is the edit and no drift (`extent`). Costs one more decoding of each source.
     """
 
     editor: LatentEditor
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        images: Tensor,
-        emotion: Labels,
-        *,
-        generator: Draws,
-        description: Labels = PERSON,
-        source_emotion: Sources = None,
-    ) -> Tensor:
-        """See `Editor`."""
-        model, said = self.editor.backbone, {"description": description, "source_emotion": source_emotion}
-        if self.editor.strength == 0:
-            return self.editor(images, emotion, generator=generator, **said)
-        latents = model.encode(images)  # once, for the edit and for what the autoencoder makes of no edit
-        edited = self.editor(images, emotion, generator=generator, latents=latents, **said)
-        return kept(images, model.decode(latents).to(images.device), edited)
+    @property
+    def strength(self) -> float:
+        return self.editor.strength
+
+    def edit(self, images: Tensor, request: Request, generator: Draws) -> Tensor:
+        model = self.editor.backbone
+        z = model.encode(images)  # once, for the edit and for what the autoencoder makes of no edit
+        edited = model.decode(self.editor.edit_latents(z, request, generator)).to(images.device)
+        return kept(images, model.decode(z).to(images.device), edited)
 
 
 @dataclass(frozen=True)
-class Staged:
+class Staged(Editor):
     """A strong change in two gentle ones: first to the emotion `via`, from there to the target.
 
     After each stage, what hardly changed is set back to the *original* picture, so that two passes do not
@@ -98,32 +90,24 @@ class Staged:
     via: str = "neutral"
     anchor: float = 0.1
 
-    def __call__(
-        self,
-        images: Tensor,
-        emotion: Labels,
-        *,
-        generator: Draws,
-        description: Labels = PERSON,
-        source_emotion: Sources = None,
-    ) -> Tensor:
-        """See `Editor`. All emotions of one picture share the first stage."""
-        labels, who, felt = Request.build(images, emotion, description, source_emotion)
-        who, half = who[: len(images)], images
+    def edit(self, images: Tensor, request: Request, generator: Draws) -> Tensor:
+        # All emotions of one picture share the first stage.
+        labels, who, felt = request.emotions, request.descriptions[: len(images)], request.source_emotions
+        half = images
         if set(felt) != {self.via}:
             half = self.editor(images, self.via, generator=generator, description=who, source_emotion=felt)
             half = anchored(images, half, self.anchor)
-        there = [label == self.via for label in labels]
-        if all(there):
+        arrived = [label == self.via for label in labels]
+        if all(arrived):
             return half.expand(len(labels), -1, -1, -1).clone()
         result = self.editor(half, labels, generator=generator, description=who, source_emotion=self.via)
         result = anchored(images, result, self.anchor)
-        result[there] = half.expand_as(result)[there]
+        result[arrived] = half.expand_as(result)[arrived]
         return result
 
 
 def anchored(original: Tensor, edited: Tensor, threshold: float) -> Tensor:
-    """`edited` where it differs from `original` by more than `threshold`, else `original`.
+    """Return `edited` where it differs from `original` by more than `threshold`, else `original`.
 
     Both float32 (B, 3, H, W), `original` may be one picture for all. The difference is a local mean, in
     units of pixels; the transition is soft, from half the threshold to all of it. 0 returns `edited`.

@@ -29,7 +29,6 @@ class Img2Img(DiffusionEditor):
     guidance_scale: float = PRESET["img2img"].guidance_scale
 
     def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
-        """See `DiffusionEditor`."""
         predictor = self.towards(texts)
         walk = inversion.noised(predictor, z, levels, draw(z, generator))
         return denoise(predictor, walk.expand(len(texts.targets)))
@@ -43,7 +42,6 @@ class DDIMInversion(DiffusionEditor):
     guidance_scale: float = PRESET["ddim"].guidance_scale
 
     def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
-        """See `DiffusionEditor`. Draws nothing."""
         walk = inversion.ddim(self.unguided(texts), z, levels)
         return denoise(self.towards(texts), walk.expand(len(texts.targets)))
 
@@ -60,7 +58,6 @@ class NegativePromptInversion(DiffusionEditor):
     guidance_scale: float = PRESET["negative-prompt"].guidance_scale
 
     def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
-        """See `DiffusionEditor`. Draws nothing."""
         source = self.unguided(texts)
         walk = inversion.negative_prompt(source, z, levels, source.cond)
         return denoise(self.towards(texts), walk.expand(len(texts.targets)))
@@ -82,7 +79,6 @@ class NullTextInversion(DiffusionEditor):
     early_stop: float = 1e-5
 
     def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
-        """See `DiffusionEditor`. Draws nothing."""
         empty, source = self.backbone.null(), self.unguided(texts)
         self._check_memory(z, levels, empty)
         walk = inversion.null_text(
@@ -98,6 +94,7 @@ class NullTextInversion(DiffusionEditor):
         return denoise(self.towards(texts), walk.expand(len(texts.targets)))
 
     def _check_memory(self, z: Tensor, levels: list[int], empty: Embedding) -> None:
+        """InputError if the gradients of the pictures do not fit into the free memory."""
         learned = Embedding(empty.hidden.detach().clone().requires_grad_(), empty.pooled)
         evaluate = self.backbone.guided(learned, 1.0)
         needed = len(z) * inversion.gradient_memory(lambda: evaluate(z[:1], levels[0])) / 1e9
@@ -126,7 +123,7 @@ class EditFriendlyInversion(DiffusionEditor):
     batch_size: int = 16
 
     def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
-        """See `DiffusionEditor`. Draws one noise a step, from the clean end: strength changes no draw."""
+        # One noise a step, drawn from the clean end: strength changes no draw.
         model, own = self.backbone, self.source_guidance_scale
         source = model.guided(model.embed(texts.sources), self.guidance_scale if own is None else own)
         noise = torch.stack([draw(z, generator) for _ in levels[1:]][::-1])
@@ -148,7 +145,6 @@ class DirectInversion(DiffusionEditor):
     follow: float = 1.0
 
     def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
-        """See `DiffusionEditor`. Draws nothing."""
         source = self.unguided(texts)
         walk = inversion.ddim(source, z, levels)
         start = torch.cat([walk.latents[0], walk.expand(len(texts.targets)).start])
@@ -170,7 +166,6 @@ class ExactInversion(DiffusionEditor):
     guidance_scale: float = PRESET["exact"].guidance_scale
 
     def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
-        """See `DiffusionEditor`. Draws nothing."""
         source = self.unguided(texts)
         walk = inversion.exact(source, z, levels)
         target = self.towards(texts, source.cond)

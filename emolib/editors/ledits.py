@@ -42,18 +42,17 @@ class LEditsPP(DiffusionEditor):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.edit_threshold < 1:
-            raise ValueError(f"edit_threshold must lie in [0, 1), not {self.edit_threshold}")
-        channels = self.backbone.unet.config.in_channels
-        if channels % CHANNELS or (self.use_intersect_mask and channels != CHANNELS):
+        config = self.backbone.unet.config
+        channels = config.in_channels
+        foldable = channels % CHANNELS == 0 and not (self.use_intersect_mask and channels != CHANNELS)
+        if config.addition_embed_type is not None or not foldable:
             raise InputError(
-                f"{self.backbone}: LEDITS++ needs latents of {CHANNELS} channels, not {channels}"
+                f"{self.backbone}: LEDITS++ is here for Stable Diffusion 1 and 2 alone, with latents of"
+                f" {CHANNELS} channels, not {channels}"
             )
-        if self.backbone.unet.config.addition_embed_type is not None:
-            raise InputError(f"{self.backbone}: LEDITS++ is here for Stable Diffusion 1 and 2 alone")
 
     def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
-        """See `DiffusionEditor`. Draws one noise a step for each picture."""
+        # Draws one noise a step for each picture.
         sides = [side * self.backbone.stride for side in z.shape[-2:]]
         if any(side % MULTIPLE for side in sides):
             raise InputError(
@@ -74,14 +73,14 @@ class LEditsPP(DiffusionEditor):
         return torch.cat(edited).to(z)
 
     def _edit(self, pipe: LEditsPPPipelineStableDiffusion, text: str) -> Tensor:
-        found = pipe(
+        z = pipe(
             editing_prompt=[text],
             edit_guidance_scale=self.guidance_scale,
             edit_threshold=self.edit_threshold,
             use_intersect_mask=self.use_intersect_mask,
             output_type="latent",
         ).images
-        return unfold(found, self.backbone.unet.config.in_channels)
+        return unfold(z, self.backbone.unet.config.in_channels)
 
     @contextmanager
     def _pipeline(self, z: Tensor) -> Iterator[LEditsPPPipelineStableDiffusion]:
@@ -89,13 +88,13 @@ class LEditsPP(DiffusionEditor):
         ours, unet = self.backbone.pipe, self.backbone.unet
         before = dict(unet.attn_processors)
         solver = {"algorithm_type": "sde-dpmsolver++", "solver_order": 2, "timestep_spacing": "leading"}
-        offset = {"steps_offset": ours.scheduler.config.get("steps_offset", 1)}
+        solver["steps_offset"] = ours.scheduler.config.get("steps_offset", 1)
         pipe = LEditsPPPipelineStableDiffusion(
             vae=_Latents(self.backbone.stride, z),
             text_encoder=ours.text_encoder,
             tokenizer=ours.tokenizer,
             unet=unet if z.shape[1] == CHANNELS else _Folded(unet),
-            scheduler=DPMSolverMultistepScheduler.from_config(ours.scheduler.config, **solver, **offset),
+            scheduler=DPMSolverMultistepScheduler.from_config(ours.scheduler.config, **solver),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
@@ -114,8 +113,7 @@ class _Latents(torch.nn.Module):
         super().__init__()
         self.latents, self.device, self.dtype = like, like.device, like.dtype
         levels = (1,) * stride.bit_length()  # the pipeline reads the stride off their number
-        config = {"block_out_channels": levels, "scaling_factor": 1.0, "sample_size": 1 << 20}
-        self.config = FrozenDict(config)
+        self.config = FrozenDict(block_out_channels=levels, scaling_factor=1.0, sample_size=1 << 20)
 
     def encode(self, images: Tensor) -> SimpleNamespace:
         return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: self.latents))

@@ -41,21 +41,15 @@ class PromptToPrompt(DiffusionEditor):
     emphasis: float = 1.0
     local_blend: float | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("cross_replace_steps", "self_replace_steps", "follow", "local_blend"):
-            share = getattr(self, name)
-            if share is not None and not 0 <= share <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], not {share}")
-
     def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
-        """See `DiffusionEditor`. Draws nothing."""
+        # 1. The way up, and who looks where: rows are the B sources, then the n targets. Nothing is drawn.
         model, n = self.backbone, len(texts.targets)
         source, target = model.embed(texts.sources), model.embed(texts.targets)
         walk = inversion.ddim(model.guided(source, 1.0), z, levels)
         rows = [alignment.spans(model.pipe, text) for text in [*texts.sources, *texts.targets]]
         owners = (*range(len(z)), *(i % len(z) for i in range(n)))
         injection = self._injection(rows, owners, levels)
+        # 2. After each step the sources are set back on their way, and targets where they may not differ.
         maps, pin = AttentionMaps(len(rows)), inversion.direct(walk, follow=self.follow)
         blend = LocalBlend(maps, differing(rows, owners), owners, self.local_blend or 0.0, len(levels) // 5)
 
@@ -64,6 +58,7 @@ class PromptToPrompt(DiffusionEditor):
             blended = None if self.local_blend is None else blend(i, z, prediction)
             return z if blended is None else blended
 
+        # 3. Back down, all in one batch.
         both = model.guided(Embedding.cat([source, target]), self.guidance_scale)
         watch = () if self.local_blend is None else (maps,)
         with controlled(model.unet, injection, *watch):
@@ -73,12 +68,12 @@ class PromptToPrompt(DiffusionEditor):
     def _injection(
         self, rows: list[list[alignment.Span]], owners: tuple[int, ...], levels: list[int]
     ) -> Injection:
-        """The attention control of the rows' prompts: row i takes over from row owners[i]."""
+        """Make the attention control of the rows' prompts: row i takes over from row owners[i]."""
         weights = torch.ones(len(rows), sum(len(span.tokens) for span in rows[0]))
         transfers = []
         for i, owner in enumerate(owners):
-            how = alignment.replace if len(rows[i]) == len(rows[owner]) else alignment.refine
-            transfers.append(None if i == owner else how(rows[owner], rows[i]))
+            take_over = alignment.replace if len(rows[i]) == len(rows[owner]) else alignment.refine
+            transfers.append(None if i == owner else take_over(rows[owner], rows[i]))
             weights[i, list(alignment.new_words(rows[owner], rows[i]))] = self.emphasis
         return Injection(
             sources=owners,
@@ -91,7 +86,7 @@ class PromptToPrompt(DiffusionEditor):
 
 
 def differing(rows: list[list[alignment.Span]], owners: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """For each row the tokens of the words in which it differs: a target from its source, a source from its
+    """Find each row's tokens of the words in which a target differs from its source, and a source from its
     first target."""
     return [
         alignment.new_words(rows[owners.index(i, i + 1) if i == owner else owner], rows[i])

@@ -7,10 +7,8 @@ feels never alters another. The result is what the single edits add up to.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
@@ -21,7 +19,7 @@ from emolib.editors import METHODS
 from emolib.editors.compose import KeepDetail, Staged
 from emolib.editors.person import PerPerson, Person
 from emolib.emotions import words
-from emolib.runtime import SEEDS, InputError, in_range, one_of, write_json
+from emolib.runtime import SEEDS, InputError, in_range, one_of, read_json, write_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,19 +32,18 @@ if TYPE_CHECKING:
 KIND = "emolib recipe 2"
 MARGINS = (0, 4)
 """What the square around a face may add on each side, as a share of the face."""
+GUIDANCE = (-1000, 1000)
 _TYPES = {
-    "int": ((int,), "a whole number"),
-    "int | None": ((int, type(None)), "a whole number or null"),
-    "float": ((int, float), "a number"),
-    "float | None": ((int, float, type(None)), "a number or null"),
-    "bool": ((bool,), "true or false"),
-    "str": ((str,), "a text"),
-    "str | None": ((str, type(None)), "a text or null"),
-    "Box": ((tuple,), "a list of four whole numbers"),
-    "tuple[Person, ...]": ((tuple,), "people"),
+    "int": (int, "a whole number"),
+    "float": (int | float, "a number"),
+    "bool": (bool, "true or false"),
+    "str": (str, "a text"),
+    "Box": (tuple, "a list of four whole numbers"),
+    "tuple[Person, ...]": (tuple, "people"),
 }
 """Of a field's annotation: what a recipe's file may give for it, and how that is called."""
-_NUMBERS = ("guidance_scale", "num_inference_steps")
+_OPEN = ("guidance_scale", "num_inference_steps", "margin")
+"""Fields of a recipe that its model's preset fills in."""
 _PERSON = ("box", "emotion", "source_emotion", "description", "strength")
 """Fields of a person that a recipe's file holds."""
 
@@ -80,13 +77,10 @@ class Recipe:
         in_range(self.seed, *SEEDS, "seed")
         settings = self.settings
         in_range(settings["margin"], *MARGINS, "margin")
-        if settings["num_inference_steps"] < 1:
-            raise InputError(f"steps (num_inference_steps) must be 1 or more, not {self.num_inference_steps}")
-        if not math.isfinite(settings["guidance_scale"] or 0):
-            raise InputError(f"guidance_scale must be a finite number, not {self.guidance_scale}")
+        in_range(settings["num_inference_steps"], 1, 1000, "steps (num_inference_steps)")
+        in_range(settings["guidance_scale"] or 0, *GUIDANCE, "guidance_scale")
         for person in self.people:
-            if person.strength is not None:
-                in_range(person.strength, 0, 1, "strength")
+            in_range(person.strength or 0, 0, 1, "strength")
         try:
             words.prompt(None, template=self.template)
         except (KeyError, IndexError, ValueError, AttributeError):
@@ -102,9 +96,7 @@ class Recipe:
     @property
     def settings(self) -> dict[str, Any]:
         """Strength, guidance, steps and margin, the preset's where none was given."""
-        given = {
-            name: getattr(self, name) for name in (*_NUMBERS, "margin") if getattr(self, name) is not None
-        }
+        given = {name: value for name in _OPEN if (value := getattr(self, name)) is not None}
         return self.preset.settings[self.method]._asdict() | {"margin": self.preset.margin} | given
 
     @property
@@ -127,7 +119,7 @@ def build_editor(recipe: Recipe, model: Backbone, directions: Directions | None 
     """Make the recipe's editor on `model`; `directions` are another bank than MiniSD's for Asyrp.
 
     InputError: a method that cannot work with this model."""
-    settings = {name: x for name, x in recipe.settings.items() if x is not None and name != "margin"}
+    settings = {k: value for k, value in recipe.settings.items() if value is not None and k != "margin"}
     if recipe.method != "asyrp":
         settings["template"] = recipe.template
     elif directions is not None:
@@ -168,15 +160,22 @@ def apply_recipe(
 
 def describe_edit(recipe: Recipe) -> dict[str, object]:
     """Say what an edited file says of itself. Nothing in it identifies the source or the machine."""
-    settings, record = recipe.settings, asdict(recipe)
-    people = []
-    for k in recipe.changed:
-        person = {name: x for name in _PERSON if (x := getattr(recipe.people[k], name)) is not None}
-        if recipe.method != "asyrp":
-            person["prompt"] = words.prompt(person["emotion"], person["description"], recipe.template)
-        people.append(person | {"strength": person.get("strength", settings["strength"])})
-    record |= {name: settings[name] for name in (*_NUMBERS, "margin")} | {"people": people}
-    return {"edited": "by emolib: this picture is not a photograph"} | record
+    record = _filled_in(recipe)
+    people = [record["people"][k] for k in recipe.changed]
+    for person in people if recipe.method != "asyrp" else ():
+        person["prompt"] = words.prompt(person["emotion"], person["description"], recipe.template)
+    known = [{name: value for name, value in person.items() if value is not None} for person in people]
+    return {"edited": "by emolib: this picture is not a photograph"} | record | {"people": known}
+
+
+def _filled_in(recipe: Recipe) -> dict[str, Any]:
+    """Turn a recipe into plain values; what it leaves open is what the preset says."""
+    settings = recipe.settings
+    people = [{name: getattr(person, name) for name in _PERSON} for person in recipe.people]
+    for person in people:
+        person["strength"] = settings["strength"] if person["strength"] is None else person["strength"]
+    values = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
+    return values | {name: settings[name] for name in _OPEN} | {"people": people}
 
 
 def fingerprint(image: Image.Image) -> str:
@@ -187,14 +186,8 @@ def fingerprint(image: Image.Image) -> str:
 
 def save_recipe(path: Path, recipe: Recipe, picture: Path, image: Image.Image) -> None:
     """Write the recipe; the picture is named relative to it, and by the fingerprint of `image`."""
-    settings, head = recipe.settings, {"kind": KIND, "emolib": __version__, "picture": picture.name}
-    people = [
-        {name: getattr(p, name) for name in _PERSON}
-        | {"strength": settings["strength"] if p.strength is None else p.strength}
-        for p in recipe.people
-    ]
-    body = asdict(recipe) | {name: settings[name] for name in (*_NUMBERS, "margin")} | {"people": people}
-    write_json(path, head | {"sha256": fingerprint(image)} | body)
+    head = {"kind": KIND, "emolib": __version__, "picture": picture.name, "sha256": fingerprint(image)}
+    write_json(path, head | _filled_in(recipe))
 
 
 @dataclass(frozen=True)
@@ -214,42 +207,38 @@ class Saved:
 
 def load_recipe(path: Path) -> Saved:
     """Read a recipe. InputError: no such file, no recipe, an entry that is unknown, missing or impossible."""
+    values = read_json(path)
+    if not isinstance(values, dict) or values.pop("kind", None) != KIND:
+        raise InputError(f"{path}: not a recipe of this version ({KIND!r}); save it again in the playground")
+    values.pop("emolib", None)
     try:
-        given = dict(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, TypeError):
-        raise InputError(f"{path}: not a recipe; give a JSON file that the playground saved") from None
-    if given.pop("kind", None) != KIND:
-        raise InputError(f"{path}: not a recipe of this version ({KIND!r}); save it again")
-    given.pop("emolib", None)
-    try:
-        picture, sha256 = str(given.pop("picture")), str(given.pop("sha256"))
-        if not isinstance(given["people"], list) or not given["people"]:
+        picture, sha256 = str(values.pop("picture")), str(values.pop("sha256"))
+        people = values["people"]
+        if not isinstance(people, list) or not people or not all(isinstance(p, dict) for p in people):
             raise ValueError("people is no list of one person or more")
-        people = tuple(_read_fields(Person, person, _PERSON) for person in given["people"])
-        recipe = _read_fields(Recipe, given | {"people": people})
+        people = tuple(_read_fields(Person, person, _PERSON) for person in people)
+        recipe = _read_fields(Recipe, values | {"people": people})
         for word in (recipe.via, *(p.emotion for p in people), *(p.source_emotion for p in people)):
             if word is not None and recipe.method != "asyrp":
                 words.adjective(word)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{path}: a broken recipe ({error}); save it again") from None
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise InputError(f"{path}: a broken recipe ({reason}); save it again") from None
     return Saved(path, recipe, path.parent / Path(picture).name, sha256)
 
 
 def _read_fields(kind: type, values: dict[str, Any], allowed: tuple[str, ...] = ()) -> Any:
-    """Make the dataclass of these values, each of its field's type. ValueError, TypeError, InputError."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{values!r} is no {kind.__name__.lower()} with named entries")
-    known = {f.name: f.type for f in fields(kind) if not allowed or f.name in allowed}
-    if "box" in values:
-        box = values["box"]
-        whole = isinstance(box, list) and [type(x) for x in box] == [int] * 4
-        values = values | {"box": tuple(box) if whole else box}
+    """Make the dataclass of these values, each of its field's type. ValueError, TypeError."""
+    annotations = {f.name: f.type for f in fields(kind) if not allowed or f.name in allowed}
+    box = values.get("box")
+    if isinstance(box, list) and [type(x) for x in box] == [int] * 4:
+        values = values | {"box": tuple(box)}
     for name, value in values.items():
-        types, called = _TYPES[known[one_of(name, known, "entry")]]
-        if (isinstance(value, bool) and bool not in types) or not isinstance(value, types):
-            raise ValueError(f"{name} is {value!r}, not {called}")
+        annotation, _, optional = annotations[one_of(name, annotations, "entry")].partition(" | ")
+        accepted, meaning = _TYPES[annotation]
+        missing = value is None and bool(optional)
+        if not missing and (
+            not isinstance(value, accepted) or (isinstance(value, bool) and accepted is not bool)
+        ):
+            raise ValueError(f"{name} is {value!r}, not {meaning}{' or null' if optional else ''}")
     return kind(**values)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +147,9 @@ class Directions:
             )
 
     def to(self, device: torch.device | str) -> Directions:
-        """The same bank, its tensors moved to `device` (in place, as torch moves modules)."""
-        for shift in self.shifts.values():
-            shift.to(device)
-        return self
+        """Return the bank with its tensors on `device`; this one stays where it is."""
+        shifts = {name: copy.deepcopy(shift).to(device) for name, shift in self.shifts.items()}
+        return replace(self, shifts=shifts)
 
     def shift(
         self, emotions: str | Sequence[str], *, away: str | Sequence[str | None] | None = None

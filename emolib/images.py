@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import struct
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from emolib import __version__
-from emolib.runtime import InputError, atomic_write, check_output, first_line
+from emolib.runtime import BROKEN, InputError, atomic_write, check_output, reading
 
 Box = tuple[int, int, int, int]
 """[x0, y0, x1, y1] in pixels; x1 and y1 are outside."""
@@ -32,27 +33,25 @@ _SOFTWARE, _DESCRIPTION = 0x0131, 0x010E  # EXIF tags
 
 
 def to_tensor(images: Image.Image | Sequence[Image.Image]) -> Tensor:
-    """PIL picture(s) of one size -> float32 (B, 3, H, W) in [-1, 1]. ValueError if the sizes differ."""
+    """Turn PIL picture(s) into float32 (B, 3, H, W) in [-1, 1]. ValueError if their sizes differ."""
     images = [images] if isinstance(images, Image.Image) else list(images)
-    if len({image.size for image in images}) != 1:
-        raise ValueError("pictures of one batch must have one size")
     pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images]))
     return pixels.permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """(B, 3, H, W) or (3, H, W) in [-1, 1] -> 8-bit PIL pictures; values outside are clipped.
+    """Turn (B, 3, H, W) or (3, H, W) in [-1, 1] into 8-bit PIL pictures; values outside are clipped.
 
     `to_pil(to_tensor(picture))` is the picture, bit for bit."""
     images = images.detach()[None] if images.ndim == 3 else images.detach()
     pixels = images.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
-    return [Image.fromarray(one) for one in pixels.permute(0, 2, 3, 1).cpu().numpy()]
+    return [Image.fromarray(array) for array in pixels.permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def resize(images: Tensor, size: int | tuple[int, int], *, mode: str = "bicubic") -> Tensor:
-    """Resample (B, 3, H, W) to `size` (a side, or height and width), antialiased, within [-1, 1].
+    """Resample (B, 3, H, W) to `size` (a side, or height and width), antialiased, cut off at [-1, 1].
 
-    mode  "bicubic", whose overshoots are cut off, or "bilinear"
+    mode  "bicubic" or "bilinear"
     """
     size = (size, size) if isinstance(size, int) else tuple(size)
     if tuple(images.shape[-2:]) == size:
@@ -140,16 +139,15 @@ def save_image(
     """Write one picture (PIL, or (3, H, W) / (1, 3, H, W) in [-1, 1]) atomically, format by suffix.
 
     `provenance` (JSON values) goes into the file's metadata with emolib's version; nothing of the source's
-    metadata (place, camera) does. Raises InputError for an unknown suffix or a folder that is not there.
+    metadata (place, camera) does. InputError: an unknown suffix, a folder that is not there, a full disk.
     """
     file_format = writable_format(path)
-    if isinstance(image, Tensor):
-        (image,) = to_pil(image)
-    software = f"emolib {__version__}"
-    options: dict = {} if file_format == "PNG" else {"quality": 95}
-    if file_format == "JPEG":
-        options["subsampling"] = 0
+    image = to_pil(image)[0] if isinstance(image, Tensor) else image
+    options: dict = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}[
+        file_format
+    ]
     if provenance is not None:
+        software = f"emolib {__version__}"
         record = json.dumps({"software": software, **provenance}, default=str)
         if file_format == "PNG":
             options["pnginfo"] = PngImagePlugin.PngInfo()
@@ -184,7 +182,7 @@ def data_uri(data: bytes, kind: str = "webp") -> str:
 
 
 def read_provenance(path: str | os.PathLike[str]) -> dict | None:
-    """What `save_image` recorded in the file's metadata, or None if it is not one of emolib's."""
+    """Read what `save_image` recorded in the file's metadata; None if it is not one of emolib's."""
     with suppress(TypeError, ValueError):  # ValueError: also of a PNG's text that Pillow finds too long
         with Image.open(path, formats=READABLE) as image:
             record = image.info.get("Description") or image.getexif().get(_DESCRIPTION)
@@ -201,47 +199,50 @@ MAX_PIXELS = 100_000_000
 READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _PNG = b"\x89PNG\r\n\x1a\n"
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+# What Pillow's decoders raise at hostile bytes.
+_DECODER_ERRORS = (
+    *BROKEN,
+    struct.error,
+    SyntaxError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    AttributeError,
+)
 
 
-def open_image(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(
+    source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "the picture"
+) -> Image.Image:
     """Decode a picture file (a path, or its bytes) that nobody vouches for: upright, 8-bit, sRGB, mode RGB.
 
     EXIF rotation is applied, an embedded colour profile converted, transparency laid over white, 16-bit
-    scaled down, CMYK and palettes resolved; an animation gives its first frame. Raises InputError if the file
-    is missing, not a picture of a known format, truncated or broken, or has more than `max_pixels`.
+    scaled down, CMYK and palettes resolved; an animation gives its first frame. InputError if the file is
+    missing, not a picture of a known format, truncated or broken, or has more than `max_pixels`. `name`: what
+    messages call a picture given as bytes.
     """
-    name = "the picture" if isinstance(source, bytes) else str(source)
-    stream = io.BytesIO(source) if isinstance(source, bytes) else _stream(Path(source))
-    try:
-        with _without_text(stream) as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about bombs and odd metadata; the limit is ours
-            with Image.open(stream, formats=READABLE) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise InputError(_too_large(name, f"{width} x {height}", max_pixels))
-                image.load()
-                return _to_rgb(_upright(image))
-    except InputError:
-        raise
-    except Image.DecompressionBombError:
-        raise InputError(_too_large(name, "enormous", max_pixels)) from None
-    except Image.UnidentifiedImageError:
-        known = "PNG, JPEG, WebP, GIF, BMP or TIFF"
-        raise InputError(f"{name}: not a picture in a format read here; convert it to {known}") from None
-    except Exception as error:  # a decoder fed hostile bytes raises nearly anything
-        reason = first_line(error)
-        raise InputError(f"{name}: broken or truncated picture ({reason}); get a whole copy of it") from None
-
-
-def _stream(path: Path) -> BinaryIO:
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if not path.is_file():
-        raise InputError(f"{path}: not a file; give a picture file")
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    name = name if isinstance(source, bytes) else str(source)
+    with (
+        reading(name, "picture", _DECODER_ERRORS),
+        warnings.catch_warnings(),
+        io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file,
+    ):
+        warnings.simplefilter("ignore")  # Pillow warns about bombs and odd metadata; the limit is ours
+        try:
+            image = Image.open(_without_text(file), formats=READABLE)
+            size = f"{image.width} x {image.height}" if image.width * image.height > max_pixels else ""
+        except Image.DecompressionBombError:
+            size = "enormous"
+        except Image.UnidentifiedImageError:
+            formats = "PNG, JPEG, WebP, GIF, BMP or TIFF"
+            raise InputError(
+                f"{name}: not a picture in a format read here; convert it to {formats}"
+            ) from None
+        if size:
+            limit = f"{max_pixels / 1e6:.0f} million read here"
+            raise InputError(f"{name}: {size} pixels is more than the {limit}; scale it down first")
+        image.load()
+        return _to_rgb(_upright(image))
 
 
 def _without_text(stream: BinaryIO) -> BinaryIO:
@@ -259,16 +260,11 @@ def _without_text(stream: BinaryIO) -> BinaryIO:
         if not text or data[start + 8 : end].startswith((b"XML:com.adobe.xmp", b"Raw profile type exif")):
             kept.append(data[start:end])
         start = end
-    stream.close()
     return io.BytesIO(b"".join(kept))
 
 
-def _too_large(name: str, size: str, limit: int) -> str:
-    return f"{name}: {size} pixels is more than the {limit / 1e6:.0f} million read here; scale it down first"
-
-
 def _upright(image: Image.Image) -> Image.Image:
-    with suppress(Exception):  # malformed EXIF says nothing about the picture: leave it as it lies
+    with suppress(*_DECODER_ERRORS):  # malformed EXIF says nothing about the picture: leave it as it lies
         return ImageOps.exif_transpose(image)
     return image
 
@@ -302,7 +298,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def writable_format(path: str | os.PathLike[str]) -> str:
-    """The format that a path's suffix names: PNG, JPEG or WEBP. Raises InputError for another suffix."""
+    """Look up the format that a path's suffix names: PNG, JPEG or WEBP. InputError for another suffix."""
     suffix = Path(path).suffix.lower()
     if suffix not in WRITABLE:
         raise InputError(f"{path}: pictures are written as {', '.join(WRITABLE)}; change the suffix")
@@ -311,8 +307,5 @@ def writable_format(path: str | os.PathLike[str]) -> str:
 
 def check_edit(output: str | os.PathLike[str], picture: str | os.PathLike[str]) -> None:
     """InputError unless the edit of `picture` can be written to `output`, as far as can be known before."""
-    output, picture = Path(output), Path(picture)
-    check_output(output)
-    if output.exists() and picture.exists() and output.samefile(picture):
-        raise InputError(f"output {str(output)!r} is the source picture; give another name")
+    check_output(output, [picture])
     writable_format(output)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import sys
@@ -34,18 +35,8 @@ DEVICES = ("cpu", "cuda", "mps")
 SEEDS = (-(2**63), 2**64 - 1)
 """The least and the greatest seed that torch takes."""
 
-REPORTED = (
-    "torch",
-    "diffusers",
-    "transformers",
-    "accelerate",
-    "torchmetrics",
-    "scikit-learn",
-    "scikit-image",
-    "scipy",
-    "numpy",
-    "pillow",
-)
+REPORTED = ("torch", "diffusers", "transformers", "accelerate", "torchmetrics", "scikit-learn")
+REPORTED += ("scikit-image", "scipy", "numpy", "pillow")
 """Whose version is reported: the packages that make pictures and numbers."""
 
 
@@ -64,12 +55,12 @@ def nearest(word: str, options: Iterable[str]) -> str | None:
 
 def one_of(word: str, options: Iterable[str], what: str = "value") -> str:
     """`word` if it is one of `options`; otherwise InputError naming the nearest option and all of them."""
-    known = [str(option) for option in options]
-    if word in known:
+    names = [str(option) for option in options]
+    if word in names:
         return word
-    guess = nearest(word, known)
+    guess = nearest(word, names)
     hint = f"did you mean {guess!r}? " if guess else ""
-    raise InputError(f"unknown {what} {word!r}; {hint}known: {', '.join(known)}")
+    raise InputError(f"unknown {what} {word!r}; {hint}known: {', '.join(names)}")
 
 
 def in_range(value: float, low: float, high: float, what: str = "value") -> float:
@@ -80,23 +71,17 @@ def in_range(value: float, low: float, high: float, what: str = "value") -> floa
 
 
 def repo_root() -> Path:
-    """The clone of the repository: `EMOLIB_HOME`, else the package's own, else one around us.
+    """Find the clone of the repository: `EMOLIB_HOME`, else the package's own, else one around us.
 
-    Raises InputError where there is none (emolib installed alone, outside a clone)."""
-    home = os.environ.get("EMOLIB_HOME")
-    if home:
-        if not Path(home).is_dir():
-            raise InputError(
-                f"EMOLIB_HOME names {home!r}, which is not a folder; set it to a clone of the repository"
-            )
+    InputError where there is none (emolib installed alone, outside a clone)."""
+    home, here = os.environ.get("EMOLIB_HOME"), Path.cwd()
+    if home and Path(home).is_dir():
         return Path(home).resolve()
-    here = Path.cwd()
-    for folder in (Path(__file__).resolve().parent.parent, here, *here.parents):
+    for folder in () if home else (Path(__file__).resolve().parent.parent, here, *here.parents):
         if (folder / "pyproject.toml").is_file() and (folder / "emolib").is_dir():
             return folder
-    raise InputError(
-        "emolib's data folder was not found; run inside a clone of the repository or set EMOLIB_HOME to one"
-    )
+    looked = f"EMOLIB_HOME={home} is no folder" if home else "this is no clone of the repository"
+    raise InputError(f"emolib's data folder was not found: {looked}; set EMOLIB_HOME to a clone")
 
 
 def repo_path(*parts: str) -> Path:
@@ -108,33 +93,27 @@ def check_device(name: str) -> None:
     """InputError unless `name` has the form of a device: "auto", "cpu", "cuda", "mps" or e.g. "cuda:1".
 
     Without torch: whether this machine has it, `pick_device` tells."""
-    if name == "auto":
-        return
     kind, colon, number = name.partition(":")
-    one_of(kind, DEVICES, "device")
-    if colon and not number.isdecimal():
+    one_of(kind, DEVICES if colon else ("auto", *DEVICES), "device")
+    if colon and not re.fullmatch("[0-9]|[1-9][0-9]", number):
         raise InputError(f"device {name!r} is malformed; write e.g. 'cuda' or 'cuda:0'")
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device to use: "auto" is `EMOLIB_DEVICE` if set, else CUDA, else Apple MPS, else the CPU.
+    """Choose the device: "auto" is `EMOLIB_DEVICE` if set, else CUDA, else Apple MPS, else the CPU.
 
-    Raises InputError for a device this machine does not have."""
+    InputError for a device this machine does not have."""
     import torch
 
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = os.environ.get("EMOLIB_DEVICE") or "auto"
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = next(kind for kind in present if present[kind])
     check_device(name)
-    kind = name.split(":")[0]
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not present[kind]:
+    if not present[name.partition(":")[0]]:
         raise InputError(f"device {name!r} is not available on this machine; use 'auto' or 'cpu'")
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device {name!r} is malformed; write e.g. 'cuda' or 'cuda:0'") from None
+    return torch.device(name)
 
 
 def fast_bf16(device: torch.device | str) -> bool:
@@ -144,24 +123,22 @@ def fast_bf16(device: torch.device | str) -> bool:
     that was ten times slower than float32."""
     import torch
 
-    device = torch.device(device)
-    if device.type == "cuda":
+    kind = torch.device(device).type
+    if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    try:
+    with suppress(OSError):
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return device.type == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags)
+        return kind == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags)
+    return False
 
 
 def pick_dtype(device: torch.device | str, name: str = "auto") -> torch.dtype:
-    """Dtype of network weights on `device`: "auto" is float16 on CUDA, else float32. Raises InputError."""
+    """Choose the dtype of network weights on `device`: "auto" is float16 on CUDA, else float32."""
     import torch
 
-    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if name == "auto":
-        return torch.float16 if torch.device(device).type == "cuda" else torch.float32
-    return known[one_of(name, known, "dtype")]
+        name = "float16" if torch.device(device).type == "cuda" else "float32"
+    return getattr(torch, one_of(name, ("float32", "float16", "bfloat16"), "dtype"))
 
 
 def free_memory(device: torch.device | str) -> int:
@@ -184,8 +161,7 @@ def script(main: Callable[[], None]) -> None:
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind when it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
+    return str(error).strip().partition("\n")[0].strip() or type(error).__name__
 
 
 def generator(seed: int, *keys: object) -> torch.Generator:
@@ -211,12 +187,10 @@ def versions() -> dict[str, str]:
     from importlib import metadata
 
     report = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
-    report |= {"cpus": str(os.cpu_count()), "emolib": __version__}
+    report |= {"cpus": str(os.cpu_count()), "emolib": __version__} | dict.fromkeys(REPORTED, "not installed")
     for name in REPORTED:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             report[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            report[name] = "not installed"
     torch = sys.modules.get("torch")
     if torch is not None:
         report["device"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else str(pick_device())
@@ -224,7 +198,7 @@ def versions() -> dict[str, str]:
 
 
 def versions_report() -> str:
-    """`versions()` as one line of text."""
+    """Write `versions()` as one line of text."""
     return " | ".join(f"{name} {value}" for name, value in versions().items())
 
 
@@ -233,16 +207,8 @@ def progress(items: Iterable[T], what: str = "", *, total: int | None = None) ->
     from tqdm import tqdm
 
     live = sys.stderr.isatty()
-    wait = 0.2 if live else 10.0
-    return tqdm(
-        items,
-        desc=what or None,
-        total=total,
-        mininterval=wait,
-        delay=0 if live else wait,
-        leave=live,
-        ncols=100,
-    )
+    pace = {"mininterval": 0.2} if live else {"mininterval": 10.0, "delay": 10.0}
+    return tqdm(items, desc=what or None, total=total, leave=live, ncols=100, **pace)
 
 
 def check_output(
@@ -259,23 +225,26 @@ def check_output(
     ones are passed over) is refused under every spelling, links included: writing it would lose that input.
     """
     target = Path(path)
+    if fault := _output_fault(target, [Path(source) for source in inputs], folder, suffix):
+        raise InputError(f"output {str(target)!r}{fault}")
+
+
+def _output_fault(target: Path, inputs: list[Path], folder: bool, suffix: str) -> str | None:
+    """Why nothing can be written to `target`; None if it can."""
     if suffix and target.suffix != suffix:
-        raise InputError(f"output {str(target)!r}: is written as {suffix}; change the suffix")
+        return f": is written as {suffix}; change the suffix"
     place = next(part for part in (target if folder else target.parent, *target.parents) if part.exists())
     if not place.is_dir():
-        raise InputError(f"output {str(target)!r}: {str(place)!r} is a file; give another folder")
+        return f": {str(place)!r} is a file; give another folder"
     if not folder and place != target.parent:
-        raise InputError(
-            f"output folder {str(target.parent)!r} does not exist; make it first: mkdir -p {target.parent}"
-        )
+        return f": folder {str(target.parent)!r} does not exist; make it first: mkdir -p {target.parent}"
     for source in inputs if target.exists() else ():
-        if os.path.exists(source) and os.path.samefile(source, target):
-            same = "" if os.fspath(source) == str(target) else f" ({str(source)!r})"
-            raise InputError(f"output {str(target)!r} is an input of this command{same}; give another name")
+        if source.exists() and source.samefile(target):
+            same = "" if source == target else f" ({str(source)!r})"
+            return f" is an input of this command{same}; give another name"
     if not folder and target.is_dir():
-        raise InputError(f"output {str(target)!r} is a folder; give the name of a file in it")
-    if not os.access(place, os.W_OK):
-        raise InputError(f"output folder {str(place)!r} is not writable; choose another")
+        return " is a folder; give the name of a file in it"
+    return None if os.access(place, os.W_OK) else f": folder {str(place)!r} is not writable; choose another"
 
 
 @contextmanager
@@ -283,16 +252,14 @@ def hold_lock(path: str | os.PathLike[str], busy: str) -> Iterator[None]:
     """Hold the lock file `path` while the block runs; InputError(`busy`) if another process holds it.
 
     Released also by a kill. Windows has no such lock: there nothing stops a second run."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
     with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(busy) from None
+        with suppress(ImportError):
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InputError(busy) from None
         yield
 
 
@@ -300,8 +267,8 @@ def hold_lock(path: str | os.PathLike[str], busy: str) -> Iterator[None]:
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path` (same suffix) to write to; which replaces `path` on success.
 
-    The file has the mode of any new file. Raises InputError before anything is written if the folder is
-    missing or `path` is a folder; OSError where writing fails, of safetensors' own errors too."""
+    The file has the mode of any new file. InputError before anything is written if the folder is missing or
+    `path` is a folder; OSError where writing fails, of safetensors' own errors too."""
     target = Path(path)
     check_output(target)
     # The suffix stays, because PIL and others choose the format by it; the stem does not, for it may be long.
@@ -309,11 +276,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # as the umask has it; safetensors makes files for their owner alone
-        yield temporary
+        with _safetensors_errors_as_os_errors(target):
+            yield temporary
         temporary.chmod(mode)
         os.replace(temporary, target)
-    except SafetensorError as error:
-        raise OSError(f"{target}: cannot be written ({first_line(error)})") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -328,15 +294,22 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = target.with_name(f".{secrets.token_hex(8)}")
     try:
         temporary.mkdir()
-        yield temporary
+        with _safetensors_errors_as_os_errors(target):
+            yield temporary
         target.mkdir(exist_ok=True)
         for file in sorted(temporary.iterdir()):
             file.chmod(temporary.stat().st_mode & 0o666)
             os.replace(file, target / file.name)
-    except SafetensorError as error:
-        raise OSError(f"{target}: cannot be written ({first_line(error)})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _safetensors_errors_as_os_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{target}: cannot be written ({first_line(error)})") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -345,29 +318,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
-BROKEN = (
-    OSError,
-    ValueError,
-    KeyError,
-    RuntimeError,
-    EOFError,
-    SafetensorError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+BROKEN = (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError)
+BROKEN += (zipfile.BadZipFile, zlib.error)
 """What readers of JSON, tables, weights, zip files and pictures raise at a file that is not whole."""
 
 
 @contextmanager
-def reading(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
-    """Turn what goes wrong while the block reads `path` into one InputError line: missing, or no `kind`."""
+def reading(
+    path: str | os.PathLike[str], kind: str, errors: tuple[type[Exception], ...] = BROKEN
+) -> Iterator[None]:
+    """Turn `errors` of the block, which reads `path`, into one InputError line: missing, or no `kind`."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename or path}: this file is missing") from error
-    except BROKEN as error:
+    except errors as error:
         if isinstance(error, InputError) or is_out_of_memory(error):
             raise
+        if isinstance(error, OSError) and error.strerror:
+            fault = "this file is missing" if isinstance(error, FileNotFoundError) else error.strerror.lower()
+            raise InputError(f"{error.filename or path}: {fault}") from error
         reason = f"{first_line(error)} is missing" if isinstance(error, KeyError) else first_line(error)
         raise InputError(f"{path}: not a readable {kind} ({reason}); get a whole copy of it") from error
 
@@ -382,8 +350,8 @@ def local_folder(name: str | os.PathLike[str], file: str = "config.json") -> Pat
     """Find the folder `name`, or the copy of the repository `name` in the Hub's cache that holds `file`.
 
     None where there is neither. Nothing is downloaded."""
-    if Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
+    if (folder := Path(name).expanduser()).is_dir():
+        return folder
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

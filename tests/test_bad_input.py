@@ -76,7 +76,7 @@ def refused(capfd, folder, **changes):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("none.png", "no such file"),
+        ("none.png", "this file is missing"),
         ("cut.jpg", "get a whole copy"),
         ("cut.png", "get a whole copy"),
         ("bomb.png", "scale it down"),
@@ -86,7 +86,7 @@ def refused(capfd, folder, **changes):
         ("page.pdf", "convert it to PNG"),
         ("page.eps", "convert it to PNG"),
         ("weights.bin", "convert it to PNG"),
-        (".", "not a file"),
+        (".", "is a directory"),
     ],
 )
 def test_pictures_that_cannot_be_read(folder, capfd, name, says):
@@ -115,11 +115,11 @@ def test_a_picture_without_permission(folder, capfd):
         ({"--model": "someone/something"}, "the Hub cannot be reached"),
         ({"--model": "."}, "has no model_index.json"),
         ({"--model": "good.png"}, "not a diffusers model folder"),
-        ({"-o": "none/out.png"}, "output folder 'none' does not exist"),
+        ({"-o": "none/out.png"}, "folder 'none' does not exist"),
         ({"-o": "."}, "is a folder"),
         ({"-o": "out.xyz"}, "change the suffix"),
         ({"-o": "out"}, "change the suffix"),
-        ({"-o": "good.png"}, "is the source picture"),
+        ({"-o": "good.png"}, "is an input of this command"),
         ({"--strength": "1.5"}, "strength must lie in [0, 1], not 1.5"),
         ({"--strength": "nan"}, "strength must lie in [0, 1], not nan"),
         ({"--box": "1,2,3"}, "give four whole numbers"),
@@ -165,7 +165,7 @@ def test_what_can_be_known_without_a_model_is_said_at_once(folder, capfd, monkey
 def test_a_folder_that_cannot_be_written_is_found_before_the_edit(folder, capfd, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     monkeypatch.setitem(sys.modules, "emolib.diffusion.backbone", None)
-    assert "output folder '.' is not writable" in refused(capfd, folder)
+    assert "folder '.' is not writable" in refused(capfd, folder)
 
 
 def test_memory_options_are_those_of_the_model():

@@ -256,7 +256,7 @@ def test_help_and_version():
     ("picture", "options", "message"),
     [
         ("none.png", ["--to", "angr", "-o", "x.png"], "did you mean"),
-        ("none.png", ["--to", "anger", "-o", "x.png"], "none.png: no such file"),
+        ("none.png", ["--to", "anger", "-o", "x.png"], "none.png: this file is missing"),
         ("README.md", ["--to", "anger", "-o", "x.png"], "README.md: not a picture"),
         ("README.md", ["--to", "anger", "-o", "x.svg"], "x.svg: pictures are written as"),
         ("README.md", ["--to", "anger", "-o", "x.png", "--model", "sd51"], "did you mean 'sd21'"),

@@ -110,7 +110,7 @@ SUBMISSIONS = {
     "is listed twice": {"change": lambda folder, edits: edits.append(edits[0])},
     "leaves the folder": {"change": lambda folder, edits: edits[0].update(path="../x.png")},
     "48 x 48 px, but its source has 96 x 96": {"change": _small},
-    "broken or truncated": {
+    "not a readable picture": {
         "change": lambda folder, edits: (folder / edits[1]["path"]).write_bytes(
             b"\x89PNG\r\n\x1a\n" + b"0" * 60
         )

@@ -38,7 +38,7 @@ def test_batches_keep_their_order_and_sizes_must_agree():
     pictures = [noise_picture(seed=i) for i in range(3)]
     back = images.to_pil(images.to_tensor(pictures))
     assert all(np.array_equal(a, b) for a, b in zip(back, pictures, strict=True))
-    with pytest.raises(ValueError, match="one size"):
+    with pytest.raises(ValueError, match="same shape"):
         images.to_tensor([noise_picture(8, 8), noise_picture(9, 8)])
 
 

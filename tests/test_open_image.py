@@ -187,9 +187,9 @@ def test_other_files_are_refused_with_a_way_out(content, tmp_path):
 
 
 def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="this file is missing"):
         images.open_image(tmp_path / "none.png")
-    with pytest.raises(InputError, match="not a file"):
+    with pytest.raises(InputError, match="is a directory"):
         images.open_image(tmp_path)
 
 

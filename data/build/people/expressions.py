@@ -41,12 +41,10 @@ PROTOTYPES: dict[str, list[dict[str, float]]] = {
          "mouthDimple*": 0.3},
     ],
     "anger": [
-        {"browDown*": 1, "eyeWide*": 0.25, "eyeSquint*": 0.7, "noseSneer*": 0.55, "cheekSquint*": 0.1,
-         "mouthPress*": 1, "mouthRollUpper": 0.4, "mouthRollLower": 0.4, "mouthFrown*": 0.4,
-         "mouthShrugLower": 0.7},
-        {"browDown*": 1, "eyeWide*": 0.3, "eyeSquint*": 0.65, "noseSneer*": 0.6, "cheekSquint*": 0.1,
-         "mouthPress*": 0.9, "mouthRollUpper": 0.3, "mouthRollLower": 0.4, "mouthFrown*": 0.55,
-         "mouthShrugLower": 0.75},
+        {"browDown*": 1, "eyeWide*": 0.25, "eyeSquint*": 0.5, "noseSneer*": 0.55, "mouthPress*": 1,
+         "mouthRollUpper": 0.4, "mouthRollLower": 0.4, "mouthFrown*": 0.2, "mouthShrugLower": 0.3},
+        {"browDown*": 1, "eyeWide*": 0.5, "eyeSquint*": 0.3, "noseSneer*": 0.35, "mouthPress*": 1,
+         "mouthRollUpper": 0.4, "mouthRollLower": 0.4, "mouthFrown*": 0.1, "mouthShrugLower": 0.15},
     ],
     "disgust": [
         {"noseSneer*": 1, "mouthUpperUp*": 1, "cheekSquint*": 0.6, "eyeSquint*": 0.7, "mouthFrown*": 0.5,
@@ -96,7 +94,7 @@ GAIN = {
 POSES: dict[str, tuple[float, tuple[float, float, float]]] = {
     "neutral": (0.0, (0.7, 0.7, 0.5)), "amusement": (3.0, (1.5, 2.0, 2.5)), "awe": (5.0, (1.0, 2.0, 1.0)),
     "contentment": (1.0, (1.5, 1.5, 2.0)), "excitement": (2.0, (1.5, 2.0, 1.5)),
-    "anger": (-3.0, (1.5, 2.0, 1.0)), "disgust": (1.5, (3.5, 2.0, 2.5)), "fear": (1.5, (2.0, 2.0, 1.0)),
+    "anger": (-1.5, (1.5, 1.5, 1.0)), "disgust": (1.5, (3.5, 2.0, 2.5)), "fear": (1.5, (2.0, 2.0, 1.0)),
     "sadness": (-6.0, (2.0, 2.0, 2.5)), "surprise": (2.0, (1.0, 1.5, 1.0)),
     "contempt": (3.0, (2.0, 1.5, 2.5)),
 }  # fmt: skip

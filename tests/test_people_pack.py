@@ -58,6 +58,8 @@ def test_every_identity_is_planned_once():
     seeds = portraits.plan(30, 4)
     assert len(seeds) == len(set(seeds)) == 34
     assert sorted(seeds)[:30] == list(range(30)) and min(sorted(seeds)[30:]) == portraits.FIRST_CONCEPT
+    early = [pack.split_of(seed) for seed in portraits.plan(1000, 64)[:64]]
+    assert early.count("train") == 48 and early.count("concepts") == 4  # a short run has every split
 
 
 def test_looks_are_their_seed_and_fit_the_captions(without_body_model):

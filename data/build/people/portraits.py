@@ -113,8 +113,11 @@ def render_identity(seed: int, folder: Path, size: int, samples: int) -> str:
 
 
 def plan(identities: int, concepts: int) -> list[int]:
-    """Seeds in the order of rendering: the few of `concepts` first, so that a short run has both kinds."""
-    return [*range(FIRST_CONCEPT, FIRST_CONCEPT + concepts), *range(identities)]
+    """Seeds in the order of rendering: those of `concepts` spread among the others, so that a short run has
+    people of every split."""
+    rest = [(i / identities, i) for i in range(identities)]
+    few = [(i / concepts, FIRST_CONCEPT + i) for i in range(concepts)]
+    return [seed for _, seed in sorted(rest + few)]
 
 
 def main() -> int:

@@ -116,8 +116,8 @@ class Ours:
         opened = [images.to_tensor(images.open_image(path)) for path in self.files]
         pictures = torch.cat([images.resize(one, self.model.size) for one in opened])
         begin = time.perf_counter()
-        texts = caches.prompts(TOKEN, ["person"] * len(pictures))
-        self.examples = caches.cache(self.model, pictures, texts)
+        texts = caches.write_prompts(TOKEN, ["person"] * len(pictures))
+        self.examples = caches.encode_examples(self.model, pictures, texts)
         self.caching = time.perf_counter() - begin
 
     def steps(self, n: int, *, every: int = 0, tokens: Sequence[str] = (TOKEN,)) -> None:
@@ -126,7 +126,7 @@ class Ours:
         rows = {
             token: parameters_of(self.model, start, requires_grad=True) for token, start in starts.items()
         }
-        said = {token: caches.prompts(token, ["person"] * len(self.examples)) for token in tokens}
+        said = {token: caches.write_prompts(token, ["person"] * len(self.examples)) for token in tokens}
         shown = {token: replace(self.examples, prompts=texts) for token, texts in said.items()}
         plan = Settings(
             steps=n,

@@ -62,7 +62,7 @@ def draw(
     model: Backbone, word: str, asked: Sequence[attributes.Asked], tokens: Sequence[Token] = ()
 ) -> Tensor:
     """A picture for each description, felt as `word` ("": no word), always from the same noises."""
-    lines = [report.prompt(word, who) for who, _ in asked]
+    lines = [words.fill_template(words.TEMPLATE, word, who) for who, _ in asked]
     with learned_token(model, *tokens):
         return report.sample_pictures(model, lines, STEPS, GUIDANCE, 0)
 

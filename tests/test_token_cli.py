@@ -12,6 +12,7 @@ from emolib import images, interventions
 from emolib.cli import main
 from emolib.cli import token as token_cli
 from emolib.diffusion import backbone
+from emolib.emotions import words
 from emolib.interventions import splice, token_files
 from emolib.interventions.tokens import Token
 from emolib.runtime import InputError, hold_lock, repo_path
@@ -87,7 +88,7 @@ def test_pairs_and_check(tmp_path, capsys):
     assert "not good; nothing was learned" in capsys.readouterr().out
     saved = images.to_tensor(images.open_image(sheet))[0]
     assert saved.shape == (3, 96, 64)
-    lines = [report.prompt(word, "person") for word in ("ab", "ab", "")]
+    lines = [words.fill_template(words.TEMPLATE, word) for word in ("ab", "ab", "")]
     rows = [report.sample_pictures(tiny_pipelines.tiny("sd"), [line] * 2, 20, 5.0, 0) for line in lines]
     expected = torch.cat([torch.cat([*row], -1) for row in rows], -2)  # token (it is its word), word, nothing
     torch.testing.assert_close(saved, expected, atol=0.01, rtol=0)
@@ -108,7 +109,9 @@ def test_minisd_is_asked_for_hair_and_glasses_too(tmp_path, capsys, monkeypatch)
     model = backbone.load_backbone("minisd", device="cpu")
     probe, people = token_cli._rest_of_the_prompt(model, 4)
     assert people[0] == "woman with short black hair" and len(set(people)) == 4
-    walk = report.sample_pictures(model, [report.prompt("", who) for who in people], 12, 5.0, 0)
+    walk = report.sample_pictures(
+        model, [words.fill_template(words.TEMPLATE, "", who) for who in people], 12, 5.0, 0
+    )
     assert [bool(probe(one[None], who)) for one, who in zip(walk, people, strict=True)].count(True) >= 3
     assert not probe(walk[:1], people[3])  # a woman without a beard is not the bearded man
     token_files.save_token(splice.vectors_of_words(model, "<glee>", "amused"), tmp_path / "glee.safetensors")

@@ -6,8 +6,9 @@ import pytest
 import torch
 from tiny_pipelines import tiny
 
+from emolib.emotions.words import TEMPLATE, fill_template
 from emolib.interventions import splice
-from emolib.training.report import Report, check_token, prompt
+from emolib.training.report import Report, check_token
 
 GOOD = Report(
     "<awe>", "awestruck", 8, cosine=0.9, moved=0.5, norm_ratio=1.0, beyond=0.9, difference=0.7,
@@ -94,7 +95,6 @@ def test_the_word_may_be_one_of_the_sentence():
 
 
 def test_prompts_agree_with_their_article():
-    assert prompt("<awe>", "man", like="angry") == "photo of an <awe> man"
-    assert prompt("sad", "man") == "photo of a sad man"
-    assert prompt("angry", "man") == "photo of an angry man"
-    assert prompt("", "old man") == "photo of an old man"
+    assert fill_template(TEMPLATE, "<awe>", "man", like="angry") == "photo of an <awe> man"
+    assert fill_template(TEMPLATE, "angry", "man") == "photo of an angry man"
+    assert fill_template(TEMPLATE, "", "old man") == "photo of an old man"

@@ -46,12 +46,12 @@ def test_the_gradient_is_the_one_that_every_prompt_by_itself_would_give(pairs, f
     model, one = tiny("sd"), concept(pairs=pairs)
     rows = parameters_of(model, splice.vectors_of_words(model, "<awe>", "ab", vectors=2), requires_grad=True)
     with spliced(model, {"<awe>": rows}):
-        example = caches.cache(
-            model, one.pictures.images, caches.prompts("<awe>", ("man", "boy") * 2 + ("man",))
+        example = caches.encode_examples(
+            model, one.pictures.images, caches.write_prompts("<awe>", ("man", "boy") * 2 + ("man",))
         )
         if pairs:
-            calm = caches.prompts("calm", ("man", "boy") * 2 + ("man",))
-            example = replace(example, neutral=caches.cache(model, one.pictures.neutral, calm))
+            calm = caches.write_prompts("neutral", ("man", "boy") * 2 + ("man",))
+            example = replace(example, neutral=caches.encode_examples(model, one.pictures.neutral, calm))
         batches = Batches(model, {"<awe>": example}, seed=0, held_out=0.0)
         batch = batches.training(3, 4, ["<awe>"])
         objective = Objective(model, batches, replace(FEW, focus=focus))
@@ -82,7 +82,7 @@ def plain_loss(model, example, batch, focus):
         missed = error(example, prompt)
         if example.neutral:
             with torch.no_grad():
-                calm = error(example.neutral, prompt.replace("<awe>", "calm"))
+                calm = error(example.neutral, prompt.replace("<awe>", "neutral"))
             missed = missed - calm
         weight = 1.0
         if focus:  # z0 of the one minus z0 of the other, by place
@@ -109,9 +109,9 @@ def test_a_token_finds_the_word_that_explains_its_pictures():
     # the same as that word makes the difference zero.
     model, pictures = tiny("sd"), tiny_pipelines.pictures(4)
     rows = parameters_of(model, splice.vectors_of_words(model, "<awe>", "z"), requires_grad=True)
-    found, truth = (caches.prompts(word, ("man",) * 4, ("{word} {description}",)) for word in ("<awe>", "c"))
+    found, truth = (((f"{word} man",),) * 4 for word in ("<awe>", "c"))
     with spliced(model, {"<awe>": rows}):
-        one = caches.cache(model, pictures, found)
+        one = caches.encode_examples(model, pictures, found)
         one = replace(one, neutral=replace(one, prompts=truth))
         plan = replace(FEW, steps=40, batch=4, evaluate_every=20, evaluate_on=4, lr=1e-2, held_out=0.0)
         losses = [

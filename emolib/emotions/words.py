@@ -58,11 +58,16 @@ CAPTION = "a photo of {article} {word} {description}"
 def prompt(label: str | None, description: str = PERSON, template: str = TEMPLATE) -> str:
     """Fill in `template`: "photo of a sad woman with red hair"; without a label "photo of a woman ...".
 
-    The one builder of prompts. InputError: a label without a prompt word. KeyError, IndexError, ValueError or
-    AttributeError: braces in the template around anything but {article}, {word} and {description}.
+    The one builder of prompts, with `fill_template`. InputError: a label without a prompt word. KeyError,
+    IndexError, ValueError or AttributeError: braces in the template around anything but {article}, {word} and
+    {description}.
     """
-    word = "" if label is None else adjective(label)
-    text = template.format(article=article(word or description), word=word, description=description)
+    return fill_template(template, "" if label is None else adjective(label), description)
+
+
+def fill_template(template: str, word: str, description: str = PERSON, *, like: str = "") -> str:
+    """Fill in `template` with a word that need not be a label's, "" for none, and the article of `like`."""
+    text = template.format(article=article(like or word or description), word=word, description=description)
     return text if word else " ".join(text.split()).strip(" ,")
 
 

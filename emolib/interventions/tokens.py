@@ -53,6 +53,10 @@ class Token:
         """The vectors, one tensor for each text encoder."""
         return [self.vectors] if self.vectors_2 is None else [self.vectors, self.vectors_2]
 
+    def with_rows(self, rows: Sequence[Tensor], **changes: object) -> Token:
+        """Return the token with other vectors, one tensor for each text encoder, and other `changes`."""
+        return replace(self, vectors=rows[0], vectors_2=rows[1] if len(rows) > 1 else None, **changes)
+
 
 def _plain(vectors: Tensor) -> Tensor:
     return vectors.detach().float().cpu().contiguous()
@@ -67,8 +71,7 @@ def _combine(tokens: Sequence[Token], name: str | None, how: Callable[..., Tenso
                 " alike"
             )
     rows = [how(*parts) for parts in zip(*(token.rows for token in tokens), strict=True)]
-    second = rows[1] if len(rows) > 1 else None
-    return replace(first, name=name or first.name, vectors=rows[0], vectors_2=second)
+    return first.with_rows(rows, name=name or first.name)
 
 
 def interpolate(a: Token, b: Token, weight: float, *, name: str | None = None) -> Token:

@@ -81,14 +81,10 @@ def train_shift(
     loss compares what the two predict. (Compared with a plain prediction on the *edit's* walk, a shift would
     be paid for moving a little further at every level, wherever the walk has got to by then.)
 
-    trajectory  its start or latents[0] (N, c, h, w) are the inverted pictures, its timesteps descend
-    ValueError if no level lies in the editing interval."""
+    trajectory  its start or latents[0] (N, c, h, w) are the inverted pictures, its timesteps descend into the
+                editing interval"""
     levels = [int(t) for t in trajectory.timesteps]
     inside = [t for t in levels[:-1] if t >= predictor.t_edit]
-    if not inside:
-        raise ValueError(
-            f"no level of the walk lies in the editing interval, from {predictor.t_edit} upwards"
-        )
     start = trajectory.latents[0] if trajectory.start is None else trajectory.start
     abar, decode = predictor.alphas_cumprod.tolist(), predictor.backbone.decode
     source = edited = start[:0]  # where the two walks are, (b, c, h, w)
@@ -160,11 +156,21 @@ def fit_networks(
         network = untrained(hspace.channels(backbone.unet, place), generator).to(backbone.device)
         predictor = Asymmetric(backbone, cond, network, t_edit, place=place)
         loss = directional_loss(clip, in_words(source), in_words(name))
-        say = tell and (lambda line, name=name: tell(f"{name}  {line}"))
-        losses = train_shift(predictor, walk, loss, generator=generator, epochs=epochs, tell=say)
-        shifts[name], tenth = network, max(1, len(losses) // 10)
-        notes[name] = {"pictures": len(z), "loss": sum(losses[-tenth:]) / tenth}
+        losses = train_shift(
+            predictor, walk, loss, generator=generator, epochs=epochs, tell=_named(tell, name)
+        )
+        shifts[name] = network
+        notes[name] = {"pictures": len(z), "loss": _mean_of_last(losses)}
     return made_for(backbone, shifts, source, prompt, "trained", place, notes=notes)
+
+
+def _named(tell: Tell | None, name: str) -> Tell | None:
+    return tell and (lambda line: tell(f"{name}  {line}"))
+
+
+def _mean_of_last(losses: list[float]) -> float:
+    tenth = max(1, len(losses) // 10)
+    return sum(losses[-tenth:]) / tenth
 
 
 @torch.no_grad()
@@ -179,10 +185,8 @@ def _inverted(
 
 
 def in_words(label: str | None) -> str:
-    """The text that CLIP is given for a label: its prompt word, or the label itself where there is none."""
-    if label is not None and label not in words.ADJECTIVES:
-        return f"a photo of a {label} person"
-    return words.prompt(label, template=words.CAPTION)
+    """Write what CLIP is told of a label: with its prompt word, or the label itself where there is none."""
+    return words.fill_template(words.CAPTION, words.ADJECTIVES.get(label, label) if label else "")
 
 
 SCALE = 0.5
@@ -225,11 +229,10 @@ def fit_pairs(
             place=place,
             steps=steps,
             t_start=t_start,
-            tell=tell and (lambda line, name=name: tell(f"{name}  {line}")),
+            tell=_named(tell, name),
         )
-        tenth = max(1, len(losses) // 10)
         shifts[name] = network
-        notes[name] = {"pairs": len(rows[name]), "loss": sum(losses[-tenth:]) / tenth}
+        notes[name] = {"pairs": len(rows[name]), "loss": _mean_of_last(losses)}
     when = {"scale": SCALE, "t_edit": 0, "t_start": t_start}
     return made_for(backbone, shifts, source, prompt, SUPERVISED, place, **when, notes=notes)
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from emolib.diffusion.backbone import Backbone, Embedding
-from emolib.emotions.words import article
+from emolib.emotions.words import CAPTION, TEMPLATE, prompt
 from emolib.interventions import splice
 from emolib.runtime import InputError, generator, progress
 
 TEMPLATES = (
-    "photo of {article} {word} {description}",
-    "a photo of {article} {word} {description}",
+    TEMPLATE,
+    CAPTION,
     "portrait of {article} {word} {description}",
     "a picture of {article} {word} {description}",
 )
@@ -43,14 +43,15 @@ class Examples:
         return len(self.mean)
 
 
-def prompts(word: str, descriptions: Sequence[str], templates: Sequence[str] = TEMPLATES):
-    """For each description a tuple of texts, one for each template: "photo of a <awe> woman", ..."""
-    fill = {"article": article(word), "word": word}
-    return tuple(tuple(t.format(description=who, **fill) for t in templates) for who in descriptions)
+def write_prompts(
+    label: str, descriptions: Sequence[str], templates: Sequence[str] = TEMPLATES
+) -> tuple[tuple[str, ...], ...]:
+    """Write for each description a tuple of texts, one for each template: "photo of a <awe> woman", ..."""
+    return tuple(tuple(prompt(label, who, template) for template in templates) for who in descriptions)
 
 
 @torch.no_grad()
-def cache(
+def encode_examples(
     backbone: Backbone, images: Tensor, texts: tuple[tuple[str, ...], ...], *, flip: bool = True
 ) -> Examples:
     """Encode pictures (N, 3, S, S) in [-1, 1], one by one, and with `flip` their mirror images."""
@@ -63,10 +64,10 @@ def cache(
 
 
 def fingerprint(examples: Mapping[str, Examples]) -> str:
-    """Changes with the pictures, the prompts and the autoencoder: which run a checkpoint belongs to."""
+    """Hash pictures, prompts and autoencoder: which run a checkpoint belongs to."""
     digest = hashlib.sha256()
-    for name, one in examples.items():
-        for part in (one, one.neutral):
+    for name, example in examples.items():
+        for part in (example, example.neutral):
             if part is not None:
                 digest.update(repr((name, part.prompts)).encode())
                 digest.update(part.mean.cpu().contiguous().numpy().tobytes())
@@ -126,17 +127,17 @@ class Batches:
         self.levels = len(backbone.alphas_cumprod)
         groups = list(examples.values())
         self._moments = [_table(groups)]
-        calm = [one.neutral for one in groups if one.neutral is not None]
+        calm = [group.neutral for group in groups if group.neutral is not None]
         if calm:
             self._moments.append(_table(calm))
         if len(calm) not in (0, len(groups)):
             raise InputError("either all concepts of a run are learned from pairs, or none")
-        lines = [line for one in groups for line in _lines(one)]
+        lines = [line for group in groups for line in _lines(group)]
         distinct = list(dict.fromkeys(lines))
         numbers = {line: i for i, line in enumerate(distinct)}
         self._prompts = torch.tensor([numbers[line] for line in lines]).view(sum(map(len, groups)), -1)
         self._first = [sum(map(len, groups[:i])) for i in range(len(groups))]
-        self._rows = [_split(len(one), held_out, seed, name) for name, one in examples.items()]
+        self._rows = [_split(len(group), held_out, seed, name) for name, group in examples.items()]
         self.lines = [line for line, _ in distinct]
         self.ids = splice.tokenise(backbone, self.lines)
         self.neutral_text = _encode(backbone, [line for _, line in distinct]) if calm else None
@@ -190,7 +191,7 @@ def stratified(count: int, levels: int, generator: torch.Generator) -> Tensor:
 
 
 def pick(embedding: Embedding, index: Tensor) -> Embedding:
-    """The embeddings at these positions, as one batch; differentiable."""
+    """Take the embeddings at these positions, as one batch; differentiable."""
     pooled = None if embedding.pooled is None else embedding.pooled[index]
     return Embedding(embedding.hidden[index], pooled)
 
@@ -205,12 +206,12 @@ def _lines(examples: Examples) -> list[tuple[str, str]]:
 @torch.no_grad()
 def _encode(backbone: Backbone, lines: list[str]) -> Embedding:
     ids = splice.tokenise(backbone, lines)
-    parts = zip(*(one.split(16) for one in ids), strict=True)
+    parts = zip(*(rows.split(16) for rows in ids), strict=True)
     return Embedding.cat([splice.encode_tokens(backbone, part) for part in parts])
 
 
 def _table(groups: Sequence[Examples]) -> tuple[Tensor, Tensor]:
-    return torch.cat([one.mean for one in groups]), torch.cat([one.std for one in groups])
+    return torch.cat([group.mean for group in groups]), torch.cat([group.std for group in groups])
 
 
 def _split(n: int, held_out: float, seed: int, name: str) -> tuple[Tensor, Tensor]:

@@ -84,7 +84,7 @@ def fit_parameters(
     if evaluate and run.step == 0:
         run.report(evaluate)
     first, spent = run.step, run.seconds
-    start = saved = told = time.monotonic()
+    start = saved = shown = time.monotonic()
     while not run.finished:
         _step(run, losses, after_step)
         now = time.monotonic()
@@ -95,8 +95,8 @@ def fit_parameters(
         elif plan.log_every and run.step % plan.log_every == 0:
             run.report()
         over = run.finished or stop()
-        if run.finished or now - told > TELL_EVERY:
-            told = now
+        if run.finished or now - shown > TELL_EVERY:
+            shown = now
             tell(_progress(run, (run.step - first) / (now - start)))
         if work and main and (over or now - saved > plan.checkpoint_every):
             saved = now
@@ -217,17 +217,17 @@ class Run:
         if self.counted:
             values = {**values, "lr": rate(self.plan, self.step - 1)}
         self.counted = 0
-        found = dict(evaluate(self.step, self.active)) if evaluate else {}
-        if found and PartialState().num_processes > 1:  # all go by what the first one saw
-            numbers = torch.tensor(list(found.values()), dtype=torch.float64, device=self.device)
-            found = dict(zip(found, broadcast(numbers).tolist(), strict=True))
-        for name in found.keys() & self.parameters.keys():
-            self.check(torch.tensor(found[name]))
-            self.curves.setdefault(name, []).append((self.step, found[name]))
+        losses = dict(evaluate(self.step, self.active)) if evaluate else {}
+        if losses and PartialState().num_processes > 1:  # all go by what the first one saw
+            numbers = torch.tensor(list(losses.values()), dtype=torch.float64, device=self.device)
+            losses = dict(zip(losses, broadcast(numbers).tolist(), strict=True))
+        for name in losses.keys() & self.parameters.keys():
+            self.check(torch.tensor(losses[name]))
+            self.curves.setdefault(name, []).append((self.step, losses[name]))
             if self.best_of(name)[0] == self.step:
                 self.best[name] = [p.detach().clone() for p in self.parameters[name]]
-        if values or found:
-            self.log({**values, **found})
+        if values or losses:
+            self.log({**values, **losses})
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Append a line to the log."""

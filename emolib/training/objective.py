@@ -13,9 +13,8 @@ from torch import Tensor
 from emolib.diffusion.backbone import Backbone, Embedding
 from emolib.diffusion.sampling import Prediction, add_noise
 from emolib.interventions import splice
-from emolib.training import settings as precision
 from emolib.training.examples import Batch, Batches, pick
-from emolib.training.settings import Settings
+from emolib.training.settings import Settings, autocast, compute_dtype
 
 
 def output_error(
@@ -71,11 +70,11 @@ class Objective:
         if settings.compile:
             self.network.unet = torch.compile(backbone.unet)
         self.batches, self.settings = batches, settings
-        self.dtype = precision.compute_dtype(backbone.device, settings.precision)
+        self.dtype = compute_dtype(backbone.device, settings.precision)
 
     def autocast(self) -> AbstractContextManager:
         """The context that networks run in."""
-        return precision.autocast(self.network.device, self.dtype)
+        return autocast(self.network.device, self.dtype)
 
     def losses(self, batch: Batch, embedding: Embedding) -> Tensor:
         """(B,) float32 losses of a batch under its own B embeddings."""
@@ -87,22 +86,22 @@ class Objective:
             error = error - shared
         kind = self.network.prediction_type
         weight = loss_weight(self.network.alphas_cumprod[batch.t], self.settings.min_snr, kind)
-        return weight.to(error) * (self._where(batch) * error.square()).mean((1, 2, 3))
+        return weight.to(error) * (self._weights_of_places(batch) * error.square()).mean((1, 2, 3))
 
-    def _where(self, batch: Batch) -> Tensor | float:
+    def _weights_of_places(self, batch: Batch) -> Tensor | float:
         """Weights of the latents' places, 1 on average."""
         if self.batches.neutral_text is None or not self.settings.focus:
             return 1.0
         return change_map(self.batches.latents(batch), self.batches.latents(batch, neutral=True))
 
     def _error(self, batch: Batch, embedding: Embedding, *, neutral: bool) -> Tensor:
-        z0 = self.batches.latents(batch, neutral=neutral)
+        z0 = self.batches.latents(batch, neutral=neutral)  # (B, C, h, w)
         noise = batch.noise.to(z0.device)
         abar = self.network.alphas_cumprod[batch.t].to(z0).view(-1, 1, 1, 1)
         z = add_noise(z0, noise, abar).contiguous(memory_format=torch.channels_last)
         with self.autocast():
-            found = self.network.predict(z, batch.t, embedding)
-        return output_error(found, z0, noise, abar, self.network.prediction_type)
+            prediction = self.network.predict(z, batch.t, embedding)
+        return output_error(prediction, z0, noise, abar, self.network.prediction_type)
 
     def encode(self, batch: Batch) -> tuple[Embedding, Tensor]:
         """The batch's distinct prompts as embeddings, and which of them each draw has."""
@@ -129,8 +128,8 @@ class Objective:
         size = settings.micro_batch or len(batch)
         for i in range(0, len(batch), size):
             part = batch[i : i + size]
-            found = self.losses(part, pick(Embedding(*cuts), which[i : i + size])) / settings.batch  # (b,)
-            yield found.sum(), self._by_group(part, found, groups)
+            losses = self.losses(part, pick(Embedding(*cuts), which[i : i + size])) / settings.batch  # (b,)
+            yield losses.sum(), self._by_group(part, losses, groups)
         # One pass carries their sum on: the same gradient at a fraction of the text's cost.
         waiting = [(part, cut.grad) for part, cut in zip(parts, cuts, strict=True) if cut.grad is not None]
         if waiting:
@@ -145,11 +144,11 @@ class Objective:
         batch = batch[torch.tensor([name in groups for name in names])[batch.group]]
         embedding, which = self.encode(batch)
         size = settings.micro_batch or settings.batch * len(groups)
-        found = [
+        losses = [
             self.losses(batch[i : i + size], pick(embedding, which[i : i + size]))
             for i in range(0, len(batch), size)
         ]
-        sums = self._by_group(batch, torch.cat(found), groups, "")
+        sums = self._by_group(batch, torch.cat(losses), groups, "")
         return {name: float(value / settings.evaluate_on) for name, value in sums.items()}
 
     def _by_group(

@@ -14,10 +14,10 @@ from emolib import images as pictures
 from emolib.data import emofaces
 from emolib.data.manifest import Manifest
 from emolib.data.open import open_dataset
+from emolib.emotions.words import PERSON
 from emolib.runtime import InputError, one_of, progress
 
 NEUTRAL = "neutral"
-PERSON = "person"
 GREY_LEVEL = 2 / 255  # one of 255 steps, in [-1, 1]
 
 
@@ -40,12 +40,10 @@ class Pictures:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        n = len(self.images)
-        if not self.descriptions:
-            self.descriptions = (PERSON,) * n
-        if len(self.descriptions) != n or (self.neutral is not None and len(self.neutral) != n):
-            raise InputError(f"{n} pictures need as many descriptions and neutral counterparts")
-        check(self.images, self.neutral)
+        self.descriptions = self.descriptions or (PERSON,) * len(self.images)
+        fault = _find_fault(self.images, self.neutral)
+        if fault:
+            raise InputError(fault)
         if (self.images - self.images.mean(1, keepdim=True)).abs().max() < GREY_LEVEL:
             self.notes = (*self.notes, "all pictures are without colour: the token will learn that too")
 
@@ -53,24 +51,25 @@ class Pictures:
         return len(self.images)
 
 
-def check(images: Tensor, neutral: Tensor | None = None) -> None:
-    """InputError, naming the picture by its number, if nothing can be learned; see `Pictures`."""
-    if not len(images):
-        raise InputError("no pictures; give 8 to 16 of different people who feel the same")
-    flat = [i + 1 for i, one in enumerate(images) if (one.amax((1, 2)) - one.amin((1, 2))).max() < GREY_LEVEL]
-    if flat:
-        raise InputError(f"picture {flat[0]} is one flat colour: nothing can be learned from it; remove it")
-    if neutral is not None:
-        same = [i + 1 for i, (a, b) in enumerate(zip(images, neutral, strict=True)) if torch.equal(a, b)]
-        if same:
-            raise InputError(f"pair {same[0]} is twice the same picture; give one neutral and one not")
-    elif len(images) == 1:
-        raise InputError(
+def _find_fault(images: Tensor, neutral: Tensor | None) -> str | None:
+    """Say why nothing can be learned, naming the picture by its number; None where something can."""
+    n = len(images)
+    if not n:
+        return "no pictures; give 8 to 16 of different people who feel the same"
+    for i, image in enumerate(images):
+        if (image.amax((1, 2)) - image.amin((1, 2))).max() < GREY_LEVEL:
+            return f"picture {i + 1} is one flat colour: nothing can be learned from it; remove it"
+    if neutral is None and n == 1:
+        return (
             "one picture cannot tell the feeling from the face; give 8 to 16 of different people, or pairs"
             " neutral / emotion"
         )
-    if len(images) > 1 and bool((images == images[:1]).all()):
-        raise InputError(f"all {len(images)} pictures are the same one; give different people")
+    for i, (felt, calm) in enumerate(zip(images, images if neutral is None else neutral, strict=True)):
+        if neutral is not None and torch.equal(felt, calm):
+            return f"pair {i + 1} is twice the same picture; give one neutral and one not"
+    if n > 1 and bool((images == images[:1]).all()):
+        return f"all {n} pictures are the same one; give different people"
+    return None
 
 
 def pictures_of_people(
@@ -78,13 +77,12 @@ def pictures_of_people(
 ) -> Pictures:
     """EmoFaces people under `emotion` as squares of `size` px, described as in the captions; `pairs` adds
     their neutral portraits. InputError for a person or an emotion that the split does not have."""
-    records = [portraits.record(who, emotion) for who in identities]
-
-    def show(label: str) -> Tensor:
-        return torch.cat([square(portraits.image(who, label), size) for who in identities])
-
-    who = tuple(emofaces.description(record) for record in records)
-    return Pictures(show(emotion), who, show(NEUTRAL) if pairs else None)
+    felt, calm = (
+        torch.cat([square(portraits.image(i, label), size) for i in identities])
+        for label in (emotion, NEUTRAL)
+    )
+    who = tuple(emofaces.description(portraits.record(i, emotion)) for i in identities)
+    return Pictures(felt, who, calm if pairs else None)
 
 
 def read_pictures(
@@ -95,7 +93,7 @@ def read_pictures(
     preferred: str | None = None,
     pairs: bool = False,
 ) -> Pictures:
-    """The pictures of a data set (see `data.open`), as squares of `size` px.
+    """Read the pictures of a data set (see `data.open`) as squares of `size` px.
 
     Plain pictures count as one emotion; among several, `emotion` says which, else `preferred` if it is one of
     them. `pairs` wants two labels, "neutral" and the emotion, and joins pictures of one person as
@@ -104,9 +102,9 @@ def read_pictures(
     """
     manifest = open_dataset(path)
     if preferred and emotion is None:
-        there = (manifest.frame["emotion"] == preferred).any() or (Path(path) / preferred).is_dir()
-        emotion = preferred if there else None
-    emotion = _which(manifest, emotion, path, pairs)
+        holds = (manifest.frame["emotion"] == preferred).any() or (Path(path) / preferred).is_dir()
+        emotion = preferred if holds else None
+    emotion = _choose_label(manifest, emotion, path, pairs)
     frame = manifest.frame
     felt = [i for i, label in enumerate(frame["emotion"]) if emotion is None or label == emotion]
     calm: list[int] | None = None
@@ -121,29 +119,27 @@ def read_pictures(
         raise InputError(f"{path}: {error}") from None
 
 
-def _which(manifest: Manifest, emotion: str | None, path: str | Path, pairs: bool) -> str | None:
-    """The label to take; None takes everything (nothing is labelled, or all alike)."""
+def _choose_label(manifest: Manifest, emotion: str | None, path: str | Path, pairs: bool) -> str | None:
+    """Choose the label to take; None takes everything (nothing is labelled, or all alike)."""
     present = [label for label in manifest.labels if (manifest.frame["emotion"] == label).any()]
-    others = [label for label in present if label != NEUTRAL]
-    for label in (NEUTRAL, emotion) if pairs else ():
-        if label and label not in present and (Path(path) / label).is_dir():
-            raise InputError(
-                f"{Path(path) / label}: holds no picture; put there those of the same people, under the same"
-                " file names"
-            )
-    if pairs and (NEUTRAL not in present or not others):
-        raise InputError(
+    choice = [label for label in present if label != NEUTRAL] if pairs else present
+    named = [label for label in (NEUTRAL, emotion) if label and label not in present] if pairs else []
+    empty = [Path(path) / label for label in named if (Path(path) / label).is_dir()]
+    fault = None
+    if empty:
+        fault = f"{empty[0]}: holds no picture; put there those of the same people, under the same file names"
+    elif pairs and (NEUTRAL not in present or not choice):
+        fault = (
             f"{path}: pairs need two folders, 'neutral' and one named after the emotion, with pictures of one"
             " person under one file name"
         )
-    choice = others if pairs else present
+    elif emotion is None and len(choice) > 1:
+        fault = f"{path}: holds pictures of {', '.join(choice)}; say which with --emotion"
+    if fault:
+        raise InputError(fault)
     if emotion in choice or (len(choice) <= 1 and not pairs):
         return emotion if emotion in choice else None
-    if emotion is None and len(choice) == 1:
-        return choice[0]
-    if emotion is None:
-        raise InputError(f"{path}: holds pictures of {', '.join(choice)}; say which with --emotion")
-    return one_of(emotion, choice, f"emotion in {path}")
+    return choice[0] if emotion is None else one_of(emotion, choice, f"emotion in {path}")
 
 
 def _pairs(manifest: Manifest, felt: list[int], path: str | Path) -> tuple[list[int], list[int]]:

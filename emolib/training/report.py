@@ -14,9 +14,8 @@ from torch import Tensor
 
 from emolib.diffusion.backbone import Backbone
 from emolib.diffusion.sampling import Trajectory, denoise
-from emolib.emotions.words import article
+from emolib.emotions.words import TEMPLATE, fill_template
 from emolib.interventions import splice
-from emolib.interventions.splice import learned_token
 from emolib.interventions.tokens import Token
 from emolib.runtime import generator
 
@@ -128,10 +127,10 @@ def check_token(
     """
     start = start or splice.vectors_of_words(backbone, token.name, word, vectors=len(token))
     who = [descriptions[i % len(descriptions)] for i in range(n)]
-    with learned_token(backbone, token):
+    with splice.learned_token(backbone, token):
         # Token and word get the same article, so that they differ in nothing else.
-        texts = [[prompt(said, one, like=word) for one in who] for said in (token.name, word)]
-        texts.append([prompt("", one) for one in who])
+        sides = ((token.name, word), (word, word), ("", ""))
+        texts = [[fill_template(TEMPLATE, said, person, like=like) for person in who] for said, like in sides]
         made = [sample_pictures(backbone, part, num_inference_steps, guidance_scale, seed) for part in texts]
     pictures = torch.stack(made)
     shown = dict(zip(SIDES, made, strict=True))
@@ -155,12 +154,6 @@ def check_token(
         obeyed=kept,
     )
     return report, pictures
-
-
-def prompt(word: str, description: str, *, like: str = "") -> str:
-    """Write "photo of a sad woman"; without a word "photo of a woman". The article is that of `like`."""
-    phrase = f"{word} {description}" if word else description
-    return f"photo of {article(like or phrase)} {phrase}"
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from emolib.runtime import InputError, fast_bf16, one_of
+from emolib.runtime import fast_bf16, in_range, one_of
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +17,15 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 # (guide judge) directions for all levels gave 0.94 of the emotions and 20.0 dB to the truth, those for the
 # lower half 1.00 and 23.2.
 EPOCHS, PAIR_STEPS, T_START = 4, 150, 500
+RANGES = {
+    **dict.fromkeys(("steps", "batch", "evaluate_on"), (1, 10**9)),
+    **dict.fromkeys(("warmup", "evaluate_every", "log_every", "patience", "micro_batch"), (0, 10**9)),
+    "lr": (1e-12, 1e300),
+    "decay": (0, 1),
+    "min_snr": (0, 1e6),
+    "held_out": (0, 0.999),
+}
+"""What a knob may be."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +60,9 @@ class Plan:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "batch": 1, "warmup": 0, "evaluate_every": 0, "log_every": 0, "patience": 0}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise InputError(f"{name} must be {low} or more, not {getattr(self, name)}")
-        if not 0 < self.lr < float("inf"):
-            raise InputError(f"lr must be a positive number, not {self.lr}")
-        if not 0 <= self.decay <= 1:
-            raise InputError(f"decay must lie in [0, 1], not {self.decay}")
+        for name, (low, high) in RANGES.items():
+            if hasattr(self, name):
+                in_range(getattr(self, name), low, high, name)
         one_of(self.precision, PRECISIONS, "precision")
 
 
@@ -80,15 +84,6 @@ class Settings(Plan):
     focus: bool = False
     held_out: float = 0.25
     evaluate_on: int = 8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.evaluate_on < 1 or self.micro_batch < 0:
-            raise InputError("evaluate_on must be 1 or more, micro_batch 0 or more")
-        if not 0 <= self.min_snr < float("inf"):
-            raise InputError(f"min_snr must be 0 (off) or a positive number, not {self.min_snr}")
-        if not 0 <= self.held_out < 1:
-            raise InputError(f"held_out must lie in [0, 1), not {self.held_out}")
 
 
 def rate(plan: Plan, step: int) -> float:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from emolib.diffusion.backbone import Backbone
-from emolib.emotions.words import ADJECTIVES
 from emolib.interventions import splice
 from emolib.interventions.splice import parameters_of, spliced
 from emolib.interventions.tokens import Token, pieces, placeholder
@@ -91,30 +90,25 @@ def learn_tokens(
     so long that the token is cut off, a checkpoint of another run. FloatingPointError: it diverged.
     """
     names = [placeholder(concept.token) for concept in concepts]
-    if len(set(names)) < len(names) or not names:
+    if len(set(names)) < len(names):
         raise InputError("give one token for each concept, all different")
     starts = [
-        splice.vectors_of_words(backbone, name, one.initializer, vectors=one.vectors, cross=one.cross)
-        for name, one in zip(names, concepts, strict=True)
+        splice.vectors_of_words(backbone, name, c.initializer, vectors=c.vectors, cross=c.cross)
+        for name, c in zip(names, concepts, strict=True)
     ]
     rows = {token.name: parameters_of(backbone, token, requires_grad=True) for token in starts}
     keep = _keeper(backbone, rows) if keep_norm else None
     with spliced(backbone, rows):
         examples = {
-            name: _examples(backbone, name, one.pictures, templates, flip)
-            for name, one in zip(names, concepts, strict=True)
+            name: _examples(backbone, name, concept.pictures, templates, flip)
+            for name, concept in zip(names, concepts, strict=True)
         }
         run = train_rows(backbone, examples, rows, settings, constrain=keep, work=work, tell=tell)
     tokens = [
-        replace(
-            start,
-            vectors=rows[start.name][0].detach(),
-            vectors_2=rows[start.name][1].detach() if len(rows[start.name]) > 1 else None,
-            emotion=concept.emotion,
-            steps=run.best_of(start.name)[0],
-            licence=licence,
+        start.with_rows(
+            rows[start.name], emotion=c.emotion, steps=run.best_of(start.name)[0], licence=licence
         )
-        for concept, start in zip(concepts, starts, strict=True)
+        for c, start in zip(concepts, starts, strict=True)
     ]
     curves = tuple(tuple(run.curves[name]) for name in names)
     return Learned(tuple(tokens), tuple(starts), curves, run.step, run.seconds)
@@ -158,12 +152,17 @@ def train_rows(
 def _examples(
     backbone: Backbone, name: str, pictures: Pictures, templates: Sequence[str], flip: bool
 ) -> Examples:
-    texts = caches.prompts(name, pictures.descriptions, templates)
-    examples = caches.cache(backbone, pictures.images, texts, flip=flip)
-    if pictures.neutral is None:
-        return examples
-    plain = caches.prompts(ADJECTIVES[NEUTRAL], pictures.descriptions, templates)
-    return replace(examples, neutral=caches.cache(backbone, pictures.neutral, plain, flip=flip))
+    """Encode a concept's pictures, each with its prompts, and their neutral counterparts with theirs."""
+    kinds = ((name, pictures.images), (NEUTRAL, pictures.neutral))
+    felt, calm = (
+        None
+        if images is None
+        else caches.encode_examples(
+            backbone, images, caches.write_prompts(label, pictures.descriptions, templates), flip=flip
+        )
+        for label, images in kinds
+    )
+    return replace(felt, neutral=calm)
 
 
 def _check_prompts(

@@ -333,9 +333,13 @@ def reading(
     except errors as error:
         if isinstance(error, InputError) or is_out_of_memory(error):
             raise
-        if isinstance(error, OSError) and error.strerror:
-            fault = "this file is missing" if isinstance(error, FileNotFoundError) else error.strerror.lower()
-            raise InputError(f"{error.filename or path}: {fault}") from error
+        fault = (
+            "this file is missing"
+            if isinstance(error, FileNotFoundError)
+            else getattr(error, "strerror", None)
+        )
+        if fault:
+            raise InputError(f"{error.filename or path}: {fault.lower()}") from error
         reason = f"{first_line(error)} is missing" if isinstance(error, KeyError) else first_line(error)
         raise InputError(f"{path}: not a readable {kind} ({reason}); get a whole copy of it") from error
 

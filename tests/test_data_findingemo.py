@@ -111,7 +111,7 @@ def test_a_bad_row_is_refused_or_skipped(folder, row):
 
 def test_missing_and_broken_files_are_named(folder, tmp_path):
     (folder() / "dataset_urls_exploded.json").write_text('[{"url": 1}]')
-    with pytest.raises(InputError, match="dataset_urls_exploded.json: not a list of addresses"):
+    with pytest.raises(InputError, match="dataset_urls_exploded.json: not a readable list of addresses"):
         findingemo.read_findingemo(tmp_path)
     folder(header=HEADER.replace("arousal", "excitation"))
     with pytest.raises(InputError, match="lacks the column 'arousal'"):

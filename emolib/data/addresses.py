@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from emolib.data.files import PICTURE_SUFFIXES, read_table
-from emolib.runtime import InputError
 
 
 def read_list(path: str | Path) -> pd.DataFrame:
@@ -19,9 +18,7 @@ def read_list(path: str | Path) -> pd.DataFrame:
 
     Rows with the same path are one picture's addresses, in order. Without a path an address is a picture,
     named after it."""
-    table = read_table(path, text=True)
-    if "url" not in table:
-        raise InputError(f"{path}: needs a column 'url': name the column of addresses so")
+    table = read_table(path, ["url"], text=True)
     given = table["path"] if "path" in table else pd.Series("", index=table.index)
     named = [re.split(r"[?#]", url)[0].rstrip("/").rpartition("/")[2] for url in table["url"]]
     table = table.assign(id=given.where(given != "", table["url"]), path=given.where(given != "", named))
@@ -51,15 +48,11 @@ def is_public(address: str) -> bool:
     """Whether an IP address is on the public internet, also through IPv6 forms that wrap an IPv4 address."""
     ip = ipaddress.ip_address(address.split("%")[0])
     if ip.version == 6:
-        nat64 = (
-            ipaddress.ip_address(int(ip) & 0xFFFFFFFF) if ip in ipaddress.ip_network("64:ff9b::/96") else None
-        )
-        wrapped = nat64 or ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if wrapped is not None:
+        nat64 = ip in ipaddress.ip_network("64:ff9b::/96") and ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        wrapped = nat64 or ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
+        if wrapped:
             return is_public(str(wrapped))
-        if ip.is_site_local:
-            return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved)
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or getattr(ip, "is_site_local", False))
 
 
 def safe_path(name: str) -> str:
@@ -76,7 +69,7 @@ def safe_path(name: str) -> str:
             if not stem or len(suffix) > 8:
                 stem, dot, suffix = part, "", ""
             short = stem.encode()[:120].decode(errors="ignore")
-            part = f"{short}-{hashlib.sha256(part.encode()).hexdigest()[:8]}{dot}{suffix}"
+            part = f"{short}-{_short_hash(part)}{dot}{suffix}"
         parts.append(part)
     return "/".join(parts) or "picture"
 
@@ -86,9 +79,6 @@ def name_files(pictures: pd.DataFrame) -> pd.DataFrame:
 
     All pictures of a shared name are renamed, so that names depend neither on the order nor on `limit`."""
     pictures = pictures if "id" in pictures else pictures.assign(id=pictures["path"])
-    twice = pictures["id"][pictures["id"].duplicated()]
-    if len(twice):
-        raise InputError(f"the picture {twice.iloc[0]!r} is listed twice")
     paths = pd.Series([safe_path(path) for path in pictures["path"]], index=pictures.index, dtype=object)
     names = paths.str.lower()
     shared = names.duplicated(keep=False) | ~names.str.endswith(tuple(PICTURE_SUFFIXES))
@@ -99,6 +89,8 @@ def name_files(pictures: pd.DataFrame) -> pd.DataFrame:
 def mark_name(path: str, key: str) -> str:
     """Put eight digits of the id's hash into `path`, before the suffix."""
     pure = PurePosixPath(path)
-    return str(
-        pure.with_name(f"{pure.stem}-{hashlib.sha256(str(key).encode()).hexdigest()[:8]}{pure.suffix}")
-    )
+    return str(pure.with_stem(f"{pure.stem}-{_short_hash(str(key))}"))
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

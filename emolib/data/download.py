@@ -37,6 +37,14 @@ from emolib.runtime import InputError, check_output, hold_lock, progress
 RECORD = "downloads.jsonl"
 COLUMNS = ("id", "path", "status", "url", "sha256", "bytes", "width", "height", "reason")
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "TIFF": ".tif"}
+# What goes wrong on the way to a body: its name, and whether another try makes sense.
+FAULTS = (
+    ((httpx.ConnectError, httpx.ConnectTimeout, OSError), "no connection", True),
+    ((httpx.TimeoutException,), "silent for {silence:g} s", True),
+    ((httpx.TransportError,), "connection broke", True),
+    ((httpx.HTTPError,), "unreadable answer", False),
+    ((httpx.InvalidURL, ValueError), "malformed address", False),
+)
 RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504)
 NO_NETWORK = 10  # so many pictures lost without any server ever answering: the fault is on our side
 MAX_PIXELS = 50_000_000
@@ -113,7 +121,7 @@ def download(
     `limit` takes that many of them, stratified by emotion (`seed`); a larger limit later adds to the same
     pictures. Pictures already there are not fetched again (`verify` compares their checksums first); failed
     ones only with `retry_failed`. status is "ok", "failed" (why: `reason`) or "no url". InputError if the
-    folder cannot be used, is in use by another run, or there is no network at all.
+    folder cannot be used, is in use by another run, or there is no network at all; OSError: a full disk.
 
     `transport` and `resolve` stand in for the internet and its names in tests.
     """
@@ -244,76 +252,64 @@ class _Run:
         for address in (*job.urls, *archived):
             try:
                 return self._store(job, *self._follow(address))
-            except Failure as failure:
-                reasons.append(f"{address[:200]}: {str(failure)[:200]}")
+            # The last two: another picture's file or folder lies at this one's path.
+            except (Failure, InputError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+                reasons.append(f"{address[:200]}: {str(error)[:200]}")
         return job.line("failed" if reasons else "no url", reason="; ".join(reasons))
 
     def _store(self, job: Job, url: str, body: bytes) -> dict:
-        """Put a picture in its place, whole or not at all; Failure if it is none."""
-        try:
-            facts, suffix = _examine(body, self._settings.min_side)
-        except InputError as error:
-            raise Failure(str(error)) from None
+        """Put a picture in its place, whole or not at all; InputError if it is none."""
+        facts, suffix = _examine(body, self._settings.min_side)
         if not job.path.lower().endswith(tuple(PICTURE_SUFFIXES)):
             job.path += suffix
         part, target = self._folder / ".part" / f"{uuid.uuid4().hex}.tmp", self._folder / job.path
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "wb") as file:
-                file.write(body)
-                file.flush()
-                os.fsync(file.fileno())
-            self._pause(0)
-            os.replace(part, target)
-        except (FileExistsError, NotADirectoryError, IsADirectoryError):
-            raise Failure(f"{job.path} is in the way of another picture's folder") from None
-        except OSError as error:
-            raise InputError(f"{self._folder}: cannot be written to ({error.strerror})") from None
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        self._pause(0)
+        os.replace(part, target)
         return job.line("ok", url=url, **facts)
 
     def _follow(self, url: str) -> tuple[str, bytes]:
         """Where redirects from `url` lead, and the body there; each passes the same checks and waits."""
-        settings, seen, attempt = self._settings, [], 0
-        while True:
-            try:
-                answer = self._ask(url)
-            except Failure as failure:
-                if failure.wait is None or attempt == settings.retries:
-                    raise
-                self._pause(max(settings.backoff * 2**attempt, failure.wait))
-                attempt += 1
-                continue
+        for _ in range(self._settings.max_redirects + 1):
+            answer = self._ask_patiently(url)
             if isinstance(answer, bytes):
                 return url, answer
-            seen.append(url)
-            if answer in seen:
-                raise Failure("redirects in a circle")
-            if len(seen) > settings.max_redirects:
-                raise Failure(f"more than {settings.max_redirects} redirects")
             url = answer
+        raise Failure(f"more than {self._settings.max_redirects} redirects")
+
+    def _ask_patiently(self, url: str) -> bytes | str:
+        """Ask for `url`, again after a while where that makes sense; its host rests as long as it says."""
+        for attempt in range(self._settings.retries + 1):
+            try:
+                return self._ask(url)
+            except Failure as failure:
+                if failure.wait is None or attempt == self._settings.retries:
+                    raise
+                self._pause(max(self._settings.backoff * 2**attempt, failure.wait))
 
     def _ask(self, url: str) -> bytes | str:
         """Request `url` once: a body, or the address it redirects to. Failure for all that can go wrong."""
         if fault := address_fault(url):
             raise Failure(f"malformed address: {fault}")
+        host = ""
         try:
             parsed = httpx.URL(url.strip())
-            with self._turn(parsed.host):
+            host = parsed.host
+            with self._turn(host):
                 self._check_host(parsed)
                 with self._client.stream("GET", parsed) as response:
                     self._answered.set()
                     return self._read(response)
-        except (httpx.InvalidURL, ValueError) as error:
-            raise Failure(f"malformed address: {error}") from None
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            self._silent.add(parsed.host)
-            raise Failure(f"no connection ({error})", 0.0) from None
-        except httpx.TimeoutException:
-            raise Failure(f"silent for {self._silence:g} s", 0.0) from None
-        except httpx.TransportError as error:
-            raise Failure(f"connection broke ({error})", 0.0) from None
-        except httpx.HTTPError as error:
-            raise Failure(f"unreadable answer ({error})") from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            kinds, name, again = next(fault for fault in FAULTS if isinstance(error, fault[0]))
+            if kinds == FAULTS[0][0]:
+                self._silent.add(host)
+            name = name.format(silence=self._silence)
+            raise Failure(f"{name} ({error})", 0.0 if again else None) from None
 
     @contextmanager
     def _turn(self, host: str) -> Iterator[None]:
@@ -339,34 +335,33 @@ class _Run:
 
     def _check_host(self, url: httpx.URL) -> None:
         """Failure unless all addresses of a host are public: one private among them is an attempt already."""
-        try:
-            entries = self._resolve(url.host, url.port or url.scheme, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise httpx.ConnectError(f"host {url.host} not found: {error}") from None
+        entries = self._resolve(url.host, url.port or url.scheme, type=socket.SOCK_STREAM)
         for address in (entry[4][0] for entry in entries):
             if not self._settings.allow_private and not is_public(address):
                 raise Failure(f"{url.host} is {address}, a private or reserved address")
 
     def _read(self, response: httpx.Response) -> bytes | str:
         """The body within its bounds, or where a redirect leads."""
-        code, most = response.status_code, self._settings.max_bytes
-        end = time.monotonic() + self._settings.timeout
+        settings, code, headers = self._settings, response.status_code, response.headers
+        end = time.monotonic() + settings.timeout
         if response.has_redirect_location:
-            return str(response.url.join(response.headers["location"]))
+            return str(response.url.join(headers["location"]))
         if code != 200:
-            wait = _retry_after(response.headers.get("retry-after", "")) if code in RETRY_STATUS else None
-            raise Failure(f"HTTP {code}", wait if wait is None else min(wait, self._settings.longest_wait))
-        stated = response.headers.get("content-length", "")
-        if stated.isdecimal() and int(stated) > most:
-            raise Failure(f"{int(stated)} bytes, more than {most}")
-        body = bytearray()
-        for chunk in response.iter_bytes():  # unpacked, should it be gzip although that was not asked for
+            wait = min(_retry_after(headers.get("retry-after", "")), settings.longest_wait)
+            raise Failure(f"HTTP {code}", wait if code in RETRY_STATUS else None)
+        stated, body, fault = headers.get("content-length", ""), bytearray(), ""
+        if stated.isdecimal() and int(stated) > settings.max_bytes:
+            fault = f"{int(stated)} bytes, more than {settings.max_bytes}"
+        chunks = response.iter_bytes()  # unpacked, should it be gzip although that was not asked for
+        while not fault and (chunk := next(chunks, b"")):
             body += chunk
             self._pause(0)
-            if len(body) > most:
-                raise Failure(f"more than {most} bytes")
-            if time.monotonic() > end:
-                raise Failure(f"slower than {self._settings.timeout:g} s")
+            if len(body) > settings.max_bytes:
+                fault = f"more than {settings.max_bytes} bytes"
+            elif time.monotonic() > end:
+                fault = f"slower than {settings.timeout:g} s"
+        if fault:
+            raise Failure(fault)
         return bytes(body)
 
 
@@ -375,7 +370,6 @@ def _retry_after(header: str) -> float:
     if header.strip().isdecimal():
         return float(header)
     parsed = email.utils.parsedate_tz(header)
-    try:
+    with suppress(OverflowError, ValueError):
         return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else 0.0
-    except (OverflowError, ValueError):
-        return 0.0
+    return 0.0

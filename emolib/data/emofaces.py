@@ -7,7 +7,6 @@ The files are parquet, one read a file; pictures are decoded on access. Their ca
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from emolib.data.files import picture_bytes, read_table
 from emolib.data.manifest import Manifest, build_manifest
@@ -54,7 +54,7 @@ class Scene:
 
     scene: int
     version: str
-    image: object
+    image: Image.Image
     people: tuple[Person, ...]
     changed: np.ndarray
     caption: str
@@ -94,27 +94,23 @@ class Portraits:
 
     def row(self, identity: int, emotion: str) -> int:
         """Position of the portrait of `identity` under `emotion`; InputError if there is none."""
-        try:
-            return self._rows[int(identity), emotion]
-        except KeyError:
-            if int(identity) not in self.identities:
-                raise InputError(
-                    f"{self.path}: has no identity {identity}; it has {ends(self.identities)}"
-                ) from None
-            one_of(emotion, self.emotions, "emotion")
-            raise InputError(f"{self.path}: identity {identity} has no picture of {emotion}") from None
+        one_of(emotion, self.emotions, "emotion")
+        if (int(identity), emotion) not in self._rows:
+            people = f"its identities are {ends(self.identities)}"
+            raise InputError(f"{self.path}: no identity {identity} with a picture of {emotion}; {people}")
+        return self._rows[int(identity), emotion]
 
     def record(self, identity: int, emotion: str) -> pd.Series:
         """All that is known of that portrait (valence, aus, caption, face_box, ...)."""
         return self.frame.iloc[self.row(identity, emotion)]
 
-    def image(self, identity: int, emotion: str):
-        """The portrait of `identity` under `emotion`, PIL RGB 96x96."""
+    def image(self, identity: int, emotion: str) -> Image.Image:
+        """The portrait of `identity` under `emotion`, PIL RGB."""
         return self.image_at(self.row(identity, emotion))
 
-    def image_at(self, index: int):
+    def image_at(self, index: int) -> Image.Image:
         """The portrait at this position of `frame`, PIL RGB."""
-        return _open(self.path, index)
+        return _open_row(self.path, index)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -156,23 +152,22 @@ class Scenes:
         decoded source, so that a counterfactual differs from it only where somebody changed.
         """
         index = self._row(scene, version)
-        row, image = self.frame.iloc[index], _open(self.path, index)
-        shape = (image.height, image.width)
-        owners = _mask(row["mask"], shape, f"{self.path}[{index}]: mask")
-        changed = _mask(row["changed"], shape, f"{self.path}[{index}]: changed") != 0
-        if version != "source":
-            image = _composed(image, _open(self.path, self._row(scene, "source")), changed)
+        row, image = self.frame.iloc[index], _open_row(self.path, index)
+        owners, changed = (
+            _read_mask(row[name], f"{self.path}[{index}]: {name}") for name in ("mask", "changed")
+        )
+        original = image if version == "source" else _open_row(self.path, self._row(scene, "source"))
+        if {owners.shape, changed.shape, original.size[::-1]} != {image.size[::-1]}:
+            raise InputError(f"{self.path}[{index}]: picture, masks and source differ in size; {_MEND}")
+        image = Image.composite(image, original, Image.fromarray(changed != 0))
         people = tuple(_person(person, owners == k + 1) for k, person in enumerate(row["people"]))
-        return Scene(int(scene), version, image, people, changed, row["caption"])
+        return Scene(int(scene), version, image, people, changed != 0, row["caption"])
 
     def _row(self, scene: int, version: str) -> int:
         """Position in `frame`; InputError if there is no such scene or version."""
-        rows = np.flatnonzero((self.frame["scene"] == scene) & (self.frame["version"] == version))
-        if not len(rows):
-            if scene not in self.ids:
-                raise InputError(f"{self.path}: has no scene {scene}; it has {ends(self.ids)}")
-            one_of(version, self.versions(scene), f"version of scene {scene}")
-        return int(rows[0])
+        one_of(str(scene), self.ids, "scene")
+        one_of(version, self.versions(scene), f"version of scene {scene}")
+        return int(np.flatnonzero((self.frame["scene"] == scene) & (self.frame["version"] == version))[0])
 
     def truth(self, scene: int, person: int | None = None) -> Scene:
         """What editing person `person` (all, if None) into their targets should look like."""
@@ -182,20 +177,18 @@ class Scenes:
     def manifest(self) -> Manifest:
         """The source pictures as a Manifest: people with emotion and face box; no label for the whole
         picture."""
-        source = np.flatnonzero(self.frame["version"] == "source")
         rows = [
             {
-                "id": f"scene-{self.frame['scene'].iloc[i]}",
+                "id": f"scene-{row.scene}",
                 "path": self.path.name,
                 "member": str(i),
                 "split": "test",
-                "people": [
-                    {"emotion": p["emotion"], "box": list(p["box"])} for p in self.frame["people"].iloc[i]
-                ],
-                "scene": int(self.frame["scene"].iloc[i]),
-                "caption": self.frame["caption"].iloc[i],
+                "people": [{"emotion": p["emotion"], "box": list(p["box"])} for p in row.people],
+                "scene": int(row.scene),
+                "caption": row.caption,
             }
-            for i in source
+            for i, row in enumerate(self.frame.itertuples())
+            if row.version == "source"
         ]
         return build_manifest(rows, EMOFACES, self.path.parent, source="emofaces")
 
@@ -245,42 +238,20 @@ def _read(folder: str | Path | None, name: str, needed: tuple[str, ...]) -> tupl
     path = (repo_path("data", "emofaces") if folder is None else Path(folder)) / name
     if not path.is_file():
         raise InputError(f"{path}: EmoFaces is not there; {_MEND}")
-    frame = read_table(path)
-    missing = [column for column in needed if column not in frame]
-    if missing:
-        raise InputError(f"{path}: not an EmoFaces file, it lacks the column {missing[0]!r}; {_MEND}")
-    return path, frame
+    return path, read_table(path, needed)
 
 
-def _open(path: Path, index: int):
+def _open_row(path: Path, index: int) -> Image.Image:
     from emolib.images import open_image  # imports torch: the tables are read without it
 
-    try:
-        return open_image(picture_bytes(path, str(index)))
-    except InputError as error:
-        raise InputError(f"{path}[{index}]: {error}") from None
+    return open_image(picture_bytes(path, str(index)), name=f"{path}[{index}]")
 
 
-def _mask(value: dict, shape: tuple[int, int], where: str) -> np.ndarray:
-    """`shape` (H, W) uint8 of a mask column's value. InputError, naming `where`, for another or none."""
-    from PIL import Image
+def _read_mask(value: dict, name: str) -> np.ndarray:
+    """(H, W) uint8 of a mask column's value. InputError, with its `name`, for what is no picture."""
+    from emolib.images import open_image
 
-    try:
-        mask = np.asarray(Image.open(io.BytesIO(value["bytes"]), formats=("PNG",)).convert("L"))
-    except (TypeError, KeyError, OSError, ValueError, SyntaxError):  # a missing value, or a broken PNG
-        raise InputError(f"{where} is not a readable PNG; {_MEND}") from None
-    if mask.shape != shape:
-        raise InputError(f"{where} is {mask.shape}, its picture {shape} (height, width); {_MEND}")
-    return mask
-
-
-def _composed(image, source, changed: np.ndarray):
-    """PIL `image` where `changed`, `source` elsewhere. InputError if the two are of different sizes."""
-    from PIL import Image
-
-    if image.size != source.size:
-        raise InputError(f"a picture of a scene is {image.size}, its source {source.size} px; {_MEND}")
-    return Image.composite(image, source, Image.fromarray(changed))
+    return np.asarray(open_image(value["bytes"] or b"", name=name))[..., 0]
 
 
 def _person(value: dict, mask: np.ndarray) -> Person:

@@ -19,7 +19,7 @@ from PIL import Image
 from emolib.data.files import open_zip, picture_bytes
 from emolib.data.manifest import Manifest, Problems, build_manifest
 from emolib.emotions.sets import MIKELS
-from emolib.runtime import InputError, one_of, progress, reading
+from emolib.runtime import BROKEN, InputError, in_range, one_of, progress, reading
 
 SPLITS = ("train", "val", "test")
 SINGLE = ("brightness", "colorfulness", "scene", "facial_expression", "human_action")
@@ -40,11 +40,7 @@ class EmoSet:
 
     def entries(self, split: str) -> list:
         """The rows [emotion, image id, picture, annotation] of one split, as they stand in its JSON file."""
-        name = f"{one_of(split, self.splits, 'EmoSet split')}.json"
-        rows = self._json(name)
-        if not isinstance(rows, list):
-            raise InputError(f"{self._place(name)}: not a list of [emotion, id, picture, annotation]")
-        return rows
+        return self._json(f"{one_of(split, self.splits, 'EmoSet split')}.json", list)
 
     def manifest(self, split: str | None = None, *, show_progress: bool = True) -> Manifest:
         """One split, or all, as a Manifest over Mikels' eight; no picture is opened.
@@ -82,9 +78,13 @@ class EmoSet:
         path, entry = self._file(name)
         return str(path) if entry is None else f"{path}[{entry}]"
 
-    def _json(self, name: str):
+    def _json(self, name: str, kind: type = dict):
+        """Read the JSON file `name`, whose value is of this `kind`."""
         with reading(self._place(name), "JSON file"):
-            return json.loads(picture_bytes(*self._file(name)))
+            value = json.loads(picture_bytes(*self._file(name)))
+            if not isinstance(value, kind):
+                raise ValueError(f"not a JSON {'object' if kind is dict else 'list'}")
+            return value
 
     def _present(self) -> Callable[[str], bool]:
         """Whether a picture is there: asked per file on disk, looked up in the table of contents of a zip."""
@@ -114,10 +114,7 @@ class EmoSet:
 
     def _attributes(self, name: str) -> dict:
         """The six attributes of one annotation file, which must know them by names of info.json."""
-        values = self._json(name)
-        if not isinstance(values, dict):
-            raise InputError(f"{self._place(name)}: not a JSON object")
-        out = {}
+        values, out = self._json(name), {}
         for attribute in ATTRIBUTES:
             value = values.get(attribute)
             labels = value if isinstance(value, list) else [] if value is None else [value]
@@ -137,12 +134,9 @@ def read_emoset(path: str | Path, *, on_error: str = "refuse") -> EmoSet:
     annotation, label outside info.json), "skip" leaves the row out and counts it in `problems`.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such folder or zip file")
     files = [*path.glob("info.json"), *path.glob("*/info.json")]
-    names = (
-        [file.relative_to(path).as_posix() for file in files] if path.is_dir() else open_zip(path).namelist()
-    )
+    below = [file.relative_to(path).as_posix() for file in files]
+    names = below if path.is_dir() else open_zip(path).namelist()
     prefixes = [name[: -len("info.json")] for name in names if PurePosixPath(name).name == "info.json"]
     if not prefixes:
         raise InputError(f"{path}: holds no info.json, so it is not EmoSet-118K")
@@ -161,14 +155,12 @@ def _info(value, place: str) -> dict[str, tuple[str, ...]]:
     """Label orders by attribute; InputError if one is missing, or the emotions are not in EmoSet's own
     order."""
     orders = {}
-    for attribute in ("emotion", *ATTRIBUTES):
-        try:
+    with reading(place, "list of EmoSet's labels", (*BROKEN, TypeError, AttributeError)):
+        for attribute in ("emotion", *ATTRIBUTES):
             index = value[attribute]["label2idx"]
             orders[attribute] = tuple(sorted(index, key=index.__getitem__))
-        except (KeyError, TypeError, AttributeError):
-            raise InputError(f"{place}: lacks {attribute!r} with its label2idx") from None
-    if orders["emotion"] != MIKELS:
-        raise InputError(f"{place}: emotions in the order {', '.join(orders['emotion'])}, not EmoSet's")
+        if orders["emotion"] != MIKELS:
+            raise ValueError(f"emotions in the order {', '.join(orders['emotion'])}, not EmoSet's")
     return orders
 
 
@@ -197,8 +189,7 @@ def write_standin(folder: str | Path, n: int = 80, seed: int = 0, *, size: int =
     Same arguments, same bytes. Brightness and colourfulness are those of the picture; all else is drawn at
     random and means nothing. InputError if `n` is below 1, or if `folder` exists and is not empty.
     """
-    if n < 1:
-        raise InputError(f"{n} pictures: a stand-in needs 1 or more")
+    in_range(n, 1, len(MIKELS) * 100_000, "number of pictures")
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists and is not an empty folder; choose another")
@@ -226,14 +217,13 @@ def write_standin(folder: str | Path, n: int = 80, seed: int = 0, *, size: int =
 def _standin_info() -> dict:
     """info.json: as in the real one, `idx2label` has string keys, and numbers for the two numeric
     attributes."""
-    out = {}
-    for name, labels in _LABELS.items():
-        numeric = labels is _TENTHS
-        out[name] = {
+    return {
+        name: {
             "label2idx": {label: i for i, label in enumerate(labels)},
-            "idx2label": {str(i): float(label) if numeric else label for i, label in enumerate(labels)},
+            "idx2label": {str(i): float(x) if labels is _TENTHS else x for i, x in enumerate(labels)},
         }
-    return out
+        for name, labels in _LABELS.items()
+    }
 
 
 def _standin_pixels(rng: np.random.Generator, size: int) -> np.ndarray:

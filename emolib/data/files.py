@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,22 +29,26 @@ _lock = threading.Lock()
 _columns: dict[tuple, pa.Array] = {}  # (path, time of change, row group) -> its pictures, oldest first
 
 
-def read_table(path: str | Path, *, text: bool = False) -> pd.DataFrame:
+def read_table(path: str | Path, needed: Iterable[str] = (), *, text: bool = False) -> pd.DataFrame:
     """Read a table from .csv, .jsonl (one object a line) or .parquet (without its pictures).
 
     `text` (of a CSV): every value as it is written, nothing counts as missing. Class numbers of a parquet
-    file from the `datasets` library become names.
+    file from the `datasets` library become names. InputError: no table, or one without the columns `needed`.
     """
     path = Path(path)
     with reading(path, "table"):
         if path.suffix == ".parquet":
             names = [name for name in read_schema(path).names if name != "image" or not holds_pictures(path)]
             table = read_parquet(path, names)
-            return _named_classes(table.to_pandas(), table.schema.metadata or {})
-        if path.suffix == ".jsonl":
+            frame = _named_classes(table.to_pandas(), table.schema.metadata or {})
+        elif path.suffix == ".jsonl":
             lines = path.read_text(encoding="utf-8").splitlines()
-            return pd.DataFrame([dict(json.loads(line)) for line in lines if line.strip()])
-        return pd.read_csv(path, **({"dtype": str, "keep_default_na": False} if text else {}))
+            frame = pd.DataFrame([dict(json.loads(line)) for line in lines if line.strip()])
+        else:
+            frame = pd.read_csv(path, **({"dtype": str, "keep_default_na": False} if text else {}))
+    if missing := [name for name in needed if name not in frame]:
+        raise InputError(f"{path}: lacks the column {missing[0]!r}")
+    return frame
 
 
 def _named_classes(frame: pd.DataFrame, metadata: dict) -> pd.DataFrame:
@@ -70,9 +74,6 @@ def holds_pictures(path: Path) -> bool:
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read the table in `path`, or these `columns` of it."""
-    missing = [name for name in columns or [] if name not in read_schema(path).names]
-    if missing:
-        raise InputError(f"{path}: lacks the column {missing[0]!r}")
     with reading(path, "parquet file"):
         return pq.read_table(path, columns=columns, partitioning=None)
 
@@ -83,14 +84,16 @@ def picture_bytes(path: Path, member: str | None) -> bytes:
         with reading(path, "file"):
             return path.read_bytes()
     if path.suffix != ".parquet":
-        return read_zip_entry(path, member)
+        # What Windows packs with Deflate64 cannot be read here.
+        with _lock, reading(f"{path}[{member}]", "plain zip entry"):
+            return open_zip(path).read(member)
     with _lock, reading(path, "parquet file"):
         row, change = int(member), path.stat().st_mtime_ns
         for group, size in enumerate(_group_sizes(str(path), change)):
             if row < size and (data := _read_pictures(path, change, group)[row].as_py()) is not None:
                 return data
             row -= size
-    raise InputError(f"{path}: row {member} holds no picture")
+        raise InputError(f"{path}: row {member} holds no picture")
 
 
 @lru_cache(maxsize=64)
@@ -110,12 +113,6 @@ def _read_pictures(path: Path, change: int, group: int) -> pa.Array:
     while len(_columns) > 1 and sum(column.nbytes for column in _columns.values()) > CACHED_BYTES:
         del _columns[next(iter(_columns))]
     return _columns[key]
-
-
-def read_zip_entry(path: Path, name: str) -> bytes:
-    """Read an entry of a zip file; what Windows packs with Deflate64 cannot be read here."""
-    with _lock, reading(f"{path}[{name}]", "plain zip entry"):
-        return open_zip(path).read(name)
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:

@@ -18,7 +18,7 @@ from emolib.data.files import read_table
 from emolib.data.manifest import Manifest, Problems, build_manifest
 from emolib.emotions import spaces
 from emolib.emotions.sets import INTENSITIES, PETALS, PLUTCHIK24
-from emolib.runtime import InputError, read_json
+from emolib.runtime import InputError, read_json, reading
 
 PACKAGE = "findingemo-light"
 AGES = ("Children", "Youth", "Young Adults", "Adults", "Seniors")
@@ -58,13 +58,11 @@ class FindingEmo:
         `pictures`: the folder they were downloaded to; only pictures present there are listed. None lists
         all.
         """
-        root = Path(pictures) if pictures is not None else Path()
-        if pictures is not None and not root.is_dir():
-            raise InputError(
-                f"{root}: no such folder; fetch pictures with `emolib data download --to {root}`"
-            )
-        frame = self.frame
+        root, frame = Path(pictures or ""), self.frame
         if pictures is not None:
+            if not root.is_dir():
+                fetch = f"`emolib data download --to {root}`"
+                raise InputError(f"{root}: no such folder; fetch pictures with {fetch}")
             frame = frame.assign(path=[safe_path(path) for path in frame["path"]])
             frame = frame[[(root / path).is_file() for path in frame["path"]]]
         affect = spaces.convert(frame[["valence", "arousal"]].to_numpy(), "findingemo", "signed")
@@ -83,8 +81,8 @@ def read_findingemo(folder: str | Path | None = None, *, on_error: str = "refuse
     problems = Problems(on_error)
     frame = _annotations(folder / "annotations_single.ann", problems)
     addresses, counts = _addresses(folder / "dataset_urls_exploded.json", set(frame["path"]))
-    frame["urls"] = [addresses.get(path, ((), 0))[0] for path in frame["path"]]
-    frame["malformed_urls"] = [addresses.get(path, ((), 0))[1] for path in frame["path"]]
+    pairs = [addresses.get(path, ((), 0)) for path in frame["path"]]
+    frame["urls"], frame["malformed_urls"] = [good for good, _ in pairs], [bad for _, bad in pairs]
     number = frame["urls"].str.len()
     summary = {
         "pictures": len(frame),
@@ -105,10 +103,7 @@ def _package_folder() -> Path:
 
 def _annotations(path: Path, problems: Problems) -> pd.DataFrame:
     """The typed table without addresses."""
-    raw = read_table(path, text=True)  # as text: "NA" is a tag here, not a missing value
-    for column in _COLUMNS:
-        if column not in raw.columns:
-            raise InputError(f"{path}: lacks the column {column!r}")
+    raw = read_table(path, _COLUMNS, text=True)  # as text: "NA" is a tag here, not a missing value
     raw = raw.assign(emotion=raw["emotion"].str.lower())
     numbers = {name: pd.to_numeric(raw[name], errors="coerce") for name in _ENDS}
     good = raw["emotion"].isin(PLUTCHIK24)
@@ -142,24 +137,20 @@ def _names(column: pd.Series) -> list[tuple[str, ...]]:
     return [tuple(n for n in value.split(",") if n and n != "Undefined") for value in column]
 
 
-def _addresses(path: Path, known: set[str]) -> tuple[dict[str, tuple[tuple[str, ...], int]], dict[str, int]]:
+def _addresses(path: Path, annotated: set[str]) -> tuple[dict[str, tuple[tuple, int]], dict[str, int]]:
     """path -> (well-formed addresses in the authors' order, number of malformed ones), and the totals."""
-    rows = read_json(path)
-    if not isinstance(rows, list) or not all({"rel_path", "idx_url", "url"} <= set(row) for row in rows):
-        raise InputError(f"{path}: not a list of addresses with rel_path, idx_url and url")
-    grouped: dict[str, list] = {}
-    for row in sorted(rows, key=lambda row: row["idx_url"]):
-        grouped.setdefault(row["rel_path"].lstrip("/"), []).append(row["url"])
-    out, malformed = {}, 0
-    for name, listed in grouped.items():
+    grouped: dict[str, list[str]] = {}
+    with reading(path, "list of addresses"):
+        rows = sorted((row["idx_url"], row["rel_path"], row["url"]) for row in read_json(path))
+    for _, name, url in rows:
+        grouped.setdefault(name.lstrip("/"), []).append(url)
+    out = {}
+    for name, urls in grouped.items():
         # Once each, in order: the next address is tried only where the one before failed.
-        good = tuple(dict.fromkeys(url.strip() for url in listed if address_fault(url) is None))
-        bad = sum(address_fault(url) is not None for url in listed)
-        malformed += bad
-        out[name] = (good, bad)
-    totals = {
+        well_formed = [url.strip() for url in urls if address_fault(url) is None]
+        out[name] = tuple(dict.fromkeys(well_formed)), len(urls) - len(well_formed)
+    return out, {
         "urls": len(rows),
-        "malformed urls": malformed,
-        "url rows without an annotation": sum(name not in known for name in out),
+        "malformed urls": sum(malformed for _, malformed in out.values()),
+        "url rows without an annotation": sum(name not in annotated for name in out),
     }
-    return out, totals

@@ -19,15 +19,8 @@ METADATA = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES)
 # Names a table may give its columns, the first present one is taken.
 PATH_COLUMNS = ("path", "file_name", "filename", "image", "file")
 LABEL_COLUMNS = ("emotion", "label", "class")
-SPLIT_NAMES = {
-    name: split
-    for split, names in {
-        "train": ("train", "training"),
-        "val": ("val", "valid", "validation", "dev"),
-        "test": ("test", "testing"),
-    }.items()
-    for name in names
-}
+SPLITS = {"train": ("training",), "val": ("valid", "validation", "dev"), "test": ("testing",)}
+SPLIT_NAMES = {name: split for split, names in SPLITS.items() for name in (split, *names)}
 # Pictures that are not read here: passing over them would lose data without a word.
 OTHER_PICTURES = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".nef", ".arw")
 
@@ -47,22 +40,19 @@ def read_folder(
     pictures that a table does not name are counted in `problems` either way.
     """
     path, problems = Path(path), Problems(on_error)
-    tables = ", ".join(TABLE_SUFFIXES)
     if path.is_dir():
         rows, root = _walk(path, problems), path
     elif path.is_file() and path.suffix in TABLE_SUFFIXES:
         rows, root = _read_rows(path, path.parent, problems), path.parent
-    elif path.exists():
-        raise InputError(f"{path}: is neither a folder of pictures nor a metadata table ({tables})")
     else:
-        raise InputError(f"{path}: no such folder or metadata table ({tables})")
+        fault = "is neither a folder of pictures nor" if path.exists() else "no such folder or"
+        raise InputError(f"{path}: {fault} a metadata table ({', '.join(TABLE_SUFFIXES)})")
     if not len(rows):
-        if problems.lines:
-            raise InputError(
-                f"{path}: holds no picture that could be taken ({problems}); {problems.lines[0]}"
-            )
         suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
-        raise InputError(f"{path}: holds no picture ({suffixes}); put some there, or give another folder")
+        fault = (
+            f"that could be taken ({problems}); {problems.lines[0]}" if problems.lines else f"({suffixes})"
+        )
+        raise InputError(f"{path}: holds no picture {fault}")
     return build_manifest(rows, labels or _labels(rows), root, source="folder", problems=problems)
 
 
@@ -140,14 +130,12 @@ def _read_rows(table: Path, root: Path, problems: Problems) -> pd.DataFrame:
     column = next((headings[name] for name in PATH_COLUMNS if name in headings), None)
     if column is None:
         raise InputError(f"{table}: names no pictures; it needs a column {' or '.join(PATH_COLUMNS[:2])}")
-    good = []
-    for i, name in enumerate(frame[column]):
-        fault = _fault(table.parent, name)
+    faults = [_fault(table.parent, name) for name in frame[column]]
+    for i, fault in enumerate(faults):
         if fault:
             problems.add("picture", f"{table}: row {i + 1}: {fault}")
-        else:
-            good.append(i)
-    frame = frame.rename(columns={column: "path"}).iloc[good].reset_index(drop=True)
+    good = [fault is None for fault in faults]
+    frame = frame.rename(columns={column: "path"})[good].reset_index(drop=True)
     above = table.parent.relative_to(root)
     split = SPLIT_NAMES.get(above.parts[0].lower()) if above.parts else None
     if split and "split" not in frame:

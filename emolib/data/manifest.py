@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from emolib.data.files import picture_bytes, read_parquet
 from emolib.runtime import InputError, atomic_write, nearest, one_of, progress
@@ -37,7 +38,6 @@ SCHEMA = pa.schema(
     ]
 )
 _KEY = b"emolib"
-ON_ERROR = ("refuse", "skip")
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Problems:
     lines: list[str] = field(default_factory=list)
 
     def __post_init__(self):
-        one_of(self.on_error, ON_ERROR, "on_error")
+        one_of(self.on_error, ("refuse", "skip"), "on_error")
 
     def add(self, kind: str, line: str) -> None:
         """Note one fault of `kind`; raises InputError(line) unless faults are skipped."""
@@ -83,16 +83,11 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.frame)
 
-    def image(self, index: int):
-        """Picture `index` (by position) as an upright RGB PIL image, decoded now; InputError if it is
-        broken."""
+    def image(self, index: int) -> Image.Image:
+        """Decode picture `index` (by position): PIL RGB, upright; InputError if it is broken."""
         from emolib.images import open_image  # imports torch: manifests are read without it
 
-        row = self.frame.iloc[index]
-        try:
-            return open_image(self.encoded(index))
-        except InputError as error:
-            raise InputError(f"{self.where(row)}: {error}") from None
+        return open_image(self.encoded(index), name=self.where(self.frame.iloc[index]))
 
     def encoded(self, index: int) -> bytes:
         """The encoded bytes of picture `index` as they are stored."""
@@ -116,22 +111,19 @@ class Manifest:
         somebody has no key, or if two pictures of one emotion share a key that was made from their paths.
         """
         if "identity" in self.frame:
-            missing = np.flatnonzero(self.frame["identity"].isna())
-            if len(missing):
-                raise InputError(
-                    f"{self.where(self.frame.iloc[missing[0]])}: has no identity, so nobody to pair"
-                )
-            return self.frame["identity"].astype(str).tolist()
-        keys = [_person_key(*row) for row in self.frame[["path", "emotion"]].itertuples(index=False)]
-        pairs = pd.DataFrame({"key": keys, "emotion": self.frame["emotion"]})
-        twice = (pairs.duplicated() & pairs["emotion"].notna()).to_numpy()
-        if twice.any():
-            row = self.frame.iloc[int(twice.argmax())]
-            raise InputError(
-                f"{self.where(row)}: a second picture of {row['emotion']} under one name, so pairs are not"
-                " unique; rename it, or say who it shows in a column `identity`"
+            keys, bad = self.frame["identity"], self.frame["identity"].isna()
+            fault = "has no identity, so nobody to pair"
+        else:
+            keys = pd.Series([_person_key(*row) for row in self.frame[["path", "emotion"]].to_numpy()])
+            emotion = self.frame["emotion"]
+            bad = pd.DataFrame({"key": keys, "emotion": emotion}).duplicated() & emotion.notna()
+            fault = (
+                "a second picture of its emotion under one name, so pairs are not unique; rename it, or say"
             )
-        return keys
+            fault += " who it shows in a column `identity`"
+        if bad.any():
+            raise InputError(f"{self.where(self.frame[bad].iloc[0])}: {fault}")
+        return keys.astype(str).tolist()
 
     @cached_property
     def distributions(self) -> np.ndarray:
@@ -160,9 +152,7 @@ class Manifest:
         """
         counts = self.counts().to_numpy(dtype=np.float64)
         weights = np.where(counts > 0, np.maximum(counts, 1e-12) ** -power, 0.0)
-        if counts.sum() == 0:
-            raise InputError("no picture of this manifest has an emotion label, so there is nothing to weigh")
-        return (weights * counts.sum() / (weights * counts).sum()).astype(np.float32)
+        return (weights * counts.sum() / max((weights * counts).sum(), 1e-12)).astype(np.float32)
 
     def sample_weights(self, power: float = 1.0) -> np.ndarray:
         """(N,) float32 sampling weight of each picture (0 where it has no label), for a weighted sampler."""
@@ -187,8 +177,7 @@ class Manifest:
         """Decode every picture; the manifest of the good ones, the broken ones counted and named in
         `problems`."""
         problems, good = Problems(on_error), []
-        indices = range(len(self))
-        for index in progress(indices, "decoding") if show_progress else indices:
+        for index in progress(range(len(self)), "decoding") if show_progress else range(len(self)):
             try:
                 self.image(index)
                 good.append(index)
@@ -220,10 +209,9 @@ def load_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
     """Open a saved manifest; no picture is touched. `root` overrides where the pictures are looked for."""
     path = Path(path)
     table = read_parquet(path)
-    about = json.loads((table.schema.metadata or {}).get(_KEY, b"null"))
-    missing = [name for name in SCHEMA.names if name not in table.column_names]
-    if about is None or missing:
+    if _KEY not in (table.schema.metadata or {}) or not set(SCHEMA.names) <= set(table.column_names):
         raise InputError(f"{path}: a parquet file, but not a manifest; make one with `emolib data import`")
+    about = json.loads(table.schema.metadata[_KEY])
     root = Path(root) if root is not None else path.parent / about["root"]
     return Manifest(tuple(about["labels"]), table.to_pandas(), root, about["source"])
 

@@ -241,7 +241,7 @@ def main() -> None:
     model, judge, see = (
         backbone.load_backbone(args.model),
         judges.load_judge("heldout"),
-        attributes.load().see,
+        attributes.load_probe().see,
     )
     known, new = eight(model, args), unknown(model, args)
     tokens = {token.emotion: token for token in known.tokens}

@@ -142,7 +142,7 @@ def test_options_that_cannot_be_followed(folder, capfd, changes, says):
         ({"--seed": "9" * 23}, "seed must lie in [-9223372036854775808, "),
         ({"--steps": "0"}, "steps (num_inference_steps) must be 1 or more, not 0"),
         ({"--guidance-scale": "inf"}, "guidance_scale must be a finite number, not inf"),
-        ({"--token": "none.safetensors"}, "--token none.safetensors: no such file"),
+        ({"--token": "none.safetensors"}, "none.safetensors: no such file"),
         ({"--box": "10,10,5,20"}, "with 0 <= X0 < X1"),
         ({"--box": "10,10,20,10"}, "with 0 <= X0 < X1 and 0 <= Y0 < Y1"),
         ({"--box": "-1,10,20,20"}, "with 0 <= X0 < X1"),

@@ -237,40 +237,41 @@ def test_descriptions_must_fit_the_people(picture, tmp_path, tiny_model, capsys)
     assert "2 descriptions for 1 people" in capsys.readouterr().err
 
 
-def run(*arguments, code=None):
-    command = [sys.executable, "-m", "emolib", *arguments] if code is None else [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=repo_path(), capture_output=True, text=True)
+def run(code, **options):
+    """A process of its own, where nothing is imported yet."""
+    command = [sys.executable, "-c", f"import sys\nfrom emolib.cli import main\n{code}"]
+    return subprocess.run(command, cwd=repo_path(), capture_output=True, **options)
 
 
-def test_help_and_version():
-    assert run("--version").stdout == f"emolib {emolib.__version__}\n"
-    for arguments in (["--help"], ["edit", "--help"], ["data", "--help"]):
-        answer = run(*arguments)
-        assert answer.returncode == 0
-        assert "usage: emolib" in answer.stdout
-    assert run().returncode == 2
-    assert re.search(r"emolib edit \S+ --to \w+", run("edit", "--help").stdout)
+@pytest.mark.parametrize("arguments", [["--help"], ["edit", "--help"], ["data", "--help"], ["--version"], []])
+def test_help_and_version(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main.main(arguments)
+    said = capsys.readouterr()
+    assert stop.value.code == (0 if arguments else 2)
+    shown = f"emolib {emolib.__version__}\n" if "--version" in arguments else "usage: emolib"
+    assert (said.out if arguments else said.err).startswith(shown)
+    assert re.search(r"emolib edit \S+ --to \w+", said.out) or arguments[:1] != ["edit"]
 
 
-@pytest.mark.parametrize(
-    ("picture", "options", "message"),
-    [
-        ("none.png", ["--to", "angr", "-o", "x.png"], "did you mean"),
-        ("none.png", ["--to", "anger", "-o", "x.png"], "none.png: this file is missing"),
-        ("README.md", ["--to", "anger", "-o", "x.png"], "README.md: not a picture"),
-        ("README.md", ["--to", "anger", "-o", "x.svg"], "x.svg: pictures are written as"),
-        ("README.md", ["--to", "anger", "-o", "x.png", "--model", "sd51"], "did you mean 'sd21'"),
-    ],
-)
-def test_refusals_load_no_model(picture, options, message):
-    code = (
-        "import sys\nfrom emolib.cli import main\n"
-        f"code = main.main(['edit', {picture!r}, *{options!r}])\n"
-        "print(code, 'diffusers' in sys.modules)"
-    )
-    answer = run(code=code)
-    assert answer.stdout == "2 False\n"
-    assert message in answer.stderr and answer.stderr.count("\n") == 1
+REFUSALS = [
+    ("none.png", ["--to", "angr", "-o", "x.png"], "did you mean"),
+    ("none.png", ["--to", "anger", "-o", "x.png"], "none.png: this file is missing"),
+    ("README.md", ["--to", "anger", "-o", "x.png"], "README.md: not a picture"),
+    ("README.md", ["--to", "anger", "-o", "x.svg"], "x.svg: pictures are written as"),
+    ("README.md", ["--to", "anger", "-o", "x.png", "--model", "sd51"], "did you mean 'sd21'"),
+]
+
+
+def test_refusals_load_no_model():
+    commands = [["edit", picture, *options] for picture, options, _ in REFUSALS]
+    commands.append(["token", "train", ".", "--token", "awe"])
+    code = f"for command in {commands!r}: print(main.main(command), 'diffusers' in sys.modules)"
+    answer = run(code, text=True)
+    assert answer.stdout == "2 False\n" * len(commands)
+    messages = [message for *_, message in REFUSALS] + ["write '<awe>'"]
+    for line, message in zip(answer.stderr.splitlines(), messages, strict=True):
+        assert message in line
 
 
 def test_other_errors_are_not_hidden(monkeypatch, picture, tmp_path, capsys):
@@ -293,35 +294,32 @@ def test_other_errors_are_not_hidden(monkeypatch, picture, tmp_path, capsys):
         assert "try --memory low" in said and said.count("\n") == 1
 
 
-def test_debug_shows_where_a_refusal_comes_from():
-    command = ["edit", "README.md", "--to", "anger", "-o", "x.png"]
-    plain, debug = run(*command), run("--debug", *command)
-    assert plain.returncode == debug.returncode == 2
-    assert "Traceback" not in plain.stderr
-    assert debug.stderr.startswith("Traceback") and debug.stderr.endswith(plain.stderr)
+def test_debug_shows_where_a_refusal_comes_from(capsys):
+    command = ["edit", "README.md", "--to", "anger", "-o", "README.svg"]
+    assert main.main(command) == main.main(["--debug", *command]) == 2
+    plain, *debug = capsys.readouterr().err.splitlines()
+    assert debug[0].startswith("Traceback") and debug[-1] == plain
 
 
 def test_help_of_all_commands_loads_none():
-    code = (
-        "import sys\nfrom emolib.cli import main\ntry: main.main(['--help'])\nexcept SystemExit: pass\n"
-        "print(*(name for name in sys.modules if name == 'torch' or name.startswith('emolib.cli.')))"
-    )
-    *said, loaded = run(code=code).stdout.splitlines()
-    assert loaded == "emolib.cli.main"
+    loaded = "print(*(name for name in sys.modules if name == 'torch' or name.startswith('emolib.cli.')))"
+    *said, names = run(
+        f"try: main.main(['--help'])\nexcept SystemExit: {loaded}", text=True
+    ).stdout.splitlines()
+    assert names == "emolib.cli.main"
     assert all(any(line.strip().startswith(name) for line in said) for name in main.COMMANDS)
 
 
 def test_a_terminal_that_cannot_show_a_name_stops_nothing():
     code = (
-        "import sys\nfrom emolib.cli import main, judge\n"
+        "from emolib.cli import judge\n"
         "judge.add_parser = lambda commands: commands.add_parser('judge').set_defaults(\n"
         "    run=lambda args: print('\\u65e5.png') or print('next'))\n"
         "sys.exit(main.main(['judge']))"
     )
-    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
-    command = [sys.executable, "-c", code]
-    answer = subprocess.run(command, cwd=repo_path(), env=environment, capture_output=True)
+    answer = run(code, env={**os.environ, "PYTHONIOENCODING": "latin-1"})
     assert (answer.returncode, answer.stdout) == (0, b"\\u65e5.png\nnext\n")
+    command = [sys.executable, "-c", f"import sys\nfrom emolib.cli import main\n{code}"]
     with subprocess.Popen(
         command, cwd=repo_path(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

@@ -70,7 +70,7 @@ def test_an_import_over_its_own_input_loses_nothing(tmp_path):
     emolib("data", "import", table, "-o", tmp_path / "m.parquet")
     with pytest.raises(InputError, match="is an input of this command"):  # where the manifest's pictures are
         emolib("data", "import", tmp_path / "m.parquet", "-o", table)
-    with pytest.raises(InputError, match="manifests are stored as .parquet"):
+    with pytest.raises(InputError, match="is written as .parquet"):
         emolib("data", "import", folder, "-o", folder / "metadata.csv")
 
 

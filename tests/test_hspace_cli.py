@@ -96,7 +96,7 @@ def test_pairs_in_a_folder_teach_every_emotion_in_it(folder, tmp_path, tiny_mode
     assert (found.emotions, found.t_edit, found.place) == (("neutral", "smiling"), 0, "up1")
     assert found.notes["smiling"]["pairs"] == 3
     assert run(folder, out, tiny_model, "--method", "supervised", "--steps", "0") == 2
-    assert "--steps must be 1 or more" in capsys.readouterr().err
+    assert "--steps must lie in [1, inf], not 0" in capsys.readouterr().err
 
 
 def edit(picture, out, model, *options):
@@ -163,7 +163,7 @@ def test_bad_folders_are_one_line(folder, tmp_path, tiny_model, capsys):
     assert "no picture has an emotion" in refused(folder / "neutral", "--out", out)
     assert "change the suffix" in refused(folder, "--out", tmp_path / "x.bin")
     assert "does not exist; make it" in refused(folder, "--out", tmp_path / "no" / "x.safetensors")
-    assert "--scale must be a finite number" in refused(folder, "--out", out, "--scale", "nan")
+    assert "--scale must lie in" in refused(folder, "--out", out, "--scale", "nan")
     assert "--to belongs to --method trained" in refused(folder, "--out", out, "--to", "anger")
     for option, method in (("--pooled", "trained"), ("--epochs", "mean"), ("--t-start", "probe")):
         value = [] if option == "--pooled" else ["7"]
@@ -171,8 +171,8 @@ def test_bad_folders_are_one_line(folder, tmp_path, tiny_model, capsys):
         assert f"{option} belongs to --method" in said and f"not to {method}" in said
     for option, method in (("--epochs", "trained"), ("--steps", "supervised"), ("--levels", "mean")):
         said = refused(folder, "--out", out, "--method", method, option, "-3")
-        assert f"{option} must be 1 or more, not -3" in said
-    assert "at least two pictures" in refused(folder, "--out", out, "--limit", "1")
+        assert f"{option} must lie in [1, inf], not -3" in said
+    assert "--limit must lie in [2, inf]" in refused(folder, "--out", out, "--limit", "1")
     assert "unknown place in the network 'up9'" in refused(folder, "--out", out, "--place", "up9")
     for path in (folder / "Smiling").iterdir():
         path.unlink()

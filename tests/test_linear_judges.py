@@ -197,8 +197,8 @@ def test_the_command_line(tmp_path, capsys):
     [
         (["--weight-power", "nan"], "--weight-power must lie in [-4, 4], not nan"),
         (["--weight-power", "1e300"], "--weight-power must lie in [-4, 4]"),
-        (["--limit", "0"], "--limit 0: leaves no picture"),
-        (["--limit", "-3"], "--limit -3: leaves no picture"),
+        (["--limit", "0"], "--limit must lie in [1, inf], not 0"),
+        (["--limit", "-3"], "--limit must lie in [1, inf], not -3"),
         (["--out", "faces/anger/0.png/x"], "'faces/anger/0.png' is a file; give another folder"),
         ([], "faces: a judge needs pictures of two emotions at least"),
     ],

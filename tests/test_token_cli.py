@@ -1,6 +1,5 @@
 """`emolib token` on real files with a tiny model: what it writes and says, and what it refuses."""
 
-import subprocess
 import sys
 
 import pytest
@@ -15,7 +14,7 @@ from emolib.diffusion import backbone
 from emolib.emotions import words
 from emolib.interventions import splice, token_files
 from emolib.interventions.tokens import Token
-from emolib.runtime import InputError, hold_lock, repo_path
+from emolib.runtime import InputError, hold_lock
 from emolib.training import objective, report
 
 FOLDER = tiny_pipelines.folder("sd")
@@ -107,7 +106,7 @@ def test_a_saved_manifest_of_several_emotions_teaches_the_tokens_own(tmp_path, c
 def test_minisd_is_asked_for_hair_and_glasses_too(tmp_path, capsys, monkeypatch):
     monkeypatch.undo()  # the real model, not the tiny one
     model = backbone.load_backbone("minisd", device="cpu")
-    probe, people = token_cli._rest_of_the_prompt(model, 4)
+    probe, people = token_cli.load_probe(model, 4)
     assert people[0] == "woman with short black hair" and len(set(people)) == 4
     walk = report.sample_pictures(
         model, [words.fill_template(words.TEMPLATE, "", who) for who in people], 12, 5.0, 0
@@ -119,7 +118,7 @@ def test_minisd_is_asked_for_hair_and_glasses_too(tmp_path, capsys, monkeypatch)
         main.main(["token", "check", str(tmp_path / "glee.safetensors"), "-n", "1", "--device", "cpu"]) == 1
     )
     assert "rest of the prompt obeyed, of 1 pictures each: token" in capsys.readouterr().out
-    assert token_cli._rest_of_the_prompt(tiny_pipelines.tiny("sd"), 4) == (None, ("person",))
+    assert token_cli.load_probe(tiny_pipelines.tiny("sd"), 4) == (None, ("person",))
 
 
 def test_a_run_that_was_broken_off_goes_on_only_when_told(tmp_path, capsys, monkeypatch):
@@ -260,14 +259,14 @@ def test_places_are_checked_before_anything_is_loaded(tmp_path, capsys, monkeypa
     sheet = tmp_path / "none" / "sheet.png"
     for refused, says in (
         (lambda: train(folder, tmp_path / "none" / "x.safetensors"), "does not exist; make it first"),
-        (lambda: train(folder, tmp_path / "glee.safetensors"), "is a file where the run's folder should be"),
+        (lambda: train(folder, tmp_path / "glee.safetensors"), "glee.run' is a file; give another folder"),
         (
             lambda: main.main(["token", "check", token, "--sheet", str(sheet)]),
             "does not exist; make it first",
         ),
         (lambda: main.main(["token", "check", token, "--sheet", "a.svg"]), "change the suffix"),
-        (lambda: main.main(["token", "check", token, "-n", "0"]), "-n 0: "),
-        (lambda: main.main(["token", "check", token, "-n", "-1"]), "-n -1: "),
+        (lambda: main.main(["token", "check", token, "-n", "0"]), "-n must lie in [1, inf], not 0"),
+        (lambda: main.main(["token", "check", token, "-n", "-1"]), "-n must lie in [1, inf], not -1"),
     ):
         assert refused() == 2
         said = capsys.readouterr().err
@@ -306,18 +305,9 @@ def test_a_file_for_another_model_is_said(tmp_path, capsys):
 
 
 def test_where_a_token_starts_when_nothing_is_said():
-    assert token_cli._start(None, "awe", "sd15") == ["awestruck"]
-    assert token_cli._start("a, b", "", "minisd") == ["a", "b"]
-    for emotion, reason in (("surprise", "minisd knows no word"), ("", "which word")):
+    assert token_cli.choose_start(None, "awe", "sd15") == ("awestruck",)
+    assert token_cli.choose_start("a, b", "", "minisd") == ("a", "b")
+    for emotion, reason in (("surprise", "minisd knows no word"), ("", "name is no emotion")):
         with pytest.raises(InputError, match=reason):
-            token_cli._start(None, emotion, "minisd")
-    assert token_cli._start(None, "surprise", "sd15") == ["surprised"]
-
-
-def test_help_and_names_load_no_model():
-    code = (
-        "import sys\nfrom emolib.cli import main\n"
-        "code = main.main(['token', 'train', '.', '--token', 'awe'])\nprint(code, 'diffusers' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=repo_path(), capture_output=True, text=True)
-    assert done.stdout == "2 False\n" and "write '<awe>'" in done.stderr
+            token_cli.choose_start(None, emotion, "minisd")
+    assert token_cli.choose_start(None, "surprise", "sd15") == ("surprised",)

@@ -111,7 +111,7 @@ def test_spoilt_pictures_stay_in_range_and_follow_their_generator():
 def test_a_saved_probe_answers_the_same_through_the_same_judge_only(world, judge, tmp_path):
     made = small_probe(judge)
     probe.save(made, world / "heldout", tmp_path / "probe", {"n": 7})
-    again = attributes.load(tmp_path / "probe", world / "heldout", device="cpu")
+    again = attributes.load_probe(tmp_path / "probe", world / "heldout", device="cpu")
     x = torch.rand(3, 3, 96, 96, generator=torch.Generator().manual_seed(5)) * 2 - 1
     before, after = made.logits(x, batch_size=2), again.logits(x)
     assert list(after) == ["beard", "hair_color"] and after["hair_color"].shape == (3, 3)
@@ -128,18 +128,18 @@ def test_a_saved_probe_answers_the_same_through_the_same_judge_only(world, judge
     numbers = {"temperature": 1.0, "labels": list(judges.EMOFACES)}
     judges.save(judges.network("heldout", judges.LABELS), tmp_path / "other", 96, "calibration", numbers)
     with pytest.raises(InputError, match="was trained on another judge than .*other; run train.probe again"):
-        attributes.load(tmp_path / "probe", tmp_path / "other", device="cpu")
+        attributes.load_probe(tmp_path / "probe", tmp_path / "other", device="cpu")
 
 
 def test_a_broken_probe_is_one_line(world, judge, tmp_path):
     folder = tmp_path / "probe"
     with pytest.raises(InputError, match=r"probe\.json: this file is missing"):
-        attributes.load(folder, world / "heldout")
+        attributes.load_probe(folder, world / "heldout")
     probe.save(small_probe(judge), world / "heldout", folder, {})
     weights = load_file(folder / "model.safetensors")
     save_file({k: v for k, v in weights.items() if k != "place"}, folder / "model.safetensors")
     with pytest.raises(InputError, match="not a readable probe") as caught:
-        attributes.load(folder, world / "heldout", device="cpu")
+        attributes.load_probe(folder, world / "heldout", device="cpu")
     assert "\n" not in str(caught.value)
 
 
@@ -151,7 +151,7 @@ def test_the_recipe_learns_what_cartoons_show_and_writes_what_it_measured(world,
     monkeypatch.setattr(data, "repo_path", lambda *parts: world.joinpath(*parts))
     probe.main()
     assert "hair_color" in capsys.readouterr().out
-    found = attributes.load(world / "probe", world / "heldout", device="cpu")
+    found = attributes.load_probe(world / "probe", world / "heldout", device="cpu")
     people = data.load("train", world / "faces")
     hits = probe.right(found, data.pixels(people.images), people.frame)
     for name in ("hair_color", "glasses", "clothes_color"):

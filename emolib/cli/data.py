@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from emolib.cli.fields import from_args, split_words, tell
 from emolib.data import DATA
-from emolib.runtime import SEEDS, InputError, check_output, in_range
+from emolib.runtime import SEEDS, check_output, in_range
 
 ENDS = {
     "limit": (0, 10**9), "seed": (0, SEEDS[1]), "workers": (1, 256), "interval": (0, 3600),
@@ -21,8 +21,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("data", description=__doc__)
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
 
-    def command(name: str, run, says: str):
-        added = commands.add_parser(name, help=says)
+    def command(name: str, run, summary: str):
+        added = commands.add_parser(name, help=summary)
         added.set_defaults(run=run)
         return added.add_argument
 
@@ -41,11 +41,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     add("folder", type=Path)
     add("-n", type=int, default=80, help="pictures (default: %(default)s)")
     add("--seed", type=int, default=0)
-    _add_download(command("download", _download, "fetch FindingEmo's pictures, or those of a list"))
-    return parser
-
-
-def _add_download(add) -> None:
+    add = command("download", _download, "fetch FindingEmo's pictures, or those of a list")
     add("--to", type=Path, required=True, help="the folder to fill; repeat the command to resume")
     add("--urls", type=Path, help="a CSV with url[,path][,emotion] instead of FindingEmo")
     add("--limit", type=int, help="so many pictures, emotions in turn")
@@ -58,27 +54,25 @@ def _add_download(add) -> None:
     add("--retry-failed", action="store_true", help="try again what failed in earlier runs")
     add("--verify", action="store_true", help="compare checksums of what is there")
     add("--allow-private", action="store_true", help="allow private and loopback addresses")
+    return parser
 
 
 def _import(args: argparse.Namespace) -> int:
     from emolib.data.folder import METADATA
     from emolib.data.open import open_dataset
 
-    on_error = "skip" if args.skip_bad else "refuse"
-    source = Path(args.source)
-    if args.output.suffix != ".parquet":
-        raise InputError(f"-o {str(args.output)!r}: manifests are stored as .parquet; change the suffix")
-    check_output(args.output, [source, *(source / name for name in METADATA)])
+    on_error, source = "skip" if args.skip_bad else "refuse", Path(args.source)
+    inputs = [source, *(source / name for name in METADATA)]
+    check_output(args.output, inputs, suffix=".parquet")
     manifest = open_dataset(args.source, labels=_labels(args.labels), on_error=on_error)
     check_output(args.output, manifest.files())
-    problems = [manifest.problems]
+    lines = [*manifest.problems.lines]
     if not args.no_check:
         manifest = manifest.check(on_error, show_progress=True)
-        problems.append(manifest.problems)
+        lines += manifest.problems.lines
     manifest.save(args.output)
-    lines = [line for part in problems for line in part.lines]
     for line in lines:
-        print(f"skipped {line}", file=sys.stderr)
+        tell(f"skipped {line}")
     plain = int(manifest.frame["emotion"].isna().sum())
     without = f" ({plain} without a label)" if plain else ""
     print(f"{args.output}: {len(manifest)} pictures{without}, {len(lines)} skipped")
@@ -88,9 +82,7 @@ def _import(args: argparse.Namespace) -> int:
 def _labels(text: str | None) -> tuple[str, ...] | None:
     from emolib.emotions.sets import SETS
 
-    if text is None:
-        return None
-    return tuple(SETS[text]) if text in SETS else tuple(name.strip() for name in text.split(","))
+    return None if text is None else SETS.get(text, split_words(text))
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -133,24 +125,11 @@ def _download(args: argparse.Namespace) -> int:
     for name, (low, high) in ENDS.items():
         if getattr(args, name) is not None:
             in_range(getattr(args, name), low, high, f"--{name.replace('_', '-')}")
+    archive = {"wayback": None} if args.no_wayback else {}
+    settings = from_args(download.Settings, args, max_bytes=int(args.max_mb * 2**20), **archive)
+    how = {name: getattr(args, name) for name in ("limit", "seed", "retry_failed", "verify")}
     pictures = read_list(args.urls) if args.urls else read_findingemo().frame
-    settings = download.Settings(
-        timeout=args.timeout,
-        max_bytes=int(args.max_mb * 2**20),
-        workers=args.workers,
-        interval=args.interval,
-        allow_private=args.allow_private,
-        **({"wayback": None} if args.no_wayback else {}),
-    )
-    table = download.download(
-        pictures,
-        args.to,
-        settings=settings,
-        limit=args.limit,
-        seed=args.seed,
-        retry_failed=args.retry_failed,
-        verify=args.verify,
-    )
+    table = download.download(pictures, args.to, settings=settings, **how)
     counts = table["status"].value_counts()
     summary = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing to do"
     print(f"{args.to}: {summary} (record: {args.to / download.RECORD})")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
-from dataclasses import fields, replace
+import gc
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emolib import runtime
-from emolib.diffusion.presets import DEFAULT_METHOD, DEFAULT_MODEL, FACE_MARGIN, find_preset
+from emolib.cli.fields import add_common, from_args, tell
+from emolib.diffusion.presets import DEFAULT_METHOD, FACE_MARGIN, find_preset
 from emolib.editors import METHODS
 from emolib.emotions import words
 from emolib.runtime import InputError, one_of
@@ -50,7 +53,7 @@ BESIDE_RECIPE = ("source", "picture", "output", "device", "memory")
 FAINT = 0.005
 """An edit that starts from less noise than this share of a latent's variance changes nothing."""
 Wish = tuple[str | None, float | None]
-"""What one person is to feel, and how strongly."""
+"""What one person is to feel, and how strongly; None: their strength is that of all."""
 
 
 def add_parser(commands) -> None:
@@ -75,12 +78,9 @@ def add_options(add) -> None:
     add("--method", default=DEFAULT_METHOD, help=f"{', '.join(METHODS)} (default: %(default)s)")
     add("--directions", metavar="FILE", help="of --method asyrp, from `emolib hspace fit`, whose names are"
         " the emotions (default: those that came with MiniSD)")  # fmt: skip
-    add("--model", default=DEFAULT_MODEL, metavar="NAME", help="minisd, sd15, sd21, sdxl, a folder or a Hub"
-        " id (default: %(default)s)")  # fmt: skip
     add("--strength", type=float, help="0 changes nothing, 1 as much as the method can (default: its own)")
     add("--guidance-scale", type=float, help="how much the prompt rules (default: the method's)")
     add("--steps", type=int, dest="num_inference_steps", help="steps at strength 1 (default: the method's)")
-    add("--seed", type=int, default=0, help="which noise is drawn (default: %(default)s)")
     add("--box", action="append", default=[], metavar="X0,Y0,X1,Y1", help="a face in pixels; repeat for more")
     add("--margin", type=float, help="what the square around a face adds on each side, as a share of the face"
         f" (default: {FACE_MARGIN}, with which everything here was measured)")  # fmt: skip
@@ -96,8 +96,7 @@ def add_options(add) -> None:
         help='instead of "photo of {article} {word} {description}"')  # fmt: skip
     add("--raw", action="store_false", dest="keep_detail", help="the model's own picture, blurred by its"
         " autoencoder, without the source's detail where the edit did nothing")  # fmt: skip
-    add("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
-    add("--memory", default="auto", help="auto, fast, balanced, low (default: %(default)s)")
+    add_common(add, "model", "seed", "device", "memory")
 
 
 def edit(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
@@ -110,22 +109,27 @@ def edit(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     return 0
 
 
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import without the garbage collector, which looks again and again through what modules make: a tenth of
+    the time. None of it is garbage."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def repeat_edit(command: argparse.ArgumentParser, args: argparse.Namespace) -> list[Path]:
     """Make the edit of `--from FILE.json` again, into NAME-again.png beside it unless told otherwise."""
     path = Path(args.source)
-    if not path.is_file():
-        mend = (
-            "is a folder; give a recipe in it, FILE.json"
-            if path.is_dir()
-            else "no such file; Save writes one"
-        )
-        raise InputError(f"--from {path}: {mend}")
     for action in command._actions:
         if action.dest not in (*BESIDE_RECIPE, "help") and getattr(args, action.dest) != action.default:
             option = action.option_strings[0]
             raise InputError(f"--from FILE.json says all of the edit; leave out {option}")
-    from emolib import images
-    from emolib.editors.recipe import apply_recipe, describe_edit, load_recipe
+    with importing():
+        from emolib import images
+        from emolib.editors.recipe import apply_recipe, describe_edit, load_recipe
 
     saved = load_recipe(path)
     source = Path(args.picture) if args.picture else saved.picture
@@ -133,7 +137,8 @@ def repeat_edit(command: argparse.ArgumentParser, args: argparse.Namespace) -> l
     images.check_edit(output, source)
     image, recipe = images.open_image(source), saved.recipe
     replace(saved, picture=source).check_picture(image)
-    from emolib.diffusion import backbone
+    with importing():
+        from emolib.diffusion import backbone
 
     runtime.pick_device(args.device)  # whose fault would not be the recipe's
     try:
@@ -149,46 +154,45 @@ def repeat_edit(command: argparse.ArgumentParser, args: argparse.Namespace) -> l
 
 def make_edit(args: argparse.Namespace) -> list[str]:
     """Make the edit that the options ask for."""
-    if args.picture is None:
-        raise InputError("give a PICTURE, and where to write its edit, -o FILE; see emolib edit --help")
-    if args.output is None:
-        raise InputError("say where to write the edit: -o FILE")
-    bank = load_bank(args)
-    everybody, wishes, source_emotion = parse_requests(args, bank)
-    boxes = [parse_box(value) for value in args.box]
-    from emolib import images
-    from emolib.diffusion import hub
-    from emolib.editors.recipe import Recipe, apply_recipe, build_editor, change_person, describe_edit
+    if args.picture is None or args.output is None:
+        raise InputError("give a PICTURE, and where to write the edit: -o FILE; see emolib edit --help")
+    with importing():
+        bank = load_bank(args)
+        read_label = partial(parse_emotion, model=args.model, directions=bank.emotions if bank else ())
+        wishes = parse_wishes(args, read_label)
+        source_emotion = None if args.source is None else read_label(args.source)
+        boxes = [parse_box(value) for value in args.box]
+        from emolib import images
+        from emolib.diffusion import hub
+        from emolib.editors.recipe import Recipe, apply_recipe, build_editor, change_person, describe_edit
 
     check_outputs(args)
-    recipe = Recipe(**{f.name: getattr(args, f.name) for f in fields(Recipe) if f.name in args})
+    recipe = from_args(Recipe, args)
     hub.check_name(args.model)
     image = images.open_image(args.picture)
-    if not boxes:
-        from emolib.judges import faces
+    with importing():
+        if not boxes:
+            from emolib.judges import faces
 
-        boxes = faces.find(images.to_tensor(image))
-    middle = images.square_box((0, 0, image.width, image.height), image.height, image.width)
-    people = list_people(args, image, boxes or [middle], everybody, wishes, source_emotion)
-    recipe = replace(recipe, people=people)
-    tokens = load_tokens(args, {person.emotion for person in recipe.people} | {source_emotion})
-    from emolib.diffusion import backbone
-    from emolib.interventions.splice import learned_token
+            boxes = faces.find(images.to_tensor(image))
+        middle = images.square_box((0, 0, image.width, image.height), image.height, image.width)
+        people = list_people(args, image, boxes or [middle], wishes, source_emotion)
+        recipe = replace(recipe, people=people)
+        tokens = load_tokens(args, {person.emotion for person in people} | {source_emotion})
+        from emolib.diffusion import backbone
+        from emolib.interventions.splice import learned_token
 
-    model = backbone.load_backbone(args.model, device=args.device, memory=args.memory)
+        model = backbone.load_backbone(args.model, device=args.device, memory=args.memory)
     editor, source = build_editor(recipe, model, bank), images.to_tensor(image)
     if not boxes:
-        print("emolib: no face found; the middle square is edited (give --box)", file=sys.stderr)
+        tell("emolib: no face found; the middle square is edited (give --box)")
     if recipe.preset.judge and not (args.source or bank or args.template != words.TEMPLATE):
         recipe = guess_sources(recipe, source, args.device)
     with learned_token(model, *tokens):
         check_reach(recipe, model, tokens)
         for person in (recipe.people[k] for k in recipe.changed):
             now = f"{person.source_emotion} -> " if person.source_emotion else ""
-            line = (
-                f"{args.picture}: {now}{person.emotion} at {format_box(person.box)}, {args.method}, {model}"
-            )
-            print(line, file=sys.stderr)
+            tell(f"{args.picture}: {now}{person.emotion} at {format_box(person.box)}, {args.method}, {model}")
         edited = apply_recipe(recipe, model, source, partial(change_person, editor=editor))
     record = describe_edit(recipe) | {"model": model.name}
     record |= {"directions": repr(bank), "scale": bank.scale} if bank else {}
@@ -208,31 +212,24 @@ def load_bank(args: argparse.Namespace) -> Directions | None:
         raise InputError("--method asyrp takes no prompt: leave out --guidance-scale, --prompt, --describe")
     from emolib.interventions import directions
 
-    return (
-        directions.load_directions(args.directions)
-        if args.directions
-        else directions.load_shipped_directions()
-    )
+    path = args.directions
+    return directions.load_directions(path) if path else directions.load_shipped_directions()
 
 
-def parse_requests(
-    args: argparse.Namespace, bank: Directions | None
-) -> tuple[str | None, dict[int, Wish], str | None]:
-    """Read what everybody and what single people (by number) are to feel, and what they feel now."""
-    label = partial(parse_emotion, model=args.model, directions=bank.emotions if bank else ())
-    everybody = None if args.to is None else label(args.to)
-    wishes: dict[int, Wish] = {}
+def parse_wishes(args: argparse.Namespace, read_label: Callable[[str], str]) -> dict[int, Wish]:
+    """Read what people are to feel: 0 is everybody who is not named by number."""
+    wishes: dict[int, Wish] = {} if args.to is None else {0: (read_label(args.to), None)}
     for text in args.person:
         number, word, strength = parse_wish(text)
         if number in wishes:
             raise InputError(f"--person {text!r}: person {number} has an emotion already")
-        wishes[number] = label(word), strength
-    if not everybody and not wishes:
+        wishes[number] = read_label(word), strength
+    if not wishes:
         raise InputError("say what to change: --to EMOTION for everybody, or --person N=EMOTION")
     for strength in (args.strength, *(strength for _, strength in wishes.values())):
         if strength is not None:
             runtime.in_range(strength, 0, 1, "strength")
-    return everybody, wishes, None if args.source is None else label(args.source)
+    return wishes
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -250,7 +247,6 @@ def list_people(
     args: argparse.Namespace,
     image: Image.Image,
     boxes: Sequence[Box],
-    everybody: str | None,
     wishes: dict[int, Wish],
     source_emotion: str | None,
 ) -> tuple[Person, ...]:
@@ -260,19 +256,17 @@ def list_people(
 
     for box in boxes:
         images.square_box(box, image.height, image.width)
-    if wishes and max(wishes) > len(boxes):
+    n, descriptions = len(boxes), args.describe or [words.PERSON]
+    if max(wishes) > n:
         places = ", ".join(f"{i}: {format_box(box)}" for i, box in enumerate(boxes, 1))
         raise InputError(f"there is no person {max(wishes)}; there are {places}")
-    if len(args.describe) not in (0, 1, len(boxes)):
-        raise InputError(
-            f"{len(args.describe)} descriptions for {len(boxes)} people; give one, or one for each"
-        )
+    if len(descriptions) not in (1, n):
+        raise InputError(f"{len(descriptions)} descriptions for {n} people; give one, or one for each")
     people = []
     for i, box in enumerate(boxes):
-        emotion, strength = wishes.get(i + 1, (everybody, None))
-        description = args.describe[i % len(args.describe)] if args.describe else words.PERSON
+        emotion, strength = wishes.get(i + 1, wishes.get(0, (None, None)))
         strength = args.strength if strength is None else strength
-        people.append(Person(box, emotion, source_emotion, description, strength))
+        people.append(Person(box, emotion, source_emotion, descriptions[i % len(descriptions)], strength))
     return tuple(people)
 
 
@@ -288,15 +282,15 @@ def guess_sources(recipe: Recipe, source: Tensor, device: str) -> Recipe:
 
 def load_tokens(args: argparse.Namespace, emotions: set[str | None]) -> list[Token]:
     """Load the tokens of --token. InputError: a file that is none, or a token that nothing asks for."""
+    if not args.token:
+        return []
     from emolib.interventions import token_files
 
-    tokens, said = [], " ".join([args.template, *args.describe]).casefold()
-    for path in args.token:
-        if not path.is_file():
-            raise InputError(f"--token {path}: no such file; `emolib token train` makes one")
-        tokens.append(token_files.load_token(path, allow_pickle=args.allow_pickle))
-        if tokens[-1].name not in emotions and tokens[-1].name not in said:
-            raise InputError(f"{path}: nothing asks for its {tokens[-1].name}; give --to '{tokens[-1].name}'")
+    tokens = [token_files.load_token(path, allow_pickle=args.allow_pickle) for path in args.token]
+    text = " ".join([args.template, *args.describe]).casefold()
+    for path, token in zip(args.token, tokens, strict=True):
+        if token.name not in emotions and token.name not in text:
+            raise InputError(f"{path}: nothing asks for its {token.name}; give --to '{token.name}'")
     return tokens
 
 
@@ -358,27 +352,23 @@ def parse_emotion(word: str, model: str, directions: Sequence[str] = ()) -> str:
 
 
 def parse_wish(text: str) -> tuple[int, str, float | None]:
-    """Read "2=awe:0.5": person 2, "awe", 0.5. InputError: another form, or a strength outside [0, 1]."""
-    number, _, rest = text.partition("=")
-    word, _, strength = rest.partition(":")
-    try:
-        position, share = int(number), float(strength) if strength else None
-    except ValueError:
-        position, share = 0, None
-    if position < 1 or not word:
-        raise InputError(f"--person {text!r}: give a number from 1 and an emotion, e.g. 2=awe or 2=awe:0.5")
-    return position, word, share
+    """Read "2=awe:0.5": person 2, "awe", 0.5. InputError: another form."""
+    form = re.fullmatch(r"([1-9]\d*)=([^:]+)(?::([-+.\deE]+))?", text.strip())
+    with suppress(AttributeError, ValueError):  # no match, or a strength that is no number
+        number, word, strength = form.groups()
+        return int(number), word, float(strength) if strength else None
+    raise InputError(f"--person {text!r}: give a number from 1 and an emotion, e.g. 2=awe or 2=awe:0.5")
 
 
 def parse_box(text: str) -> Box:
     """Read "120,40,260,180". InputError: another form, or an empty box."""
-    try:
+    with suppress(ValueError):
         x0, y0, x1, y1 = (int(number) for number in text.split(","))
-    except ValueError:
-        raise InputError(f"--box {text!r}: give four whole numbers, e.g. 120,40,260,180") from None
-    if not (0 <= x0 < x1 and 0 <= y0 < y1):
-        raise InputError(f"--box {text!r}: must be X0,Y0,X1,Y1 with 0 <= X0 < X1 and 0 <= Y0 < Y1")
-    return x0, y0, x1, y1
+        if 0 <= x0 < x1 and 0 <= y0 < y1:
+            return x0, y0, x1, y1
+    raise InputError(
+        f"--box {text!r}: give four whole numbers X0,Y0,X1,Y1 with 0 <= X0 < X1 and 0 <= Y0 < Y1"
+    )
 
 
 def format_box(box: Box) -> str:

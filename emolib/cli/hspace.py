@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emolib.cli.fields import split_words
-from emolib.diffusion.presets import DEFAULT_MODEL
-from emolib.runtime import InputError, check_output
+from emolib.cli.fields import add_common, split_words, tell
+from emolib.runtime import InputError, check_output, in_range
 from emolib.training.settings import EPOCHS, PAIR_STEPS, T_START
 
 if TYPE_CHECKING:
@@ -30,6 +28,11 @@ BELONG = {
     "levels": MEASURED, "pooled": MEASURED, "pairs": (*MEASURED, "supervised"),
 }  # fmt: skip
 """Options that not every method has; none of them is set unless it was given."""
+ENDS = {
+    "scale": (-1e9, 1e9), "limit": (2, math.inf), "steps": (1, math.inf), "epochs": (1, math.inf),
+    "levels": (1, math.inf), "t_start": (1, 1000),
+}  # fmt: skip
+"""Between these the numbers make sense; of an emotion, at least two pictures."""
 EPILOG = """a folder of pictures, one subfolder an emotion:
   faces/neutral/ann.jpg  faces/neutral/bob.jpg  faces/joyful/ann.jpg  faces/joyful/bob.jpg
 examples:
@@ -44,21 +47,21 @@ def add_parser(commands) -> None:
     """Add `hspace` and its commands; the chosen one is in `args.run`."""
     parser = commands.add_parser("hspace", description=__doc__)
     below = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_fit(below)
-    show = below.add_parser("show", help="what a file of directions holds")
-    show.add_argument("file", type=Path)
-    show.set_defaults(run=_show)
-
-
-def _add_fit(commands) -> None:
-    command = commands.add_parser(
+    command = below.add_parser(
         "fit",
         help="directions from a folder of pictures",
         description="From a folder of pictures, find what leads from one emotion to the others in h-space.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = command.add_argument
+    command.set_defaults(run=fit)
+    _add_options(command.add_argument)
+    show = below.add_parser("show", help="what a file of directions holds")
+    show.add_argument("file", type=Path)
+    show.set_defaults(run=_show)
+
+
+def _add_options(add) -> None:
     add("folder", metavar="DATA", help="a folder with one subfolder an emotion, a table or manifest of"
         " pictures, emofaces:train, ...")  # fmt: skip
     add("--out", type=Path, required=True, metavar="FILE", help="the file to write (.safetensors)")
@@ -84,100 +87,93 @@ def _add_fit(commands) -> None:
         f" 1000; lower keeps more (default: {T_START})")  # fmt: skip
     add("--epochs", type=int, help=f"of --method trained (default: {EPOCHS})")
     add("--clip", type=Path, metavar="FOLDER", help="CLIP for --method trained (default: MiniCLIP)")
-    add("--model", default=DEFAULT_MODEL, metavar="NAME", help="as in `emolib edit` (default: %(default)s)")
-    add("--seed", type=int, default=0, help="noise and first weights that are drawn (default: %(default)s)")
-    add("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
-    add("--memory", default="auto", help="auto, fast, balanced, low (default: %(default)s)")
-    command.set_defaults(run=fit)
+    add_common(add, "model", "seed", "device", "memory")
 
 
 def fit(args: argparse.Namespace) -> int:
     """`emolib hspace fit`: check, load, encode, find, write."""
-    given = _check(args)
-    pictures = _pictures(args)
+    own = _check_options(args)
+    pictures = _open_pictures(args)
     labels = pictures.frame["emotion"].tolist()
+    source = args.source
     if args.method != "supervised":  # that one learns to start from anything
-        args.source = args.source or ("neutral" if "neutral" in labels else None)
+        source = source or ("neutral" if "neutral" in labels else None)
     from emolib import runtime
     from emolib.diffusion import backbone, clip, hub
     from emolib.interventions import directions_fit, hspace
     from emolib.training import directions
 
     hub.check_name(args.model)
-    names = split_words(given.pop("to", "")) or directions_fit.check_labels(labels, args.source)
-    where = runtime.pick_device(args.device)
-    eyes = clip.load_clip(given.pop("clip", None), where) if args.method == "trained" else None
+    names = split_words(own.pop("to", "")) or directions_fit.check_labels(labels, source)
+    device = runtime.pick_device(args.device)
+    eyes = clip.load_clip(own.pop("clip", None), device) if args.method == "trained" else None
     model = backbone.load_backbone(args.model, device=args.device, memory=args.memory)
     hspace.block(model.unet, args.place)
-    if args.method == "trained" and args.source:  # looks at pictures of the source alone
-        pictures = pictures.take((pictures.frame["emotion"] == args.source).to_numpy().nonzero()[0])
-    z, paired = _encode(model, pictures), given.pop("pairs", False)
-    how = {"generator": runtime.generator(args.seed, "hspace"), "source": args.source, "place": args.place}
-    how |= given
+    if args.method == "trained" and source:  # looks at pictures of the source alone
+        pictures = pictures.take((pictures.frame["emotion"] == source).to_numpy().nonzero()[0])
+    z, paired = _encode_pictures(model, pictures), own.pop("pairs", False)
+    how = {"generator": runtime.generator(args.seed, "hspace"), "source": source, "place": args.place} | own
     if args.method == "trained":
-        found = directions.fit_networks(model, z, names, eyes, tell=_tell, **how)
+        bank = directions.fit_networks(model, z, names, eyes, tell=tell, **how)
     elif args.method == "supervised":
-        found = directions.fit_pairs(model, z, labels, pictures.person_keys(), tell=_tell, **how)
+        bank = directions.fit_pairs(model, z, labels, pictures.person_keys(), tell=tell, **how)
     else:
         people = pictures.person_keys() if paired else None
-        found = directions_fit.fit_directions(model, z, labels, groups=people, method=args.method, **how)
-    found = found if args.scale is None else replace(found, scale=args.scale)
-    found.save(args.out)
-    print(report(found))
+        bank = directions_fit.fit_directions(model, z, labels, groups=people, method=args.method, **how)
+    bank = bank if args.scale is None else replace(bank, scale=args.scale)
+    bank.save(args.out)
+    print(describe_bank(bank))
     print(args.out)
     return 0
 
 
-def _check(args: argparse.Namespace) -> dict[str, object]:
-    """The method's own options, as far as they were given. InputError for what cannot be meant."""
+def _check_options(args: argparse.Namespace) -> dict[str, object]:
+    """Give the method's own options, as far as they were given. InputError for what cannot be meant."""
     check_output(args.out, suffix=".safetensors")
-    if args.scale is not None and not math.isfinite(args.scale):
-        raise InputError(f"--scale must be a finite number, not {args.scale}")
-    given = {name: getattr(args, name) for name in BELONG if getattr(args, name) is not None}
-    for name, value in given.items():
-        option, methods = f"--{name.replace('_', '-')}", BELONG[name]
-        if args.method not in methods:
-            raise InputError(f"{option} belongs to --method {' or '.join(methods)}, not to {args.method}")
-        if name in ("steps", "epochs", "levels") and value < 1:
-            raise InputError(f"{option} must be 1 or more, not {value}")
-        if name == "t_start" and not 0 < value <= 1000:
-            raise InputError(f"{option} must lie in 1 to 1000, not {value}")
-    return given
+    own = {name: getattr(args, name) for name in BELONG if getattr(args, name) is not None}
+    for name in own:
+        if args.method not in BELONG[name]:
+            methods = " or ".join(BELONG[name])
+            raise InputError(f"{_option(name)} belongs to --method {methods}, not to {args.method}")
+    for name, ends in ENDS.items():
+        if getattr(args, name) is not None:
+            in_range(getattr(args, name), *ends, _option(name))
+    return own
 
 
-def report(directions: Directions) -> str:
-    """What a bank holds, as text: a line for the whole and one for each emotion."""
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def describe_bank(directions: Directions) -> str:
+    """Say what a bank holds: a line for the whole and one for each emotion."""
     anything = "any other" if directions.method in ("supervised", "trained") else "the mean of the others"
-    start = directions.source or anything
-    where = f"at {directions.place} of {directions.model}, scale {directions.scale:g}"
-    lines = [f"{directions.method} directions from {start}, {where}"]
+    place = f"at {directions.place} of {directions.model}, scale {directions.scale:g}"
+    lines = [f"{directions.method} directions from {directions.source or anything}, {place}"]
     for name in directions.shifts:
-        notes = directions.notes.get(name, {})
-        known = ", ".join(f"{key} {value:.3g}" for key, value in notes.items())
-        lines.append(f"  {name}: {known}" if known else f"  {name}")
+        notes = ", ".join(f"{key} {value:.3g}" for key, value in directions.notes.get(name, {}).items())
+        lines.append(f"  {name}: {notes}" if notes else f"  {name}")
     return "\n".join(lines)
 
 
 def _show(args: argparse.Namespace) -> int:
     from emolib.interventions import directions
 
-    print(report(directions.load_directions(args.file)))
+    print(describe_bank(directions.load_directions(args.file)))
     return 0
 
 
-def _pictures(args: argparse.Namespace) -> Manifest:
-    """The labelled pictures of DATA, at most `--limit` of each emotion."""
+def _open_pictures(args: argparse.Namespace) -> Manifest:
+    """Open the labelled pictures of DATA, at most `--limit` of each emotion."""
     from emolib.data.open import labelled, open_dataset
 
-    if args.limit < 2:
-        raise InputError(f"--limit {args.limit}: at least two pictures of an emotion are needed")
     manifest = labelled(open_dataset(args.folder), args.folder)
     turn = manifest.frame.groupby("emotion").cumcount()
     return manifest.take((turn < args.limit).to_numpy().nonzero()[0])
 
 
-def _encode(model: Backbone, pictures: Manifest, batch: int = 16) -> Tensor:
-    """Latents (N, c, h, w) on the CPU of every picture's middle square, brought to the model's size."""
+def _encode_pictures(model: Backbone, pictures: Manifest, batch: int = 16) -> Tensor:
+    """Give latents (N, c, h, w) on the CPU of every picture's middle square, brought to the model's size."""
     import torch
 
     from emolib import runtime
@@ -190,7 +186,3 @@ def _encode(model: Backbone, pictures: Manifest, batch: int = 16) -> Tensor:
         with torch.no_grad():
             parts.append(model.encode(torch.cat(squares)).cpu())
     return torch.cat(parts)
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

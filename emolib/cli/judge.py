@@ -4,11 +4,13 @@ agree?"""
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emolib.cli.fields import add_common
 from emolib.data import DATA
-from emolib.runtime import InputError, check_output, in_range
+from emolib.runtime import check_output, in_range
 
 if TYPE_CHECKING:
     from emolib.data.manifest import Manifest
@@ -33,7 +35,7 @@ def add_parser(commands) -> None:
     add = common.add_argument
     add("--labels", metavar="SET", help="bring labels to this set first: mikels, ekman, ...")
     add("--limit", type=int, metavar="N", help="only N pictures (of each DATA), emotions in turn")
-    add("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
+    add_common(add, "device")
     form = {"epilog": EPILOG, "formatter_class": argparse.RawDescriptionHelpFormatter, "parents": [common]}
     train = below.add_parser("train", help="from labelled pictures", **form)
     add = train.add_argument
@@ -51,9 +53,9 @@ def add_parser(commands) -> None:
 
 
 def open_data(spec: str, labels: str | None = None, limit: int | None = None) -> Manifest:
-    """The manifest that DATA names (see --help), its labels brought to the set `labels`. InputError."""
-    if limit is not None and limit < 1:
-        raise InputError(f"--limit {limit}: leaves no picture; give 1 or more, or leave it out for all")
+    """Open the manifest that DATA names (see --help), its labels brought to the set `labels`. InputError."""
+    if limit is not None:
+        in_range(limit, 1, math.inf, "--limit")
     from emolib.data.open import open_dataset, relabel_to_set
 
     manifest = open_dataset(spec)
@@ -100,11 +102,11 @@ def _transfer(args: argparse.Namespace) -> int:
     from emolib.judges import emotion, linear
 
     panel = {name: emotion.load_judge(name, device=args.device) for name in args.judges}
-    found = linear.transfer(panel, data)
+    rates = linear.transfer(panel, data)
     print("| judge | " + " | ".join(args.data) + " |")
     print("|---|" + "---|" * len(args.data))
     for name in args.judges:
-        cells = [_cell(*found[name, spec]) for spec in args.data]
+        cells = [_cell(*rates[name, spec]) for spec in args.data]
         print(f"| {name} | " + " | ".join(cells) + " |")
     return 0
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from contextlib import nullcontext
+import math
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emolib.cli.fields import add_fields, from_args, split_words
-from emolib.diffusion.presets import DEFAULT_MODEL, find_preset
+from emolib.cli.fields import add_common, add_fields, from_args, split_words, tell
+from emolib.diffusion.presets import find_preset
 from emolib.emotions import words
-from emolib.runtime import InputError, check_output, hold_lock
+from emolib.runtime import InputError, check_output, hold_lock, in_range
 from emolib.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,22 +48,16 @@ def add_parser(subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_train(commands.add_parser("train", help="learn a token from a folder (textual inversion)"))
-    _add_check(commands.add_parser("check", help="did it learn? compare a token with its word"))
-
-
-def _add_train(command: argparse.ArgumentParser) -> None:
+    command = commands.add_parser("train", help="learn a token from a folder (textual inversion)")
+    command.set_defaults(run=train)
     add = command.add_argument
     add("folder", type=Path, help="8 to 16 pictures of different people who feel the same; or with --pairs")
     add("--token", required=True, metavar="NAME", help='the new word, in angle brackets: "<awe>"')
     add("--emotion", help="which pictures of a folder of several emotions; default: the token's own name")
-    pairs = (
-        "FOLDER holds the folders neutral/ and EMOTION/ with the same people under the same file names: the"
-        " token learns the difference"
-    )
-    add("--pairs", action="store_true", help=pairs)
-    start = "word to start from, or several with commas: their mean (default: the emotion's adjective)"
-    add("--init", metavar="WORDS", help=start)
+    add("--pairs", action="store_true", help="FOLDER holds the folders neutral/ and EMOTION/ with the same"
+        " people under the same file names: the token learns the difference")  # fmt: skip
+    add("--init", metavar="WORDS", help="word to start from, or several with commas: their mean (default: the"
+        " emotion's adjective)")  # fmt: skip
     add("--cross", action="store_true", help="start from the text encoder's output (cross-initialisation)")
     add("--vectors", type=int, default=1, help="1 to 8 (default: %(default)s)")
     add_fields(command, Settings, KNOBS)
@@ -71,29 +65,17 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="FILE", help="default: the token's name, e.g. awe.safetensors")
     add("--no-check", action="store_true", help="do not draw pictures to see whether it was learned")
     add("--resume", action="store_true", help="go on with a run that was broken off")
-    _add_model(command)
-    command.set_defaults(run=train)
-
-
-def _add_check(command: argparse.ArgumentParser) -> None:
+    add_common(add, "model", "device")
+    command = commands.add_parser("check", help="did it learn? compare a token with its word")
+    command.set_defaults(run=check)
     add = command.add_argument
     add("file", type=Path, help="a token file (.safetensors; others with --allow-pickle)")
-    against = (
-        "what to compare with, several with commas: their mean (default: the emotion's adjective where the"
-        " model knows it, else what it started from)"
-    )
-    add("--word", metavar="WORDS", help=against)
+    add("--word", metavar="WORDS", help="what to compare with, several with commas: their mean (default: the"
+        " emotion's adjective where the model knows it, else what it started from)")  # fmt: skip
     add("-n", type=int, default=CHECKED, help="pictures a side (default: %(default)s)")
     add("--sheet", type=Path, metavar="FILE", help="save them: rows token, word, nothing")
     add("--allow-pickle", action="store_true", help="read .pt and .bin files, as plain tensors only")
-    _add_model(command)
-    command.set_defaults(run=check)
-
-
-def _add_model(command: argparse.ArgumentParser) -> None:
-    models = "minisd, sd15, sd21, sdxl, a folder or a Hub id (default: %(default)s)"
-    command.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help=models)
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
+    add_common(add, "model", "device")
 
 
 def train(args: argparse.Namespace) -> int:
@@ -103,10 +85,10 @@ def train(args: argparse.Namespace) -> int:
     from emolib.interventions.tokens import placeholder
 
     name, settings = placeholder(args.token), from_args(Settings, args)
-    emotion = _emotion(name, args.emotion)
-    start = _start(args.init, emotion, args.model)
-    out = _output(name, args.out)
-    work = _work(out, args.resume)
+    label = name[1:-1] if name[1:-1] in words.ADJECTIVES else ""
+    emotion = args.emotion.strip().casefold() if args.emotion else label
+    start = choose_start(args.init, emotion, args.model)
+    out, work = _choose_places(name, args.out, args.resume)
     from accelerate import PartialState
 
     from emolib.interventions import splice, token_files
@@ -114,20 +96,20 @@ def train(args: argparse.Namespace) -> int:
     from emolib.training.textual_inversion import Concept, learn_tokens
 
     processes = PartialState(cpu=args.device == "cpu")
-    model = _load(args, str(processes.device) if processes.num_processes > 1 else args.device)
+    model = _load_model(args, str(processes.device) if processes.num_processes > 1 else args.device)
     splice.vectors_of_words(model, name, start, vectors=args.vectors)  # refuses what cannot be a start
-    wanted = {"emotion": emotion if args.emotion else None, "preferred": emotion, "pairs": args.pairs}
-    examples = pictures.read_pictures(args.folder, model.size, **wanted)
-    tell = _tell if processes.is_main_process else lambda line: None
+    chosen = {"emotion": emotion if args.emotion else None, "preferred": emotion, "pairs": args.pairs}
+    examples = pictures.read_pictures(args.folder, model.size, **chosen)
+    say = tell if processes.is_main_process else lambda line: None
     kind = "pairs" if args.pairs else "pictures"
-    tell(f"{name}: {len(examples)} {kind}, {model} on {model.device}, starts as {', '.join(start)}")
+    say(f"{name}: {len(examples)} {kind}, {model} on {model.device}, starts as {', '.join(start)}")
     for note in (*examples.notes, *([f"overwrites {out}"] if out.exists() else [])):
-        tell(note)
+        say(note)
     concept = Concept(name, examples, start, args.vectors, args.cross, emotion)
     work.mkdir(parents=True, exist_ok=True)
     lock = hold_lock(work / "lock", f"{work}: a training is going on there already; wait for it")
     with lock if processes.is_main_process else nullcontext():
-        learned = learn_tokens(model, [concept], settings, licence=args.licence, work=work, tell=tell)
+        learned = learn_tokens(model, [concept], settings, licence=args.licence, work=work, tell=say)
         if not processes.is_main_process:
             return 0
         token_files.save_token(learned.tokens[0], out)
@@ -141,26 +123,25 @@ def train(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """`emolib token check`: the report on a token file; exit code 0 if it learned, else 1."""
-    if args.n < 1:
-        raise InputError(f"-n {args.n}: no pictures show nothing; give 1 or more")
-    if args.sheet:
-        check_output(args.sheet, [args.file])
+    in_range(args.n, 1, math.inf, "-n")
     from emolib import images
 
     if args.sheet:
+        check_output(args.sheet, [args.file])
         images.writable_format(args.sheet)
     from emolib.interventions import splice, token_files
 
     token = token_files.load_token(args.file, allow_pickle=args.allow_pickle)
+    adjective = words.ADJECTIVES.get(token.emotion)
     unknown = token.emotion in find_preset(args.model).held_out
-    word = args.word or (None if unknown else words.ADJECTIVES.get(token.emotion)) or token.initializer
+    word = args.word or (None if unknown else adjective) or token.initializer
     if not word:
         raise InputError(f"{args.file}: does not say what it means; give a word to compare with: --word")
-    model = _load(args, args.device)
+    model = _load_model(args, args.device)
     start = splice.vectors_of_words(model, token.name, split_words(word), vectors=len(token))
-    good, made = _report(model, token, word, args.n, start)
+    good, drawn = _report(model, token, word, args.n, start)
     if args.sheet:
-        sheet = made.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)  # sides down, pictures across
+        sheet = drawn.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)  # sides down, pictures across
         images.save_image(sheet, args.sheet)
     return 0 if good else 1
 
@@ -171,23 +152,23 @@ def _report(model: Backbone, token: Token, word: str, n: int, start: Token | Non
     from emolib.training import report
 
     recognise = None
-    try:
+    with suppress(InputError):  # installed without the repository's data: the other findings still stand
         guide = judges.load_judge("guide", device=str(model.device))
-    except InputError:
-        guide = None  # installed without the repository's data: the other findings still stand
-    if guide is not None and token.emotion in guide.labels:
-        label = guide.labels.index(token.emotion)
-        recognise = lambda pictures: guide(pictures).emotion == label  # noqa: E731
-    probe, people = _rest_of_the_prompt(model, n)
+        if token.emotion in guide.labels:
+            label = guide.labels.index(token.emotion)
+            recognise = lambda pictures: guide(pictures).emotion == label  # noqa: E731
+    probe, people = load_probe(model, n)
     eyes = {"recognise": recognise, "probe": probe, "descriptions": people}
-    found, made = report.check_token(model, token, word, start=start, n=n, **eyes)
-    print(*found.lines(), sep="\n")
-    return found.verdict[0], made
+    findings, drawn = report.check_token(model, token, word, start=start, n=n, **eyes)
+    print(*findings.lines(), sep="\n")
+    return findings.verdict[0], drawn
 
 
-def _rest_of_the_prompt(model: Backbone, n: int):
-    """A probe for hair, glasses and beards, and n people to ask for by them; None and "person" for a model
-    that draws other people than EmoFaces', or where the probe is not at hand."""
+def load_probe(model: Backbone, n: int):
+    """Load a probe for hair, glasses and beards, and name n people to ask for by them.
+
+    None and "person" for a model that draws other people than EmoFaces', or where the probe is not at hand.
+    """
     import torch
 
     from emolib.judges import attributes
@@ -195,7 +176,7 @@ def _rest_of_the_prompt(model: Backbone, n: int):
     if find_preset(model.name).judge is None:
         return None, ("person",)
     try:
-        see = attributes.load(device=str(model.device)).see
+        see = attributes.load_probe(device=str(model.device)).see
     except InputError:
         return None, ("person",)
     people = dict(attributes.descriptions(n))
@@ -207,58 +188,39 @@ def _rest_of_the_prompt(model: Backbone, n: int):
     return probe, [*people]
 
 
-def _emotion(name: str, given: str | None) -> str:
-    """The label that the token stands for, "" if its name is none and nothing was said."""
-    if given:
-        return given.strip().casefold()
-    bare = name[1:-1]
-    return bare if bare in words.ADJECTIVES else ""
-
-
-def _start(init: str | None, emotion: str, model: str) -> list[str]:
-    """The words to start from. InputError if none was given and the emotion does not tell."""
+def choose_start(init: str | None, emotion: str, model: str) -> tuple[str, ...]:
+    """Choose the words to start from. InputError if none was given and the emotion does not tell."""
     if init:
         return split_words(init)
-    if emotion in find_preset(model).held_out:
-        raise InputError(
-            f"minisd knows no word for {emotion!r}; say where to start, e.g. --init awestruck,excited"
-        )
-    if emotion in words.ADJECTIVES:
-        return [words.adjective(emotion)]
-    raise InputError("say which word to start from, e.g. --init happy (or the emotion: --emotion joy)")
+    if emotion in words.ADJECTIVES and emotion not in find_preset(model).held_out:
+        return (words.adjective(emotion),)
+    known = f"{model} knows no word for {emotion!r}" if emotion else "the token's name is no emotion"
+    raise InputError(f"{known}; say where to start, e.g. --init awestruck,excited (or --emotion joy)")
 
 
-def _output(name: str, given: Path | None) -> Path:
-    """The file to write, by default named after the token. InputError if it cannot be written."""
+def _choose_places(name: str, given: Path | None, resume: bool) -> tuple[Path, Path]:
+    """Choose the file to write, by default named after the token, and the run's folder beside it.
+
+    InputError if they cannot be written, or a broken-off run is there and is not to go on."""
     out = given or Path(f"{name[1:-1]}.safetensors")
     if given is None and out.name != str(out):
         raise InputError(f"{name} would be written to {out}; say where it belongs: --out FILE")
     check_output(out, suffix=".safetensors")
-    return out
-
-
-def _work(out: Path, resume: bool) -> Path:
-    """The folder of the run, beside the file. InputError if a broken-off run is there and is not to go on."""
     work = out.with_suffix(".run")
-    if work.exists() and not work.is_dir():
-        raise InputError(f"{work} is a file where the run's folder should be; move it, or give another --out")
+    check_output(work / "lock", folder=True)
     if (work / CHECKPOINT).is_file() and not resume:
         raise InputError(f"{work} holds a run that was broken off; add --resume to go on, or remove it")
-    return work
+    return out, work
 
 
-def _load(args: argparse.Namespace, device: str) -> Backbone:
+def _load_model(args: argparse.Namespace, device: str) -> Backbone:
     from emolib.diffusion import backbone, hub
     from emolib.runtime import pick_device
     from emolib.training.settings import compute_dtype
 
     hub.check_name(args.model)
-    where = pick_device(device)
+    place = pick_device(device)
     # Frozen weights may lie in half precision where steps run in it; on a CPU they stay as they are.
-    half = str(compute_dtype(where, getattr(args, "precision", "auto"))).removeprefix("torch.")
-    dtype = half if where.type == "cuda" else "float32"
-    return backbone.load_backbone(args.model, device=str(where), dtype=dtype, memory="fast")
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    half = str(compute_dtype(place, getattr(args, "precision", "auto"))).removeprefix("torch.")
+    dtype = half if place.type == "cuda" else "float32"
+    return backbone.load_backbone(args.model, device=str(place), dtype=dtype, memory="fast")

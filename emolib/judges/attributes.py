@@ -107,7 +107,7 @@ def digest(judge: Path) -> str:
     return hashlib.sha256((judge / "model.safetensors").read_bytes()).hexdigest()[:16]
 
 
-def load(folder: Path | None = None, judge: Path | None = None, *, device: str = "auto") -> Probe:
+def load_probe(folder: Path | None = None, judge: Path | None = None, *, device: str = "auto") -> Probe:
     """The probe saved in `folder`, looking through the held-out judge of the folder `judge`; default: those
     of `data/judges`. Runs in float32.
 

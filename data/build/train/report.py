@@ -185,7 +185,7 @@ def _pipeline(args) -> StableDiffusionPipeline:
 
 
 def _probe(args) -> attributes.Probe:
-    return attributes.load(device=args.device)
+    return attributes.load_probe(device=args.device)
 
 
 PARTS = {

@@ -1,4 +1,4 @@
-"""Options made from the fields of a dataclass, so that a knob is declared once; options many commands have."""
+"""Options made from the fields of a dataclass, so that a knob is declared once; and common options."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ def _choose_places(name: str, given: Path | None, resume: bool) -> tuple[Path, P
         raise InputError(f"{name} would be written to {out}; say where it belongs: --out FILE")
     check_output(out, suffix=".safetensors")
     work = out.with_suffix(".run")
-    check_output(work / "lock", folder=True)
+    check_output(work, folder=True)
     if (work / CHECKPOINT).is_file() and not resume:
         raise InputError(f"{work} holds a run that was broken off; add --resume to go on, or remove it")
     return out, work

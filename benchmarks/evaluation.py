@@ -29,7 +29,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from emolib import images as pictures
 from emolib import runtime
-from emolib.evaluation import run, submissions, tasks
+from emolib.evaluation import run, store, tasks
 from emolib.judges import emotion as judges
 from emolib.metrics import control, emotion, preservation, quality
 
@@ -38,12 +38,12 @@ BETAS = tuple(beta / sum(preservation.BETAS[:3]) for beta in preservation.BETAS[
 
 
 class Row(NamedTuple):
-    """One edit: its files, its face box, and what was asked."""
+    """One edit: its files and what was asked."""
 
     source: Path
     edit: Path
     truth: Path
-    face: tasks.Face
+    change: tasks.Change
 
 
 class Clock:
@@ -78,7 +78,7 @@ def pair(row: Row, reference: str) -> tuple[Tensor, Tensor]:
 
 
 def mask(row: Row, *, outside: bool = False) -> Tensor:
-    found = preservation.box_mask([row.face.box], 96, 96)
+    found = preservation.box_mask([row.change.people[0].box], 96, 96)
     return ~found if outside else found
 
 
@@ -116,7 +116,7 @@ def of_the_judge(judge: judges.Judge) -> dict[str, Callable[[Row], Tensor]]:
     """Columns that ask the judge, each anew."""
 
     def target(row: Row) -> Tensor:
-        return torch.tensor([judge.labels.index(row.face.target)])
+        return torch.tensor([judge.labels.index(row.change.name)])
 
     def recoloured(row: Row) -> Tensor:
         return quality.match_colours(opened(row.edit), opened(row.source))
@@ -136,8 +136,8 @@ def of_the_judge(judge: judges.Judge) -> dict[str, Callable[[Row], Tensor]]:
         "top_2": lambda r: emotion.top_k(judge(opened(r.edit)).probs, target(r), 2),
         "valence": lambda r: emotion.valence_hit(judge(opened(r.edit)).probs, target(r), judge.labels),
         "kl": lambda r: emotion.kl_divergence(target(r), judge(opened(r.edit)).probs),
-        "valence_error": lambda r: (judge(opened(r.edit)).valence - r.face.valence).abs(),
-        "arousal_error": lambda r: (judge(opened(r.edit)).arousal - r.face.arousal).abs(),
+        "valence_error": lambda r: (judge(opened(r.edit)).valence - r.change.affect[0]).abs(),
+        "arousal_error": lambda r: (judge(opened(r.edit)).arousal - r.change.affect[1]).abs(),
         "emo_s_colour": lambda r: gained(recoloured(r), r),
         "esmi": esmi,
     }
@@ -175,15 +175,13 @@ def prepare(folder: Path, people: int) -> dict[str, list[Row]]:
             for change in task.changes:
                 truth, name = pictures.to_tensor(change.truth()), f"{task.id}-{change.name}"
                 edit = torch.lerp(source, truth, share) + noise
-                files = Row(
-                    own / f"{task.id}.png", own / f"{name}.png", own / f"{name}-truth.png", change.faces[0]
-                )
+                files = Row(own / f"{task.id}.png", own / f"{name}.png", own / f"{name}-truth.png", change)
                 pictures.save_image(truth, files.truth)
                 pictures.save_image(edit, files.edit)
                 listed.append({"source": task.id, "target": change.name, "path": files.edit.name})
                 found.setdefault(method, []).append(files)
         about = {"method": method, "judges_used": [], "edits": listed}
-        (own / submissions.MANIFEST).write_text(json.dumps(about))
+        (own / store.MANIFEST).write_text(json.dumps(about))
     return found
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
+import pytest
 import torch
 from judge_standins import judge_folder
 from train import standin
@@ -19,14 +22,27 @@ from emolib.judges import emotion as judges
 PEOPLE = 4  # of the test split
 
 
-def make(home: Path) -> Path:
-    """`home` as a clone's root: data/emofaces (cartoons), data/judges (random weights)."""
-    standin.write(home / "data" / "emofaces", {"train": 12, "val": 4, "test": PEOPLE})
+_FOLDER = tempfile.TemporaryDirectory()
+
+
+@lru_cache(maxsize=1)
+def make_home() -> Path:
+    """A clone's root, once for all tests: data/emofaces (cartoons), data/judges (random weights)."""
+    root = Path(_FOLDER.name)
+    standin.write(root / "data" / "emofaces", {"train": 12, "val": 4, "test": PEOPLE})
     for seed, (role, kind) in enumerate((("guide", "convnext"), ("heldout", "wide"))):
-        folder = home / "data" / "judges" / role
+        folder = root / "data" / "judges" / role
         judge_folder(folder, kind, seed=seed)
-        _teach(folder, home / "data" / "emofaces")
-    return home
+        _teach(folder, root / "data" / "emofaces")
+    return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home():
+    """Run a module's tests in that clone, when imported there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMOLIB_HOME", str(make_home()))
+        yield
 
 
 def _teach(folder: Path, data: Path) -> None:
@@ -82,6 +98,10 @@ class Guided:
 
     def __call__(self, images, emotion, *, generator, description="person", source_emotion=None):
         return images.expand(len(emotion), -1, -1, -1)
+
+
+def value(board, method, metric):
+    return board["methods"][method]["all"][metric]["value"]
 
 
 def _returns(value):

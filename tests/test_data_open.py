@@ -89,7 +89,7 @@ def test_a_saved_manifest_is_as_good_as_its_folder(faces, tmp_path):
         assert (learned.images[:, 0] == learned.neutral[:, 0]).all()  # each with the same person's
         assert len(judge.open_data(str(data), limit=3)) == 3
         asked = tasks.load_tasks(str(data))
-        assert [task.changes[0].faces[0].emotion for task in asked.tasks] == [
+        assert [task.changes[0].people[0].source_emotion for task in asked.tasks] == [
             "awe",
             "awe",
             "neutral",

@@ -1,8 +1,8 @@
 """What is measured of one task: each judge looks once at what is new, and the numbers are its own."""
 
-import evaluation_world as world
 import pytest
 import torch
+from evaluation_world import home  # noqa: F401
 
 from emolib.evaluation import measure, tasks
 from emolib.judges import emotion as judges
@@ -10,13 +10,11 @@ from emolib.metrics import emotion, quality
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory):
+def seen():
     """(decoded task, edits: the source, the truth and a blend of both; judge, known, columns, passes)."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EMOLIB_HOME", str(world.make(tmp_path_factory.mktemp("clone"))))
-        task = tasks.load_tasks("emofaces:test", targets=("anger", "awe", "fear")).tasks[0]
-        judge = judges.load_judge("heldout", device="cpu")
-        decoded = measure.decode_task(task, whole=True, side=judge.size)
+    task = tasks.load_tasks("emofaces:test", targets=("anger", "awe", "fear")).tasks[0]
+    judge = judges.load_judge("heldout", device="cpu")
+    decoded = measure.decode_task(task, whole=True, side=judge.size)
     tools = measure.Instruments(judge)
     known = measure.measure_reference(decoded, tools)
     source, truth = decoded.source, decoded.truths
@@ -38,7 +36,7 @@ def test_the_judge_looks_once_at_what_is_new(seen):
 
 def test_numbers_are_the_judges_own(seen):
     decoded, edits, judge, known, columns, _ = seen
-    target = torch.tensor([judge.labels.index(face.target) for _, face in decoded.rows])
+    target = torch.tensor([judge.labels.index(person.emotion) for _, person in decoded.rows])
     before = judge(decoded.source).probs.expand(3, -1)
     recoloured = quality.match_colours(edits, decoded.source.expand_as(edits))
     for name, shown in (("emo_s", edits), ("emo_s_colour", recoloured)):

@@ -10,6 +10,7 @@ import evaluation_world as world
 import numpy as np
 import pytest
 import torch
+from evaluation_world import home  # noqa: F401
 from PIL import ImageOps
 
 from emolib import images
@@ -21,14 +22,6 @@ from emolib.runtime import generator
 
 TABLES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md")
 METHODS = ("nothing", "truth", "evaluation_world:blend")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def clone(tmp_path_factory):
-    home = world.make(tmp_path_factory.mktemp("clone"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EMOLIB_HOME", str(home))
-        yield home
 
 
 def execute(out):
@@ -82,10 +75,10 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(done, tmp_path):
     # `done` has imported everything, so that the children need not.
     events = in_a_child(tmp_path / "whole", -1)
     expected, rng, killed = tables(tmp_path / "whole"), random.Random(0), 0
-    for k in range(6):
+    for k in range(4):
         # Every run has less left to do: aim at all of it first, then at ever smaller parts.
         killed += in_a_child(tmp_path / "killed", rng.randrange(1, events // (k + 1))) is None
-    assert killed >= 4
+    assert killed >= 2
     assert in_a_child(tmp_path / "killed", -1) is not None
     assert tables(tmp_path / "killed") == expected
 
@@ -136,21 +129,21 @@ def test_a_broken_entry_is_measured_again_not_believed(done, work, how):
     assert work == {"edits": 0, "judged": 9}
 
 
-@pytest.mark.parametrize("how", ["truncated", "one bit", "gone"])
-def test_a_broken_picture_is_edited_again(done, work, how):
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("anger.png", "truncated"),
+        ("anger.png", "one bit"),
+        ("anger.png", "gone"),
+        ("record.json", "truncated"),
+    ],
+)
+def test_a_broken_picture_or_record_has_it_edited_again(done, work, name, how):
     out, expected = done
     folder = next((out / "cache" / "edits").glob("evaluation_world_blend-*"))
-    spoil(sorted(folder.glob("*/anger.png"))[0], how)
+    spoil(sorted(folder.glob(f"*/{name}"))[0], how)
     assert execute(out) == expected
     assert work == {"edits": 3, "judged": 0}  # the same pictures come out, so their numbers still hold
-
-
-def test_a_record_that_vouches_for_other_pictures_is_not_believed(done, work):
-    out, expected = done
-    folder = next((out / "cache" / "edits").glob("evaluation_world_blend-*"))
-    spoil(sorted(folder.glob("*/record.json"))[0], "truncated")
-    assert execute(out) == expected
-    assert work["edits"] == 3
 
 
 def test_edits_replaced_by_others_are_measured_as_they_are(done, tmp_path):
@@ -185,18 +178,17 @@ def test_another_seed_makes_other_edits(work, tmp_path):
     assert values[0] != values[1]
 
 
-@pytest.mark.parametrize("count", [3])
-def test_several_processes_give_the_same_bytes(done, count, tmp_path, monkeypatch):
+def test_several_processes_give_the_same_bytes(done, tmp_path, monkeypatch):
     _, expected = done
 
     class State:
-        num_processes, process_index = count, 0
+        num_processes, process_index = 3, 0
         is_main_process = property(lambda self: self.process_index == 0)
 
         def wait_for_everyone(self):
             """The others, one after the other, do their part of the tasks while the first one waits."""
             if self.process_index == 0:
-                for State.process_index in range(1, count):
+                for State.process_index in (1, 2):
                     assert run.execute(run.prepare(world.settings(tmp_path, *METHODS))) is None
                 State.process_index = 0
 
@@ -224,7 +216,7 @@ def test_what_decides_an_edit_makes_it_anew(work, tmp_path, monkeypatch):
     assert run_again() == 6 and run_again() == 0
 
 
-def test_an_edit_is_the_same_whatever_else_is_asked_for(clone, tmp_path):
+def test_an_edit_is_the_same_whatever_else_is_asked_for(tmp_path):
     blend = "evaluation_world:blend"
     world.evaluate(tmp_path / "all", blend)
     world.evaluate(tmp_path / "one", blend, people=1, targets=("awe",))

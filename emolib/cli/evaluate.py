@@ -77,9 +77,8 @@ def evaluate(args: argparse.Namespace) -> int:
 
     if args.list:
         chosen = {name: getattr(args, name) for name in ("people", "targets", "sources")}
-        for task in load_tasks(args.data, **chosen).tasks:
-            for change in task.changes:
-                print(f"{task.id}\t{change.name}")
+        for task, change in load_tasks(args.data, **chosen).edits:
+            print(f"{task.id}\t{change.name}")
         return 0
     names = tuple(name for part in args.methods for name in split_words(part))
     if not names or args.out is None:
@@ -87,8 +86,8 @@ def evaluate(args: argparse.Namespace) -> int:
         raise InputError(f"say also {lacking} (only --list needs none)")
     settings = from_args(run.Settings, args, methods=names, options=from_args(Options, args))
     prepared = run.prepare(settings)
-    tasks = prepared.tasks
-    tell(f"{args.data}: {tasks.edits} edits of {len(tasks.tasks)} pictures, {len(prepared.methods)} methods")
+    tasks, count = prepared.tasks.tasks, len(prepared.methods)
+    tell(f"{args.data}: {len(prepared.tasks.edits)} edits of {len(tasks)} pictures, {count} methods")
     table = run.execute(prepared)
     if table is not None:
         print(table.read_text(encoding="utf-8"), end="")

@@ -27,7 +27,7 @@ from emolib.evaluation.board import (
     read_board,
     read_examples,
 )
-from emolib.evaluation.columns import column
+from emolib.evaluation.columns import get_column
 from emolib.images import data_uri, encode_webp
 from emolib.metrics.estimates import Estimate
 
@@ -102,11 +102,13 @@ def _columns(board: Board) -> list[dict[str, Any]]:
     for name, heading in COLUMNS.items():
         estimates = {method: get_number(board, method, name) for method in board["methods"]}
         ends = [end for row in estimates.values() if row for end in row[:3] if math.isfinite(end)]
-        share = column(name).kind == "rate" or name in ("same_person", "joint")
+        share = get_column(name).kind == "rate" or name in ("same_person", "joint")
         span = (0.0, 1.0) if share or not ends else (min(ends), max(ends))
         cells = {method: _cell(row, *span) for method, row in estimates.items() if row}
         if cells:
-            columns.append({"name": name, "heading": heading, "about": column(name).about, "cells": cells})
+            columns.append(
+                {"name": name, "heading": heading, "about": get_column(name).about, "cells": cells}
+            )
     return columns
 
 

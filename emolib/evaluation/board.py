@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from PIL import Image
 
 from emolib.evaluation import numbers, store
-from emolib.evaluation.columns import COLUMNS, HEADLINE, PARTS, column
+from emolib.evaluation.columns import COLUMNS, HEADLINE, PARTS, get_column
 from emolib.evaluation.methods import Method
 from emolib.evaluation.numbers import Scores
 from emolib.evaluation.tasks import Task
+from emolib.images import open_image
 from emolib.metrics.estimates import Estimate
 from emolib.runtime import InputError, atomic_write, one_of, read_json, write_json
 
@@ -34,24 +35,30 @@ Board = dict[str, Any]
 """`leaderboard.json`: what was measured on what, and under "methods" every number."""
 
 
+class Example(NamedTuple):
+    """A task, the number of the change that is shown, its edits and its columns by method."""
+
+    task: Task
+    chosen: int
+    edits: Mapping[str, Image.Image]
+    scores: Mapping[str, Mapping[str, float]]
+
+
 # Build: scores to the nested numbers of leaderboard.json.
 
 
-def build_methods(
-    methods: Sequence[Method], scores: Mapping[str, Scores], baseline: str
-) -> dict[str, dict[str, Any]]:
-    """Build the board's entry of every method: who it is, its numbers, whole and by part."""
-    return {method.name: _build_method(method, scores, baseline) for method in methods}
-
-
-def _build_method(method: Method, scores: Mapping[str, Scores], baseline: str) -> dict[str, Any]:
+def build_method(method: Method, scores: Mapping[str, Scores], baseline: str) -> dict[str, Any]:
+    """Build the board's entry of a method: who it is, its numbers, whole and by part."""
     own = scores[method.name]
     compared = baseline in scores and baseline != method.name
     differences = own.compare(scores[baseline]) if compared else {}
-    by = {
-        kind: {value: _parts(own.average(keep, sets=False)) for value, keep in values.items()}
-        for kind, values in own.rows.list_parts().items()
-    }
+    by: dict[str, dict[str, Any]] = {}
+    for kind, values in own.rows.list_parts().items():
+        parts = {value: own.average(keep, sets=False) for value, keep in values.items()}
+        by[kind] = {
+            value: {name: as_json(x) for name, x in part.items() if name in PARTS}
+            for value, part in parts.items()
+        }
     return {
         # Learned tables and directions print at any length.
         "caption": method.caption if len(method.caption) <= 300 else f"{method.caption[:300]} ...",
@@ -63,17 +70,13 @@ def _build_method(method: Method, scores: Mapping[str, Scores], baseline: str) -
     }
 
 
-def _parts(found: numbers.Numbers) -> dict[str, dict[str, Any]]:
-    return {name: as_json(number) for name, number in found.items() if name in PARTS}
-
-
 def build_curves(scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
     """Build the board's strength curves: base name -> number."""
-    families = numbers.group_by_strength(list(scores))
-    curves = {
-        base: numbers.fit_curve({name: scores[name] for name in names}) for base, names in families.items()
-    }
-    return {base: {name: as_json(x) for name, x in curve.items()} for base, curve in curves.items()}
+    curves = {}
+    for base, names in numbers.group_by_strength(list(scores)).items():
+        curve = numbers.fit_curve({name: scores[name] for name in names})
+        curves[base] = {name: as_json(number) for name, number in curve.items()}
+    return curves
 
 
 def as_json(estimate: Estimate, **more: float) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def as_markdown(board: Board) -> str:
     """Show the headline columns, the first of them by part, the strength curves, and what it all means."""
     shown, methods, missing = board["metrics"], board["methods"], board["not_available"]
     lines = [f"# Leaderboard: {board['data']}, protocol {board['protocol']}", "", _describe(board), ""]
-    headings = [f"{name}{ARROWS[column(name).better]}" for name in shown]
+    headings = [f"{name}{ARROWS[get_column(name).better]}" for name in shown]
     lines += _markdown_table({name: method["all"] for name, method in methods.items()}, shown, headings)
     for kind, values in methods[next(iter(methods))]["by"].items():
         rows = {
@@ -141,7 +144,7 @@ def as_markdown(board: Board) -> str:
         lines += ["", f"## Strength curves; at_matched is at Emo-S {board['matched_at']}.", ""]
         lines += _markdown_table(board["curves"], names)
     lines += ["", "## Columns", ""]
-    lines += [f"- `{name}`: {column(name).about}" for name in shown if name not in missing]
+    lines += [f"- `{name}`: {get_column(name).about}" for name in shown if name not in missing]
     lines += [f"- `{name}`: {why}" for name, why in missing.items()]
     for name, faults in board["faults"].items():
         lines += ["", f"## Known faults of protocol {name}", "", *(f"- {fault}" for fault in faults)]
@@ -149,15 +152,17 @@ def as_markdown(board: Board) -> str:
 
 
 def _describe(board: Board) -> str:
-    people = f"{board['edits']} edits of {board['sources']} pictures, {board['groups']} independent units"
-    steps = f" Denoising steps: {board['steps']}." if board.get("steps") else ""
-    brackets = (
+    sentences = [
+        f"{board['edits']} edits of {board['sources']} pictures, {board['groups']} independent units",
+        *([f"Denoising steps: {board['steps']}"] if board.get("steps") else []),
+        f"Judge: {board['judge']}",
         "Brackets are 95 % intervals: bootstrap over units (of fewer than ten no narrower than Student's t),"
-        " jackknife for distances of sets."
-    )
-    made = f"Features: {board['features']}. Identity: {board['identity']}."
-    notes = "".join(f" {note}." for note in board["notes"])
-    return f"{people}.{steps} Judge: {board['judge']}. {brackets} {made}{notes}"
+        " jackknife for distances of sets",
+        f"Features: {board['features']}",
+        f"Identity: {board['identity']}",
+        *board["notes"],
+    ]
+    return " ".join(f"{sentence}." for sentence in sentences)
 
 
 def _markdown_table(
@@ -173,27 +178,19 @@ def _cell(number: Mapping[str, Any] | None) -> str:
     """ "0.913 [0.89, 0.93] n=800", or a dash where there is no number."""
     if number is None or number["value"] is None:
         return "–"
-    value, low, high = (_short(number[key]) for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}] n={number['n']}"
+    texts = []
+    for end in (number["value"], number["low"], number["high"]):
+        if isinstance(end, float | int):
+            texts.append(f"{end:.3f}" if abs(end) < 10 else f"{end:.1f}")
+        else:
+            texts.append("?" if end is None else end.replace("inf", "∞"))
+    return f"{texts[0]} [{texts[1]}, {texts[2]}] n={number['n']}"
 
 
-def _short(value: float | str | None) -> str:
-    if value is None:
-        return "?"
-    if isinstance(value, str):
-        return value.replace("inf", "∞")
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
-
-
-def write_examples(
-    folder: Path, data: str, examples: Sequence[tuple[Task, int, Mapping[str, Image.Image]]],
-    scores: Mapping[str, Mapping[str, Mapping[str, float]]],
-) -> None:  # fmt: skip
-    """Write strips and `examples.json` of (task, number of the change, edits by method); old strips go.
-
-    `scores[task id][method]` are the columns of that edit."""
+def write_examples(folder: Path, data: str, examples: Sequence[Example]) -> None:
+    """Write the strips of the examples and `examples.json`; old strips go."""
     rows = []
-    for task, chosen, edits in examples:
+    for task, chosen, edits, scores in examples:
         change = task.changes[chosen]
         truth = {} if change.truth is None else {"true answer": change.truth()}
         cells = {"source": task.picture(), **truth, **edits}
@@ -204,10 +201,10 @@ def write_examples(
         file = f"example-{store.file_name(task.id)}.webp"
         with atomic_write(folder / file) as temporary:
             sheet.save(temporary, "WEBP", quality=92, method=6)
-        about = {"id": task.id, "file": file, "from": change.asked[0].emotion, "to": change.name}
+        about = {"id": task.id, "file": file, "from": change.edited[0].source_emotion, "to": change.name}
         shown = {
             method: {name: round_number(float(values[name])) for name in SHOWN if name in values}
-            for method, values in scores[task.id].items()
+            for method, values in scores.items()
         }
         rows.append({**about, "cells": list(cells), "size": [width, height], "scores": shown})
     for old in folder.glob("example-*.webp"):
@@ -233,12 +230,9 @@ def read_board(folder: Path) -> Board:
 def read_examples(folder: Path) -> Iterator[tuple[dict[str, Any], dict[str, Image.Image]]]:
     """Read every example: (row of `examples.json`, {"source": picture, "true answer": ..., METHOD: ...})."""
     file = Path(folder) / EXAMPLES
-    if not file.is_file():
-        return
-    for row in read_json(file)["examples"]:
+    for row in read_json(file)["examples"] if file.is_file() else ():
         width, height = row["size"]
-        with Image.open(Path(folder) / row["file"]) as opened:
-            sheet = opened.convert("RGB")
+        sheet = open_image(file.parent / row["file"])
         boxes = [(i * width, 0, (i + 1) * width, height) for i in range(len(row["cells"]))]
         yield row, {name: sheet.crop(box) for name, box in zip(row["cells"], boxes, strict=True)}
 

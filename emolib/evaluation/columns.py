@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from emolib.runtime import one_of
@@ -29,13 +28,9 @@ COLUMNS = {
     "valence": Column("rate", "up", "the target's side, positive or negative, has more of the probability"),
     "kl": Column("mean", "down", "-ln p(target), nats"),
     "valence_error": Column("mean", "down", "judged valence against the true answer's, scale [-1, 1]"),
-    "valence_constant": Column(
-        "set", "", "the same error for always answering the median: no control at all"
-    ),
+    "valence_constant": Column("set", "", "the same error for always answering the median: no control"),
     "arousal_error": Column("mean", "down", "judged arousal against the true answer's, scale [-1, 1]"),
-    "arousal_constant": Column(
-        "set", "", "the same error for always answering the median: no control at all"
-    ),
+    "arousal_constant": Column("set", "", "the same error for always answering the median: no control"),
     "emo_s_colour": Column("mean", "up", "Emo-S after the source's colour histogram was put back"),
     "emo_s_kept": Column("set", "one", "share of Emo-S that survives that: 0 means colour did it all"),
     "all_faces": Column("set", "up", "pictures in which every face that was asked shows its target"),
@@ -58,12 +53,8 @@ COLUMNS = {
     "frechet": Column("set", "down", "Frechet distance to the true pictures, in the judge's features"),
     "kid": Column("set", "down", "kernel distance (KID) to the true pictures, in the judge's features"),
     "diversity": Column("set", "up", "cosine distance between the changes of different pictures, per target"),
-    "seed_spread": Column(
-        "mean", "", "with --control: difference between two seeds' edits, scale [0, 1]", True
-    ),
-    "reversibility": Column(
-        "mean", "up", "with --control: edited there and back, PSNR against the source, dB", True
-    ),
+    "seed_spread": Column("mean", "", "with --control: difference of two seeds' edits, scale [0, 1]", True),
+    "reversibility": Column("mean", "up", "with --control: edited there and back, PSNR to source, dB", True),
     "bystander_emotion": Column("mean", "down", "how far the judged emotion of people not asked moved"),
     "bystander_levels": Column("mean", "down", "largest pixel change on people not asked, 8-bit levels"),
     "emoedit_emo_a": Column("rate", "up", "EmoEdit's Emo-A: among eight emotions"),
@@ -106,18 +97,9 @@ PARTS = (
 """Columns that are also given by emotion, distance, number of people and face size."""
 
 
-def column(name: str) -> Column:
-    """The column called `name`; one of another judge is told from its "@"."""
+def get_column(name: str) -> Column:
+    """Get the column called `name`; one of another judge is told from its "@". InputError: there is none."""
     base, _, judge = name.partition("@")
     if judge and base in ("emo_a", "emo_s"):
-        found = COLUMNS[base]
-        return found._replace(about=f"{found.about}, says {judge}")
+        return COLUMNS[base]._replace(about=f"{COLUMNS[base].about}, says {judge}")
     return COLUMNS[one_of(name, COLUMNS, "metric")]
-
-
-def check(names: Iterable[str]) -> tuple[str, ...]:
-    """The names as they are; InputError with the nearest for one that is no column."""
-    names = tuple(names)
-    for name in names:
-        column(name)
-    return names

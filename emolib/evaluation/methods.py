@@ -20,11 +20,11 @@ from torch import Tensor
 from emolib import images
 from emolib.data import emofaces
 from emolib.editors import METHODS
+from emolib.editors.person import PerPerson, with_strength
 from emolib.evaluation import store
-from emolib.evaluation.submissions import read_submission
-from emolib.evaluation.tasks import Face, Task, TaskSet
+from emolib.evaluation.tasks import Task, TaskSet
 from emolib.judges.emotion import Judge
-from emolib.runtime import InputError, generator, nearest
+from emolib.runtime import InputError, generator, one_of, read_json
 
 if TYPE_CHECKING:  # they load diffusers, which scoring finished pictures does not need
     from emolib.diffusion.backbone import Backbone
@@ -85,15 +85,14 @@ def _show_truth(task: Task, source: Tensor, seed: int) -> Tensor:
     return images.to_tensor([change.truth() for change in task.changes])
 
 
-def _build_editor(where: str, options: Options) -> Editor:
-    """The editor class at `where` ("module:class"), with its own settings."""
-    editor = resolve_name(where)(_load_backbone(options.model, options.device, options.memory))
+def _build_editor(path: str, options: Options) -> Editor:
+    """The editor class at `path` ("module:class"), with its own settings."""
+    editor = resolve_name(path)(_load_backbone(options.model, options.device, options.memory))
     return editor if options.steps is None else dataclasses.replace(editor, num_inference_steps=options.steps)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=1)  # once for all methods
 def _load_backbone(model: str, device: str, memory: str) -> Backbone:
-    """The backbone, loaded once for all methods."""
     from emolib.diffusion import backbone
 
     return backbone.load_backbone(model, device=device, memory=memory)
@@ -114,7 +113,7 @@ UNEDITED: dict[str, Edit] = {"nothing": _keep_source, "truth": _show_truth}
 
 EDITORS: dict[str, Callable[[Options], Editor]] = {
     "colour": _build_colour,
-    **{name: partial(_build_editor, where) for name, where in METHODS.items()},
+    **{name: partial(_build_editor, path) for name, path in METHODS.items()},
 }
 """Name -> maker: colour transfer, and the methods of `emolib edit`. None of these asks a judge."""
 
@@ -134,12 +133,13 @@ def load_methods(
     """
     methods, missing = [], {}
     for spec in specs:
-        for name in COURSE if spec == "course" else (spec,):
+        if spec != "course":
+            methods.append(load_method(spec, tasks, options))
+            continue
+        for name in COURSE:
             try:
                 methods.append(load_method(name, tasks, options))
             except InputError as error:
-                if spec != "course":
-                    raise
                 missing[name] = f"not in this table ({error})"
     return tuple(methods), missing
 
@@ -156,28 +156,20 @@ def load_method(spec: str, tasks: TaskSet, options: Options) -> Method:
         return Method(base, base, (), store.make_key(base), UNEDITED[base])
     name = base.removesuffix("+detail")  # a name may have a plus of its own
     if name in EDITORS:
-        editor = _set_strength(EDITORS[name](options), spec, strength)
-        return _describe(spec, editor if name == base else _keep_detail(editor, spec), (), tasks, "")
+        editor = _adjust_editor(EDITORS[name](options), spec, strength, detail=name != base)
+        return _describe(spec, editor, (), tasks, "")
     if Path(spec).is_dir():
-        submission = read_submission(Path(spec), tasks)
-        name = submission.name
-        return Method(name, name, submission.judges_used, submission.key, None, submission.paths)
-    if ":" in base:
-        editor, source = import_object(base, "method")
-        if not callable(editor) or isinstance(editor, type):
-            raise InputError(f"method {base!r} is no editor: it must be called with pictures and an emotion")
-        judges = getattr(editor, "judges_used", None)
-        if judges is None:
-            raise InputError(
-                f"method {base!r} does not say which judges it asks; give it judges_used = () for none"
-            )
-        return _describe(spec, _set_strength(editor, spec, strength), tuple(judges), tasks, source)
-    known = ("course", *UNEDITED, *EDITORS)
-    guess = nearest(base, known)
-    hint = f"did you mean {guess!r}? " if guess else ""
-    raise InputError(
-        f"unknown method {spec!r}; {hint}known: {', '.join(known)}, module:attribute, a folder of edits"
-    )
+        return read_submission(Path(spec), tasks)
+    if ":" not in base:
+        one_of(base, ("course", *UNEDITED, *EDITORS, "module:attribute", "a folder of edits"), "method")
+    editor, source = import_object(base, "method")
+    judges = getattr(editor, "judges_used", None)
+    if not callable(editor) or isinstance(editor, type) or judges is None:
+        raise InputError(
+            f"method {base!r} is no editor that says which judges it asks: it must be callable, with"
+            " judges_used = () for none"
+        )
+    return _describe(spec, _adjust_editor(editor, spec, strength), tuple(judges), tasks, source)
 
 
 def _describe(name: str, editor: Any, judges: tuple[str, ...], tasks: TaskSet, source: str) -> Method:
@@ -201,23 +193,17 @@ def _describe(name: str, editor: Any, judges: tuple[str, ...], tasks: TaskSet, s
     )
 
 
-def _keep_detail(editor: Any, name: str) -> Any:
+def _adjust_editor(editor: Any, name: str, strength: str, detail: bool = False) -> Any:
+    """The editor at this strength ("": its own), within `KeepDetail` for `detail`."""
     from emolib.editors.compose import KeepDetail
 
-    if not hasattr(editor, "backbone"):
-        raise InputError(f"method {name!r}: {type(editor).__name__} has no autoencoder to make up for")
-    return KeepDetail(editor)
-
-
-def _set_strength(editor: Any, name: str, strength: str) -> Any:
-    if not strength:
-        return editor
-    if not dataclasses.is_dataclass(editor) or not hasattr(editor, "strength"):
-        raise InputError(f"method {name!r}: {type(editor).__name__} has no strength to set")
     try:
-        return dataclasses.replace(editor, strength=float(strength))
-    except ValueError as error:  # InputError too: the editor's own complaint
+        editor = with_strength(editor, float(strength)) if strength else editor
+    except ValueError as error:  # none to set, no number, or one that the editor refuses
         raise InputError(f"method {name!r}: {error}") from None
+    if detail and not hasattr(editor, "backbone"):
+        raise InputError(f"method {name!r}: {type(editor).__name__} has no autoencoder to make up for")
+    return KeepDetail(editor) if detail else editor
 
 
 def import_object(spec: str, what: str) -> tuple[Any, str]:
@@ -243,30 +229,74 @@ def import_object(spec: str, what: str) -> tuple[Any, str]:
 
 def _edit_portrait(editor: Editor, task: Task, source: Tensor, seed: int) -> Tensor:
     """All changes of a portrait in one call: they share what the method does to the source, and the noise."""
-    faces = [change.asked[0] for change in task.changes]
-    noise, targets = generator(seed, "person", 0), [face.target for face in faces]
-    known = {"description": faces[0].who, "source_emotion": faces[0].emotion}
-    return editor(source, targets, generator=noise, **known)
+    people, noise = [change.edited[0] for change in task.changes], generator(seed, "person", 0)
+    about = {"description": people[0].description, "source_emotion": people[0].source_emotion}
+    return editor(source, [person.emotion for person in people], generator=noise, **about)
 
 
 def _edit_back(editor: Editor, task: Task, edits: Tensor, seed: int) -> Tensor:
     """The way back: edits (T, 3, H, W) in place of the source, each asked for what the source felt."""
-    faces = [change.asked[0] for change in task.changes]
-    noise, targets = generator(seed, "back"), [face.emotion for face in faces]
-    known = {"description": faces[0].who, "source_emotion": [face.target for face in faces]}
-    return editor(edits, targets, generator=noise, **known)
+    people, noise = [change.edited[0] for change in task.changes], generator(seed, "back")
+    about = {"description": people[0].description, "source_emotion": [p.emotion for p in people]}
+    return editor(edits, [person.source_emotion for person in people], generator=noise, **about)
 
 
 def _edit_scene(editor: Editor, size: int, task: Task, source: Tensor, seed: int) -> Tensor:
     """The people of a scene one by one, each crop at `size` px; bystanders stay as they are."""
-    from emolib.editors.person import PerPerson, Person
-
-    def person_of(face: Face) -> Person:
-        return Person(face.box, face.target, face.emotion, face.who, mask=face.mask)
-
     scene = PerPerson(editor, size)
-    edits = [scene(source, [person_of(f) for f in change.faces], seed=seed) for change in task.changes]
-    return torch.cat(edits)
+    return torch.cat([scene(source, change.people, seed=seed) for change in task.changes])
+
+
+def read_submission(folder: Path, tasks: TaskSet) -> Method:
+    """Read finished edits: a folder with all those of `tasks` and a manifest.json; no picture is opened.
+
+        {"method": "ours", "judges_used": [],
+         "edits": [{"source": "00801-awe", "target": "anger", "path": "1.png"}, ...]}
+
+    `source` and `target` are ids of tasks and names of changes (`emolib evaluate --list` prints them), `path`
+    lies below the folder. The store of `emolib evaluate` has the same form, one folder a method. InputError
+    naming the file: no manifest, no declaration of judges, an edit missing, twice, of a source that this data
+    does not have, or of a picture that is not there.
+    """
+    file = folder / store.MANIFEST
+    about = read_json(file)
+    fault = next(_find_faults(about, folder, tasks), None)
+    if fault:
+        raise InputError(f"{file}: {fault}")
+    paths = {(str(row["source"]), str(row["target"])): folder / row["path"] for row in about["edits"]}
+    name = " ".join(str(about.get("method") or folder.resolve().name).replace("|", "/").split())
+    judges = tuple(map(str, about["judges_used"]))
+    return Method(name, name, judges, store.digest_file(file), None, paths)
+
+
+def _find_faults(about: Any, folder: Path, tasks: TaskSet) -> Iterator[str]:
+    """What is wrong with a manifest, one sentence each."""
+    try:
+        rows = [(str(row["source"]), str(row["target"]), Path(row["path"])) for row in about["edits"]]
+    except (KeyError, TypeError) as error:
+        lacks = f"lacks {error}" if isinstance(error, KeyError) else "not a JSON object with a list of edits"
+        yield f"{lacks}; see `emolib evaluate --help`"
+        return
+    if not isinstance(about.get("judges_used"), list):
+        yield 'does not say which judges the method asks; add "judges_used": [] for none'
+    listed = {}
+    for source, target, path in rows:
+        if source not in tasks.ids:
+            yield f"{tasks.name} has no source {source!r}; these edits are of other data"
+        if (source, target) in listed:
+            yield f"the edit of {source} to {target} is listed twice"
+        if path.is_absolute() or ".." in path.parts:
+            yield f"{str(path)!r} leaves the folder; give paths below it"
+        listed[source, target] = folder / path
+    due = [(task.id, change.name) for task, change in tasks.edits]
+    missing = [pair for pair in due if pair not in listed]
+    if missing:
+        first = " to ".join(missing[0])
+        yield (
+            f"{len(missing)} of {len(due)} edits are missing, the first is {first};"
+            " `emolib evaluate --list` names all"
+        )
+    yield from (f"{listed[pair]} is listed, but not there" for pair in due if not listed[pair].is_file())
 
 
 # What is inside an editor: it decides which judges are asked, and names the edits.
@@ -307,13 +337,15 @@ def _plain(judge: str) -> str:
 
 def check_roles(methods: Sequence[Method], headline: str) -> None:
     """InputError if a method's loop asked the judge that gives the headline numbers, or two share a name."""
-    for method in methods:
-        if _plain(headline) in map(_plain, method.judges_used):
-            raise InputError(
-                f"method {method.name!r} asks the {headline} judge in its own loop, so that judge cannot"
-                " score it; use the guide there, or leave the method out"
-            )
     names = [method.name for method in methods]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise InputError(f"two methods are called {twice!r}; give each a name of its own")
+    faults = [
+        f"method {method.name!r} asks the {headline} judge in its own loop, so that judge cannot score it;"
+        " use the guide there, or leave the method out"
+        for method in methods
+        if _plain(headline) in map(_plain, method.judges_used)
+    ]
+    faults += [
+        f"two methods are called {n!r}; give each a name of its own" for n in names if names.count(n) > 1
+    ]
+    if faults:
+        raise InputError(faults[0])

@@ -13,7 +13,7 @@ import torch
 
 from emolib.emotions import spaces
 from emolib.emotions.sets import MIKELS
-from emolib.evaluation.columns import PAIRED, column
+from emolib.evaluation.columns import PAIRED, get_column
 from emolib.evaluation.tasks import TaskSet
 from emolib.metrics import control, emotion, estimates, quality
 from emolib.metrics.estimates import Estimate
@@ -29,12 +29,12 @@ Numbers = dict[str, Estimate]
 class Rows:
     """What the rows (N,) of every method have in common: an edited face each.
 
-    known      arrays of `measure_reference`, one task after the other
+    reference  arrays of `measure_reference`, one task after the other
     threshold  identity cosine from which two faces are one person's
     """
 
     tasks: TaskSet
-    known: Mapping[str, np.ndarray]
+    reference: Mapping[str, np.ndarray]
     threshold: float = float("nan")
 
     @cached_property
@@ -44,45 +44,38 @@ class Rows:
             {
                 "group": task.group,
                 "picture": f"{task.id}>{change.name}",
-                "target": face.target or "",
-                "first": face is change.asked[0],
-                "asked": face.target is not None,
-                "distance": _name_distance(face.emotion, face.target or ""),
-                "people": str(len(change.faces)),
-                "size": _name_size(face.box),
-                "valence": face.valence,
-                "arousal": face.arousal,
+                "target": person.emotion or "",
+                "first": person is change.edited[0],
+                "edited": person.emotion is not None,
+                "distance": _name_distance(person.source_emotion, person.emotion or ""),
+                "people": str(len(change.people)),
+                "size": _name_size(person.box),
+                "valence": change.affect[0],
+                "arousal": change.affect[1],
             }
-            for task in self.tasks.tasks
-            for change in task.changes
-            for face in change.faces
+            for task, change in self.tasks.edits
+            for person in change.people
         ]
         return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
-    @cached_property
-    def groups(self) -> np.ndarray:
-        return self.table["group"]
-
-    @cached_property
-    def asked(self) -> np.ndarray:
-        """(N,) bool: the faces that are to change."""
-        return self.table["asked"]
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A column (N,) of the table."""
+        return self.table[name]
 
     def find_threshold(self) -> float:
         """Find the identity cosine that 1 % of pairs of sources of different people reach."""
-        unit = self.known["source_identity"].astype(np.float64)
+        unit = self.reference["source_identity"].astype(np.float64)
         unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
-        apart = (unit @ unit.T)[self.groups[:, None] != self.groups[None]]
+        apart = (unit @ unit.T)[self["group"][:, None] != self["group"][None]]
         return float(np.quantile(apart, 0.99)) if len(apart) else float("nan")
 
     def list_parts(self) -> dict[str, dict[str, np.ndarray]]:
         """List the breakdowns: name -> value -> (N,) bool; those with one value are left out."""
         parts = {}
         for name in BREAKDOWNS:
-            values = self.table[name]
-            order = sorted(set(values[self.asked].tolist()), key=_order)
+            order = sorted(set(self[name][self["edited"]].tolist()), key=_order)
             if len(order) > 1:
-                parts[name] = {value: self.asked & (values == value) for value in order}
+                parts[name] = {value: self["edited"] & (self[name] == value) for value in order}
         return parts
 
 
@@ -120,35 +113,33 @@ class Scores:
         """Average every column over the rows `keep` (N,) bool; `sets` adds the numbers of a whole set."""
         keep = np.ones(len(self.probs), dtype=bool) if keep is None else keep
         numbers = {name: self._average_column(name, keep) for name in self.columns}
-        numbers |= self._combine(keep)
+        edited = keep & self.rows["edited"]
+        if edited.any():
+            numbers |= self._combine(edited)
         if sets:
-            numbers |= self._compare_sets(keep)
+            numbers |= self._compare_sets(np.flatnonzero(edited))
         return {name: value for name, value in numbers.items() if value is not None}
 
     def _average_column(self, name: str, keep: np.ndarray) -> Estimate | None:
-        about, values = column(name), self.columns[name]
+        about, values = get_column(name), self.columns[name]
         use = keep & ~np.isnan(values)
         if about.picture:
-            use &= self.rows.table["first"]
-        if not use.any():
-            return None
+            use &= self.rows["first"]
         measure = estimates.rate if about.kind == "rate" else estimates.mean
-        return measure(values[use], groups=self.rows.groups[use])
+        return measure(values[use], groups=self.rows["group"][use]) if use.any() else None
 
     def _combine(self, keep: np.ndarray) -> dict[str, Estimate | None]:
         """Columns made of several others, row by row."""
-        keep = keep & self.rows.asked
-        if not keep.any():
-            return {}
-        rows, groups = self.rows, self.rows.groups[keep]
+        rows, groups = self.rows, self.rows["group"][keep]
         own = {name: values[keep] for name, values in self.columns.items()}
         numbers: dict[str, Estimate | None] = {}
         if estimates.mean(own["emo_s"], groups=groups).low > 0:  # else there is nothing that could be kept
             numbers["emo_s_kept"] = _finite_ratio(own["emo_s_colour"], own["emo_s"], groups)
-        if "truth_probs" in rows.known:
-            numbers["emo_a_share"] = _finite_ratio(own["emo_a"], self._truth_hits[keep], groups)
+        if "truth_probs" in rows.reference:
+            hits = rows.reference["truth_probs"].argmax(1) == self._targets
+            numbers["emo_a_share"] = _finite_ratio(own["emo_a"], hits[keep], groups)
             for name in ("valence", "arousal"):
-                affect = rows.table[name][keep]
+                affect = rows[name][keep]
                 if not np.isnan(affect).any():
                     error = emotion.constant_error(affect)
                     numbers[f"{name}_constant"] = estimates.mean(error, groups=groups)
@@ -159,7 +150,7 @@ class Scores:
             success = control.success(own["emo_a"], *kept, identity_from=rows.threshold)
             numbers["joint"] = estimates.rate(success, groups=groups)
         if not rows.tasks.whole:
-            pictures = rows.table["picture"][keep]
+            pictures = rows["picture"][keep]
             owner = groups[np.unique(pictures, return_index=True)[1]]
             numbers["all_faces"] = estimates.rate(emotion.all_faces(own["emo_a"], pictures), groups=owner)
         return numbers
@@ -167,26 +158,25 @@ class Scores:
     @cached_property
     def _targets(self) -> np.ndarray:
         """(N,) positions of the targets among the labels; 0 for bystanders."""
-        return np.array([self.labels.index(t) if t else 0 for t in self.rows.table["target"].tolist()])
+        return np.array(
+            [self.labels.index(target) if target else 0 for target in self.rows["target"].tolist()]
+        )
 
-    @cached_property
-    def _truth_hits(self) -> np.ndarray:
-        return self.rows.known["truth_probs"].argmax(1) == self._targets
-
-    def _compare_sets(self, keep: np.ndarray) -> Numbers:
-        """Distances of whole sets of features, with jackknife intervals over people."""
-        index = np.flatnonzero(keep & self.rows.asked)
-        groups, target = self.rows.groups[index], self.rows.table["target"][index]
-        edit, source = self.features[index], self.rows.known["source_features"][index]
+    def _compare_sets(self, index: np.ndarray) -> Numbers:
+        """Distances of whole sets of features, of these rows, with jackknife intervals over people."""
+        groups, target = self.rows["group"][index], self.rows["target"][index]
+        edit, source = self.features[index], self.rows.reference["source_features"][index]
         counts = np.unique(groups, return_counts=True)[1]
         if len(counts) < 2 or (len(counts) == 2 and counts.min() < 2):
             return {}  # whoever is left out for the interval, two pictures have to remain
         measures: dict[str, Callable[[np.ndarray], float]] = {
             "diversity": lambda rows: _diversity(edit[rows], source[rows], target[rows])
         }
-        if "truth_features" in self.rows.known:
-            truth = self.rows.known["truth_features"][index]
-            measures["frechet"] = lambda rows: _frechet(edit[rows], truth[rows])
+        if "truth_features" in self.rows.reference:
+            truth = self.rows.reference["truth_features"][index]
+            measures["frechet"] = lambda rows: quality.frechet(
+                *map(quality.gaussian, (edit[rows], truth[rows]))
+            )
             measures["kid"] = lambda rows: quality.kernel_distance(edit[rows], truth[rows])
         ends = {name: estimates.jackknife(measure, groups) for name, measure in measures.items()}
         if "frechet" in ends:  # of few people the normal interval reaches below 0, which a distance cannot
@@ -198,30 +188,25 @@ class Scores:
         """Compare the columns of `PAIRED` with a baseline's: (paired difference, Wilcoxon's p)."""
         differences = {}
         for name in PAIRED:
-            if name not in self.columns or name not in baseline.columns:
-                continue
-            a, b = self.columns[name], baseline.columns[name]
-            use = ~(np.isnan(a) | np.isnan(b))
-            if use.any():
-                pair, groups = (a[use], b[use]), self.rows.groups[use]
-                p = estimates.wilcoxon(*pair, groups=groups)
-                differences[name] = estimates.paired(*pair, groups=groups), p
+            if name in self.columns and name in baseline.columns:
+                a, b = self.columns[name], baseline.columns[name]
+                use = ~(np.isnan(a) | np.isnan(b))
+                if use.any():
+                    pair, groups = (a[use], b[use]), self.rows["group"][use]
+                    p = estimates.wilcoxon(*pair, groups=groups)
+                    differences[name] = estimates.paired(*pair, groups=groups), p
         return differences
 
     def confusion(self) -> np.ndarray:
-        """Count (K, K) the faces that were asked: row = target, column = judged."""
-        asked = self.rows.asked
-        target, judged = (torch.from_numpy(x[asked]) for x in (self._targets, self.probs.argmax(1)))
+        """Count (K, K) the faces that were to change: row = target, column = judged."""
+        edited = self.rows["edited"]
+        target, judged = (torch.from_numpy(x[edited]) for x in (self._targets, self.probs.argmax(1)))
         return emotion.confusion(judged, target, len(self.labels)).numpy()
 
 
 def _finite_ratio(values: np.ndarray, ceiling: np.ndarray, groups: np.ndarray) -> Estimate | None:
     ratio = estimates.ratio(values, ceiling, groups=groups)
     return ratio if np.isfinite(ratio.value) else None
-
-
-def _frechet(features: np.ndarray, truth: np.ndarray) -> float:
-    return quality.frechet(quality.gaussian(features), quality.gaussian(truth))
 
 
 def _diversity(edit: np.ndarray, source: np.ndarray, target: np.ndarray) -> float:
@@ -241,7 +226,7 @@ def group_by_strength(names: Sequence[str]) -> dict[str, list[str]]:
         with suppress(ValueError):  # a submission may be called anything
             if math.isfinite(float(strength)):
                 members.setdefault(base, {})[float(strength)] = name
-    return {base: [some[k] for k in sorted(some)] for base, some in members.items() if len(some) >= 3}
+    return {base: [own[k] for k in sorted(own)] for base, own in members.items() if len(own) >= 3}
 
 
 def fit_curve(members: Mapping[str, Scores]) -> Numbers:
@@ -251,11 +236,11 @@ def fit_curve(members: Mapping[str, Scores]) -> Numbers:
     """
     strengths = [float(name.partition("@")[2]) for name in members]
     methods = list(members.values())
-    rows = methods[0].rows
-    groups = rows.groups[rows.asked]
+    edited = methods[0].rows["edited"]
+    groups = methods[0].rows["group"][edited]
 
     def stack(name: str) -> np.ndarray:
-        return np.stack([method.columns[name] for method in methods], axis=1)[rows.asked]
+        return np.stack([method.columns[name] for method in methods], axis=1)[edited]
 
     response, curve = stack("p_target"), {}
     for name, values in (
@@ -267,10 +252,8 @@ def fit_curve(members: Mapping[str, Scores]) -> Numbers:
             curve[name] = estimates.mean(values[use], groups=groups[use])
     for name in MATCHED:
         if all(name in method.columns for method in methods):
-            matched = _match(stack("emo_s"), stack(name), groups)
-            if matched is not None:
-                curve[f"at_matched_{name}"] = matched
-    return curve
+            curve[f"at_matched_{name}"] = _match(stack("emo_s"), stack(name), groups)
+    return {name: value for name, value in curve.items() if value is not None}
 
 
 def _match(score: np.ndarray, kept: np.ndarray, groups: np.ndarray) -> Estimate | None:
@@ -278,8 +261,8 @@ def _match(score: np.ndarray, kept: np.ndarray, groups: np.ndarray) -> Estimate 
     if not use.any():
         return None
 
-    def at(rows: np.ndarray) -> float:
+    def read_off(rows: np.ndarray) -> float:
         return control.at_matched(score[use][rows].mean(0), kept[use][rows].mean(0), at=AT)
 
-    value, low, high = estimates.jackknife(at, groups[use])
+    value, low, high = estimates.jackknife(read_off, groups[use])
     return None if np.isnan(value + low + high) else Estimate(value, low, high, int(use.sum()))

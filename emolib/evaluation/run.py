@@ -5,9 +5,9 @@ With `accelerate launch` every process takes each so-many-th task; numbers do no
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from emolib import images
-from emolib.evaluation import board, columns, measure, methods, numbers, store, submissions, tasks
+from emolib.evaluation import board, measure, methods, numbers, store, tasks
+from emolib.evaluation.columns import get_column
 from emolib.evaluation.measure import Arrays, Decoded, Embed, Instruments
 from emolib.evaluation.methods import Method, Options
 from emolib.evaluation.numbers import Rows, Scores
@@ -28,7 +29,7 @@ from emolib.evaluation.tasks import Task, TaskSet
 from emolib.judges import emotion
 from emolib.metrics import optional, protocols
 from emolib.metrics.cost import Cost
-from emolib.runtime import InputError, check_output, derive_seed, one_of, progress, write_json
+from emolib.runtime import InputError, check_output, derive_seed, in_range, one_of, progress, write_json
 
 STRIDE = 5  # the k-th example shows change 5 k: neighbours ask for different emotions
 
@@ -74,18 +75,15 @@ class Run:
 
     def folder(self, method: Method) -> Path:
         """Name the folder of the method's edits; another model, seed, data or version has another folder."""
-        told = (method.key, self.tasks.digest, self.settings.seed, self.settings.targets, store.VERSION)
-        return self.cache / "edits" / f"{store.file_name(method.name)}-{store.make_key(*told)}"
+        parts = (method.key, self.tasks.digest, self.settings.seed, self.settings.targets, store.VERSION)
+        return self.cache / "edits" / f"{store.file_name(method.name)}-{store.make_key(*parts)}"
 
     def measuring_key(self) -> str:
         """Make a key of everything that measured numbers depend on but the pictures."""
-        judges = [self.instruments.judge, *self.instruments.others.values()]
+        tools = self.instruments
+        judges = [methods.digest_weights(judge) for judge in (tools.judge, *tools.others.values())]
         return store.make_key(
-            [methods.digest_weights(judge) for judge in judges],
-            self.identity_about,
-            sorted(self.instruments.extra),
-            self.instruments.protocols,
-            store.VERSION,
+            judges, self.identity_about, sorted(tools.extra), tools.protocols, store.VERSION
         )
 
 
@@ -95,13 +93,13 @@ class Run:
 def prepare(settings: Settings) -> Run:
     """Check everything that can be checked, then load it. InputError: see `emolib evaluate`."""
     one_of(settings.protocol, protocols.PROTOCOLS, "protocol")
-    columns.check(settings.metrics)
+    for name in settings.metrics:
+        get_column(name)
     check_output(settings.out, folder=True)
     for name in settings.others:
         if "/" not in name and not Path(name).is_dir():
             one_of(name, emotion.ROLES, "judge (or folder, or Hub id owner/name)")
-    if settings.examples < 0:
-        raise InputError(f"--examples {settings.examples}: give 0 or more")
+    in_range(settings.examples, 0, math.inf, "--examples")
     options = {"people": settings.people, "targets": settings.targets, "sources": settings.sources}
     todo = tasks.load_tasks(settings.data, **options)
     contestants, missing = methods.load_methods(settings.methods, todo, settings.options)
@@ -110,7 +108,8 @@ def prepare(settings: Settings) -> Run:
         one_of(settings.baseline, [method.name for method in contestants], "baseline")
     judge = emotion.load_judge(settings.judge, device=settings.options.device)
     methods.check_roles(contestants, judge.name)
-    _check_labels(todo, judge)
+    for target in sorted({person.emotion for _, change in todo.edits for person in change.edited}):
+        one_of(target, judge.labels, f"emotion to the {judge.name} judge:")
     others = _load_others(settings)
     embed, threshold, about = _load_identity(settings, todo, missing)
     extra = _load_extra(settings, missing)
@@ -119,23 +118,12 @@ def prepare(settings: Settings) -> Run:
     return Run(settings, todo, contestants, instruments, threshold, about, missing)
 
 
-def _check_labels(todo: TaskSet, judge: emotion.Judge) -> None:
-    """InputError if the judge does not know an emotion that is asked for."""
-    targets = {face.target for task in todo.tasks for change in task.changes for face in change.asked}
-    unknown = sorted(targets - set(judge.labels))
-    if unknown:
-        known = ", ".join(judge.labels)
-        raise InputError(
-            f"{todo.name}: the {judge.name} judge does not know {unknown[0]!r}; it knows {known}"
-        )
-
-
 def _choose_size(settings: Settings, todo: TaskSet, contestants: tuple[Method, ...]) -> int | None:
     """The side that portraits are brought to, px: what was asked for, else the diffusion models' own."""
-    if not todo.whole:
+    if not todo.whole:  # in scenes every face is brought to its editor's size, and back
         if settings.size is not None:
             raise InputError(f"--size is for portraits; in {todo.name} faces are edited at the model's size")
-        return None  # in scenes every face is brought to its editor's size, and back
+        return None
     native = sorted({method.size for method in contestants if method.size})
     if settings.size is None and len(native) > 1:
         raise InputError(f"the methods work at {' and '.join(map(str, native))} px; choose one with --size")
@@ -144,15 +132,11 @@ def _choose_size(settings: Settings, todo: TaskSet, contestants: tuple[Method, .
 
 def _load_others(settings: Settings) -> dict[str, emotion.Judge]:
     """Judges beside the headline's: roles, judge folders, or classifiers from the Hub's cache."""
-    others = {}
-    for name in settings.others:
-        judge = emotion.load_judge(name, device=settings.options.device)
-        others[store.file_name(judge.name)] = judge
+    judges = [emotion.load_judge(name, device=settings.options.device) for name in settings.others]
+    others = {store.file_name(judge.name): judge for judge in judges}
     for name in settings.metrics:
-        judge = name.partition("@")[2]
-        if judge and judge not in others:
-            there = ", ".join(others) or "none"
-            raise InputError(f"metric {name!r}: no judge {judge!r} stands beside the headline's ({there})")
+        if "@" in name:
+            one_of(name.partition("@")[2], others, f"judge of metric {name!r}")
     return others
 
 
@@ -160,28 +144,25 @@ def _load_identity(
     settings: Settings, todo: TaskSet, missing: dict[str, str]
 ) -> tuple[Embed | None, float, str]:
     """(embedding, threshold, what it is): a network from outside, or Fisherfaces of EmoFaces."""
+    if settings.identity:
+        return measure.import_identity(settings.identity)
     try:
-        if settings.identity:
-            return measure.import_identity(settings.identity)
         return measure.load_fisherfaces(todo, settings.out / "cache")
-    except InputError as error:
-        if settings.identity:
-            raise
+    except (InputError, OSError) as error:
         missing["identity"] = f"{optional.OFFLINE} ({error})"
         return None, float("nan"), "none, so joint success leaves it out"
 
 
 def _load_extra(settings: Settings, missing: dict[str, str]) -> dict[str, optional.Compare]:
     """Columns of networks from outside. LPIPS may fetch weights, and so is tried only where it is shown."""
-    shown = [
-        name for name in board.choose_columns(settings.protocol, settings.metrics) if name in optional.COLUMNS
-    ]
+    shown = board.choose_columns(settings.protocol, settings.metrics)
     extra = {}
-    for name in dict.fromkeys([*optional.LOCAL, *shown]):
-        try:
-            extra[name] = optional.COLUMNS[name]()
-        except optional.Unavailable as error:
-            missing[name] = str(error)
+    for name, load in optional.COLUMNS.items():
+        if name in optional.LOCAL or name in shown:
+            try:
+                extra[name] = load()
+            except optional.Unavailable as error:
+                missing[name] = str(error)
     return extra
 
 
@@ -220,32 +201,31 @@ class Measurer:
         """Measure a task, or read what was measured before."""
         tools = self.run.instruments
         decoded = measure.decode_task(task, whole=self.run.tasks.whole, side=tools.judge.size)
-        known = self._once(decoded, "reference", "", lambda: measure.measure_reference(decoded, tools))
-        return known, {method.name: self._rows(method, decoded, known) for method in self.run.methods}
+        reference = self._once(decoded, "reference", "", lambda: measure.measure_reference(decoded, tools))
+        return reference, {m.name: self._measure_method(m, decoded, reference) for m in self.run.methods}
 
-    def _rows(self, method: Method, decoded: Decoded, known: Arrays) -> Arrays:
+    def _measure_method(self, method: Method, decoded: Decoded, reference: Arrays) -> Arrays:
         folder, seed, source = self.folders[method.name], self.run.settings.seed, decoded.source
         name, tools = store.file_name(method.name), self.run.instruments
         edits = _get_edits(method, decoded, folder, seed)
-        rows = self._once(
-            decoded,
-            name,
-            edits.digest,
-            lambda: measure.measure_edits(decoded, edits.decode(source), known, tools),
-        )
+
+        def measure_edits() -> Arrays:
+            return measure.measure_edits(decoded, edits.decode(source), reference, tools)
+
+        rows = self._once(decoded, name, edits.digest, measure_edits)
         if not self.run.settings.control or method.back is None:
             return rows
         # How far another seed's edits lie from these, and how near the source the way back ends.
         again = _get_edits(method, decoded, folder / "again", seed + 1)
         back = _get_edits(method, decoded, folder / "back", seed, there=edits)
-        return rows | self._once(
-            decoded,
-            f"{name}-control",
-            edits.digest + again.digest + back.digest,
-            lambda: measure.measure_control(decoded, *(x.decode(source) for x in (edits, again, back))),
-        )
 
-    def _once(self, decoded: Decoded, name: str, digest: str, measured) -> Arrays:
+        def measure_control() -> Arrays:
+            return measure.measure_control(decoded, *(x.decode(source) for x in (edits, again, back)))
+
+        digest = edits.digest + again.digest + back.digest
+        return rows | self._once(decoded, f"{name}-control", digest, measure_control)
+
+    def _once(self, decoded: Decoded, name: str, digest: str, measured: Callable[[], Arrays]) -> Arrays:
         """What `measured()` gives for these pictures, from disk if it is there."""
         key = store.make_key(self.key, decoded.key, decoded.truth_key, digest)
         path = self.run.cache / "measured" / name / f"{store.file_name(decoded.task.id)}-{key}.entry"
@@ -268,35 +248,36 @@ def _get_edits(
     names = [change.name for change in task.changes]
     if method.submitted is not None:
         return store.open_edits([method.submitted[task.id, name] for name in names])
-    key = store.make_key(decoded.key, decoded.truth_key if method.name == "truth" else "",
-                         there.digest if there else "")  # fmt: skip
+    truth_key, there_key = decoded.truth_key if method.name == "truth" else "", there.digest if there else ""
+    key = store.make_key(decoded.key, truth_key, there_key)
     edits = store.read_edits(folder, key, task.id, names)
     if edits is None:
-        edit, start = method.edit, decoded.source
-        if there is not None:
-            edit, start = method.back, there.decode(decoded.source)
+        edit, start = (method.back, there.decode(decoded.source)) if there else (method.edit, decoded.source)
         cost, seed = Cost(), derive_seed(seed, task.id)
         with cost.measured(method.networks):
             edited = edit(task, start, seed)
-        _check_edits(edited, decoded.source, method, task)
+        fault = _find_fault(edited, decoded.source, len(names))
+        if fault:
+            raise InputError(f"method {method.name!r} on {task.id}: returned {fault}")
         pictures = dict(zip(names, images.to_pil(edited), strict=True))
         edits = store.write_edits(folder, key, task.id, pictures, {"seed": seed, **cost.each(len(names))})
     return edits
 
 
-def _check_edits(edited: Tensor, source: Tensor, method: Method, task: Task) -> None:
-    """InputError for edits of another shape or range than an editor's contract says."""
-    where, due = f"method {method.name!r} on {task.id}", (len(task.changes), *source.shape[1:])
+def _find_fault(edited: Tensor, source: Tensor, count: int) -> str | None:
+    """What breaks an editor's contract: another shape or range."""
+    due = (count, *source.shape[1:])
     shape = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
     if shape != due:
-        raise InputError(f"{where}: returned {shape} where {due} is due")
+        return f"{shape} where {due} is due"
     if not torch.isfinite(edited).all():
-        raise InputError(f"{where}: returned NaN or infinite pixels")
+        return "NaN or infinite pixels"
     # A decoder may overshoot a little. [0, 1] has no dark half, which edits of a dark picture have.
     dark = (source < -0.05).float().mean() > 0.01
-    if not edited.is_floating_point() or edited.abs().max() > 1.5 or (dark and edited.min() >= 0):
-        ends = f"{float(edited.min()):.3g} to {float(edited.max()):.3g}"
-        raise InputError(f"{where}: returned {edited.dtype} from {ends}; pictures are floats in [-1, 1]")
+    if edited.is_floating_point() and edited.abs().max() <= 1.5 and not (dark and edited.min() >= 0):
+        return None
+    low, high = float(edited.min()), float(edited.max())
+    return f"{edited.dtype} from {low:.3g} to {high:.3g}; pictures are floats in [-1, 1]"
 
 
 # Write: rows to tables, examples and costs.
@@ -305,7 +286,7 @@ def _check_edits(edited: Tensor, source: Tensor, method: Method, task: Task) -> 
 def write_results(run: Run, measured: Sequence[tuple[Arrays, dict[str, Arrays]]]) -> Path:
     """Write tables, examples, costs and a manifest beside every method's edits; the Markdown file's path."""
     out = run.settings.out
-    rows = Rows(run.tasks, _join([known for known, _ in measured]), run.threshold)
+    rows = Rows(run.tasks, _join([reference for reference, _ in measured]), run.threshold)
     if np.isnan(run.threshold) and run.instruments.identity is not None:
         rows = replace(rows, threshold=rows.find_threshold())
     scores = {}
@@ -314,13 +295,11 @@ def write_results(run: Run, measured: Sequence[tuple[Arrays, dict[str, Arrays]]]
         features, probs = arrays.pop("features"), arrays.pop("probs")
         scores[method.name] = Scores(rows, arrays, features, probs, run.instruments.judge.labels)
     board.write_board(_build_board(run, rows, scores), out)
-    _write_examples(run, measured)
+    board.write_examples(out, run.tasks.name, _choose_examples(run, [arrays for _, arrays in measured]))
     costs = {}
     for method in run.methods:
         if method.edit is not None:
-            about = {"method": method.name, "caption": method.caption}
-            about |= {"judges_used": list(method.judges_used)}
-            submissions.write_submission(run.folder(method), about, run.tasks)
+            _write_manifest(method, run.folder(method), run.tasks)
             costs[method.name] = _average_costs(run.folder(method), run.tasks)
     write_json(out / "costs.json", {"threads": torch.get_num_threads(), "methods": costs})
     return out / "leaderboard.md"
@@ -342,11 +321,11 @@ def _build_board(run: Run, rows: Rows, scores: Mapping[str, Scores]) -> board.Bo
         "protocol": settings.protocol,
         "metrics": board.choose_columns(settings.protocol, settings.metrics),
         "judge": judge.name,
-        "features": f"{judge.name} judge, {rows.known['source_features'].shape[1]} of its last layer",
+        "features": f"{judge.name} judge, {rows.reference['source_features'].shape[1]} of its last layer",
         "identity": about,
         "sources": len(run.tasks.tasks),
-        "edits": run.tasks.edits,
-        "groups": len(set(rows.groups.tolist())),
+        "edits": len(run.tasks.edits),
+        "groups": len(set(rows["group"].tolist())),
         "seed": settings.seed,
         "version": store.VERSION,
         "steps": settings.options.steps,
@@ -356,25 +335,25 @@ def _build_board(run: Run, rows: Rows, scores: Mapping[str, Scores]) -> board.Bo
         "not_available": dict(run.missing),
         "faults": {name: list(protocols.FAULTS[name]) for name in run.instruments.protocols[1:]},
         "labels": list(judge.labels),
-        "methods": board.build_methods(run.methods, scores, settings.baseline),
+        "methods": {m.name: board.build_method(m, scores, settings.baseline) for m in run.methods},
         "curves": board.build_curves(scores),
     }
 
 
-def _write_examples(run: Run, measured: Sequence[tuple[Arrays, dict[str, Arrays]]]) -> None:
+def _choose_examples(run: Run, measured: Sequence[dict[str, Arrays]]) -> list[board.Example]:
     """A few edits to look at: the first tasks of the run, chosen by no score."""
-    examples, scores = [], {}
+    examples = []
     for k, task in enumerate(run.tasks.tasks[: run.settings.examples]):
         chosen = STRIDE * k % len(task.changes)
-        row = sum(len(change.faces) for change in task.changes[:chosen])
-        scores[task.id] = {
+        row = sum(len(change.people) for change in task.changes[:chosen])
+        scores = {
             name: {metric: values[row] for metric, values in arrays.items()}
-            for name, arrays in measured[k][1].items()
+            for name, arrays in measured[k].items()
         }
-        edits = {m.name: _open_edit(run, m, task, chosen) for m in run.methods
-                 if m.name not in board.UNEDITED}  # fmt: skip
-        examples.append((task, chosen, edits))
-    board.write_examples(run.settings.out, run.tasks.name, examples, scores)
+        edited = [method for method in run.methods if method.name not in board.UNEDITED]
+        edits = {method.name: _open_edit(run, method, task, chosen) for method in edited}
+        examples.append(board.Example(task, chosen, edits, scores))
+    return examples
 
 
 def _open_edit(run: Run, method: Method, task: Task, chosen: int) -> Image.Image:
@@ -384,12 +363,19 @@ def _open_edit(run: Run, method: Method, task: Task, chosen: int) -> Image.Image
     return images.open_image(run.folder(method) / store.edit_path(task.id, name))
 
 
+def _write_manifest(method: Method, folder: Path, todo: TaskSet) -> None:
+    """Make a method's folder in the store a submission that anybody can score again."""
+    rows = [
+        {"source": task.id, "target": change.name, "path": store.edit_path(task.id, change.name)}
+        for task, change in todo.edits
+    ]
+    about = {"method": method.name, "caption": method.caption, "judges_used": list(method.judges_used)}
+    write_json(folder / store.MANIFEST, {**about, "data": todo.name, "edits": rows})
+
+
 def _average_costs(folder: Path, todo: TaskSet) -> dict[str, Any]:
     """Medians over the tasks of what the records say; they differ from run to run, unlike the tables."""
-    records = []
-    for task in todo.tasks:
-        with suppress(OSError, ValueError):
-            records.append(store.read_record(folder, task.id))
+    records = [record for task in todo.tasks if (record := store.read_record(folder, task.id))]
     costs: dict[str, Any] = {"n": len(records)}
     for name in ("seconds", "evaluations", "peak_mb"):
         values = [record[name] for record in records if record.get(name) is not None]

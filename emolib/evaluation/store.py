@@ -27,7 +27,7 @@ from emolib.runtime import InputError, atomic_write, write_json
 VERSION = 3
 """Raise by one when edits or numbers change although methods, weights, tasks and pictures stay the same."""
 
-RECORD = "record.json"
+MANIFEST, RECORD = "manifest.json", "record.json"  # of a method's edits; of those of one task
 
 
 def make_key(*parts: object) -> str:
@@ -67,19 +67,11 @@ class Edits:
         """Decode to (T, 3, H, W) in [-1, 1]; InputError for a broken picture or one of another size."""
         edits = []
         for file, encoded in zip(self.files, self.encoded, strict=True):
-            try:
-                edits.append(images.to_tensor(images.open_image(encoded)))
-            except InputError as error:
-                raise InputError(f"{file}: {str(error).removeprefix('the picture: ')}") from None
-            check_sizes(edits[-1], source, str(file))
+            edits.append(images.to_tensor(images.open_image(encoded, name=str(file))))
+            if edits[-1].shape[-2:] != source.shape[-2:]:
+                sizes = [f"{x.shape[-1]} x {x.shape[-2]}" for x in (edits[-1], source)]
+                raise InputError(f"{file}: {sizes[0]} px, but its source has {sizes[1]}; edits keep the size")
         return torch.cat(edits)
-
-
-def check_sizes(edit: Tensor, source: Tensor, where: str) -> None:
-    """InputError, naming the file, unless both pictures have one size."""
-    if edit.shape[-2:] != source.shape[-2:]:
-        sizes = ("{1} x {0}".format(*x.shape[-2:]) for x in (edit, source))
-        raise InputError("{}: {} px, but its source has {}; edits keep the size".format(where, *sizes))
 
 
 def open_edits(files: Sequence[Path]) -> Edits:
@@ -94,17 +86,18 @@ def edit_path(task: str, change: str) -> str:
 
 def read_edits(folder: Path, key: str, task: str, changes: Sequence[str]) -> Edits | None:
     """Read a method's edits of a task, or None if some are missing, changed, or made of something else."""
-    try:
-        record = read_record(folder, task)
+    record = read_record(folder, task)
+    with suppress(OSError):
         edits = open_edits([folder / edit_path(task, change) for change in changes])
-    except (OSError, ValueError):
-        return None
-    return edits if (record.get("key"), record.get("digest")) == (key, edits.digest) else None
+        return edits if (record.get("key"), record.get("digest")) == (key, edits.digest) else None
+    return None
 
 
 def read_record(folder: Path, task: str) -> dict[str, Any]:
-    """Read the record of a method's edits of a task: key, digest, seed, cost. OSError, ValueError: none."""
-    return dict(json.loads((folder / file_name(task) / RECORD).read_text(encoding="utf-8")))
+    """Read the record of a method's edits of a task: key, digest, seed, cost; empty if there is none."""
+    with suppress(OSError, ValueError):
+        return dict(json.loads((folder / file_name(task) / RECORD).read_text(encoding="utf-8")))
+    return {}
 
 
 def write_edits(

@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from emolib import images
 from emolib.data import emofaces
 from emolib.data.open import open_dataset
+from emolib.editors.person import Person
 from emolib.emotions.sets import EMOFACES, MIKELS
 from emolib.evaluation import store
-from emolib.runtime import InputError, one_of
+from emolib.runtime import InputError, in_range, one_of
 
 SPLITS = ("train", "val", "test", "scenes")
 SOURCES = ("rotate", "neutral", "all")
@@ -27,38 +26,22 @@ Picture = Callable[[], Any]
 
 
 @dataclass(frozen=True)
-class Face:
-    """One person of a picture: what is felt, and what is to be felt.
+class Change:
+    """One edit of a source: its `name` ("anger"), everybody in the picture's order, the truth if known.
 
-    box       [x0, y0, x1, y1] px of the face
-    emotion   felt in the source; None: unknown
-    target    to be felt; None: a bystander, who is to stay as they are
-    mask      (H, W), nonzero where this person may change; None: the box
-    valence, arousal  of the target, NaN if unknown
-    who       a prompt's words for the person
+    A person without an `emotion` is a bystander, who is to stay as they are. `affect` is the valence and
+    arousal of the true answer, NaN if unknown.
     """
 
-    box: tuple[int, int, int, int]
-    emotion: str | None
-    target: str | None
-    mask: np.ndarray | None = field(default=None, repr=False, compare=False)
-    valence: float = float("nan")
-    arousal: float = float("nan")
-    who: str = "person"
-
-
-@dataclass(frozen=True)
-class Change:
-    """One edit of a source: its `name` ("anger"), all faces in the picture's order, the truth if known."""
-
     name: str
-    faces: tuple[Face, ...]
+    people: tuple[Person, ...]
     truth: Picture | None = field(default=None, repr=False, compare=False)
+    affect: tuple[float, float] = (float("nan"), float("nan"))
 
     @property
-    def asked(self) -> tuple[Face, ...]:
-        """The faces that are to change."""
-        return tuple(face for face in self.faces if face.target is not None)
+    def edited(self) -> tuple[Person, ...]:
+        """The people that are to change."""
+        return tuple(person for person in self.people if person.emotion is not None)
 
 
 @dataclass(frozen=True)
@@ -78,24 +61,25 @@ class Task:
 class TaskSet:
     """The tasks of a data set. `whole`: a picture is one tightly framed face, judged and edited as it is.
 
-    known     ids of all tasks the data could give, of which `tasks` may be a part
+    ids       of all tasks the data could give, of which `tasks` may be a part
     digest    of the data's bytes: another file is another benchmark
-    size      what pictures were resampled to (`resized`), px; None: they are as the data has them
+    size      what pictures were resampled to (`resize_tasks`), px; None: they are as the data has them
     note      what a reader of the table has to know of that
     """
 
     name: str
     tasks: tuple[Task, ...]
     whole: bool
-    known: frozenset[str]
+    ids: frozenset[str]
     digest: str
     folder: Path | None = None
     size: int | None = None
     note: str = ""
 
     @property
-    def edits(self) -> int:
-        return sum(len(task.changes) for task in self.tasks)
+    def edits(self) -> list[tuple[Task, Change]]:
+        """Every change with its task, in order."""
+        return [(task, change) for task in self.tasks for change in task.changes]
 
 
 def load_tasks(
@@ -122,20 +106,25 @@ def load_tasks(
         every = _load_portraits(emofaces.portraits(split or "test"), f"emofaces:{split or 'test'}", sources)
     tasks = every.tasks
     if targets:
-        chosen = [replace(task, changes=_with_targets(task.changes, targets)) for task in tasks]
-        tasks = tuple(task for task in chosen if task.changes)
-    if people is not None:
-        # The first ones: source emotions rotate with the rank, so that a part is as balanced as the whole.
-        groups = list(dict.fromkeys(task.group for task in tasks))[: max(people, 0)]
-        tasks = tuple(task for task in tasks if task.group in groups)
+        tasks = tuple(replace(task, changes=_select_changes(task, targets)) for task in tasks)
+    tasks = tuple(task for task in tasks if task.changes)
+    # The first ones: source emotions rotate with the rank, so that a part is as balanced as the whole.
+    groups = list(dict.fromkeys(task.group for task in tasks))
+    groups = groups[: len(groups) if people is None else max(people, 0)]
+    tasks = tuple(task for task in tasks if task.group in groups)
     if not tasks:
-        raise InputError(f"{data}: zero pictures to edit; ask for more people or other targets")
+        raise InputError(
+            f"{data}: zero pictures to edit; ask for more people or other targets (of EmoFaces' people, two"
+            " emotions or more must be there)"
+        )
     return replace(every, tasks=tasks)
 
 
-def _with_targets(changes: Sequence[Change], targets: Sequence[str]) -> tuple[Change, ...]:
+def _select_changes(task: Task, targets: Sequence[str]) -> tuple[Change, ...]:
     """The changes that ask for nothing but these emotions."""
-    return tuple(change for change in changes if all(face.target in targets for face in change.asked))
+    return tuple(
+        change for change in task.changes if all(person.emotion in targets for person in change.edited)
+    )
 
 
 def resize_tasks(tasks: TaskSet, size: int | None) -> TaskSet:
@@ -146,34 +135,36 @@ def resize_tasks(tasks: TaskSet, size: int | None) -> TaskSet:
     """
     if size is None:
         return tasks
-    if not SIZES[0] <= size <= SIZES[1]:
-        raise InputError(f"size {size}: pictures are judged at a side of {SIZES[0]} to {SIZES[1]} px")
+    in_range(size, *SIZES, what="size: the side in px that pictures are judged at")
     shape = tasks.tasks[0].picture().size
     note = f"Edited and judged at {size} px; sources and true answers are resampled alike, from {shape[0]} px"
     return replace(
         tasks,
-        tasks=tuple(_resize(task, size) for task in tasks.tasks),
+        tasks=tuple(_resize_task(task, size) for task in tasks.tasks),
         digest=store.make_key(tasks.digest, size),
         size=size,
         note=note if min(shape) != size else "",
     )
 
 
-def _resize(task: Task, size: int) -> Task:
+def _resize_task(task: Task, size: int) -> Task:
     before = task.picture().size
     after = tuple(
         size if side == min(before) else round(side * size / min(before) / 8) * 8 for side in before
     )
 
-    def resize_face(face: Face) -> Face:
-        x0, y0, x1, y1 = (round(v * after[i % 2] / before[i % 2]) for i, v in enumerate(face.box))
-        return replace(face, box=(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)))
+    def resize_person(person: Person) -> Person:
+        x0, y0, x1, y1 = (round(v * after[i % 2] / before[i % 2]) for i, v in enumerate(person.box))
+        return replace(person, box=(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)))
 
-    def resize_change(change: Change) -> Change:
-        truth = None if change.truth is None else partial(_resample, change.truth, after)
-        return Change(change.name, tuple(resize_face(face) for face in change.faces), truth)
-
-    changes = tuple(resize_change(change) for change in task.changes)
+    changes = tuple(
+        replace(
+            change,
+            people=tuple(resize_person(person) for person in change.people),
+            truth=change.truth and partial(_resample, change.truth, after),
+        )
+        for change in task.changes
+    )
     return replace(task, picture=partial(_resample, task.picture, after), changes=changes)
 
 
@@ -184,32 +175,28 @@ def _resample(picture: Picture, size: tuple[int, int]) -> Any:
 
 def _load_portraits(data: emofaces.Portraits, name: str, sources: str) -> TaskSet:
     """Tasks from EmoFaces portraits: a person's picture, and every other emotion that has a true answer."""
-    tasks, known = [], set()
+    tasks, ids = [], set()
     pairs = set(zip(data.frame["identity"].tolist(), data.frame["emotion"].tolist(), strict=True))
     for rank, identity in enumerate(data.identities):
         labels = [label for label in EMOFACES if (identity, label) in pairs]
-        known |= {f"{identity:05d}-{label}" for label in labels}
+        ids |= {f"{identity:05d}-{label}" for label in labels}
         turn = EMOFACES[rank % len(EMOFACES)]
         starts = {"rotate": [turn], "neutral": ["neutral"], "all": list(EMOFACES)}[sources]
-        tasks += [_portrait(data, identity, start, labels) for start in starts if start in labels]
-    tasks = [task for task in tasks if task.changes]
-    if not tasks:
-        raise InputError(f"{data.path}: nobody is there under two emotions, so no edit has a true answer")
-    digest = store.digest_file(data.path)
-    return TaskSet(name, tuple(tasks), True, frozenset(known), digest, data.path.parent)
+        tasks += [_make_portrait(data, identity, start, labels) for start in starts if start in labels]
+    return TaskSet(name, tuple(tasks), True, frozenset(ids), store.digest_file(data.path), data.path.parent)
 
 
-def _portrait(data: emofaces.Portraits, identity: int, start: str, labels: Sequence[str]) -> Task:
+def _make_portrait(data: emofaces.Portraits, identity: int, start: str, labels: Sequence[str]) -> Task:
     source, changes = data.record(identity, start), []
     box = tuple(int(value) for value in source["face_box"])
     hair = "none" if source["hair_style"] == "bald" else str(source["hair_color"])
-    who = emofaces.in_short(str(source["gender"]), hair)
+    description = emofaces.in_short(str(source["gender"]), hair)
     for label in labels:
         if label != start:
             truth = data.record(identity, label)
-            affect = {name: float(truth[name]) for name in ("valence", "arousal")}
-            face = Face(box, start, label, **affect, who=who)
-            changes.append(Change(label, (face,), partial(data.image, identity, label)))
+            person, affect = Person(box, label, start, description), (truth["valence"], truth["arousal"])
+            picture = partial(data.image, identity, label)
+            changes.append(Change(label, (person,), picture, tuple(map(float, affect))))
     picture = partial(data.image, identity, start)
     return Task(f"{identity:05d}-{start}", str(identity), picture, tuple(changes))
 
@@ -218,28 +205,28 @@ def _load_scenes(data: emofaces.Scenes) -> TaskSet:
     """Tasks from scenes: everybody changes, or one person alone while the others are bystanders."""
     tasks = []
     for number in data.ids:
-        people = data.get(number).people
+        people, name = data.get(number).people, f"scene-{number}"
         changes = [
             Change(
                 version,
-                tuple(_face(p, asked=version in ("all", f"person{k}")) for k, p in enumerate(people)),
-                partial(_scene_image, data, number, version),
+                tuple(_make_person(p, version in ("all", f"person{k}")) for k, p in enumerate(people)),
+                partial(_read_scene, data, number, version),
             )
             for version in data.versions(number)
             if version != "source"
         ]
-        name, picture = f"scene-{number}", partial(_scene_image, data, number, "source")
-        tasks.append(Task(name, name, picture, tuple(changes)))
-    known, digest = frozenset(task.id for task in tasks), store.digest_file(data.path)
-    return TaskSet("emofaces:scenes", tuple(tasks), False, known, digest, data.path.parent)
+        tasks.append(Task(name, name, partial(_read_scene, data, number, "source"), tuple(changes)))
+    ids, digest = frozenset(task.id for task in tasks), store.digest_file(data.path)
+    return TaskSet("emofaces:scenes", tuple(tasks), False, ids, digest, data.path.parent)
 
 
-def _face(person: emofaces.Person, *, asked: bool) -> Face:
-    who = emofaces.in_short(person.gender, person.hair_color)
-    return Face(person.box, person.emotion, person.target if asked else None, person.mask, who=who)
+def _make_person(person: emofaces.Person, edited: bool) -> Person:
+    description = emofaces.in_short(person.gender, person.hair_color)
+    target = person.target if edited else None
+    return Person(person.box, target, person.emotion, description, mask=person.mask)
 
 
-def _scene_image(data: emofaces.Scenes, number: int, version: str) -> Any:
+def _read_scene(data: emofaces.Scenes, number: int, version: str) -> Any:
     return data.get(number, version).image
 
 
@@ -249,9 +236,8 @@ def _load_pictures(data: str) -> TaskSet:
     for i, row in enumerate(manifest.frame.itertuples()):
         felt = row.emotion if isinstance(row.emotion, str) else None
         picture = partial(manifest.image, i)
-        face = Face((0, 0, *picture().size), felt, None)
-        changes = tuple(Change(t, (replace(face, target=t),)) for t in MIKELS if t != felt)
+        box = (0, 0, *picture().size)
+        changes = tuple(Change(t, (Person(box, t, felt),)) for t in MIKELS if t != felt)
         tasks.append(Task(row.id, row.id, picture, changes))
     digest = store.digest_pictures([manifest.encoded(i) for i in range(len(manifest))])[:16]
-    known = frozenset(task.id for task in tasks)
-    return TaskSet(Path(data).name, tuple(tasks), True, known, digest)
+    return TaskSet(Path(data).name, tuple(tasks), True, frozenset(task.id for task in tasks), digest)

@@ -41,10 +41,12 @@ PROTOTYPES: dict[str, list[dict[str, float]]] = {
          "mouthDimple*": 0.3},
     ],
     "anger": [
-        {"browDown*": 1, "eyeWide*": 0.25, "eyeSquint*": 0.5, "noseSneer*": 0.55, "mouthPress*": 1,
-         "mouthRollUpper": 0.4, "mouthRollLower": 0.4, "mouthFrown*": 0.2, "mouthShrugLower": 0.3},
-        {"browDown*": 1, "eyeWide*": 0.5, "eyeSquint*": 0.3, "noseSneer*": 0.35, "mouthPress*": 1,
-         "mouthRollUpper": 0.4, "mouthRollLower": 0.4, "mouthFrown*": 0.1, "mouthShrugLower": 0.15},
+        {"browDown*": 1, "eyeWide*": 0.25, "eyeSquint*": 0.7, "noseSneer*": 0.55, "cheekSquint*": 0.1,
+         "mouthPress*": 1, "mouthRollUpper": 0.4, "mouthRollLower": 0.4, "mouthFrown*": 0.4,
+         "mouthShrugLower": 0.7},
+        {"browDown*": 1, "eyeWide*": 0.25, "eyeSquint*": 0.9, "noseSneer*": 0.55, "cheekSquint*": 0.1,
+         "mouthPress*": 1, "mouthRollUpper": 0.4, "mouthRollLower": 0.4, "mouthFrown*": 0.3,
+         "mouthShrugLower": 1},
     ],
     "disgust": [
         {"noseSneer*": 1, "mouthUpperUp*": 1, "cheekSquint*": 0.6, "eyeSquint*": 0.7, "mouthFrown*": 0.5,
@@ -126,13 +128,12 @@ def sample(rng: np.random.Generator, emotion: str) -> tuple[dict[str, float], fl
     """One expression -> (face units in [0, 1], intensity in [0, 1], variant name).
 
     Intensity is 0.7-1.0 with a median of about 0.89; every unit varies by about 10 % and sides by about 6 %.
-    Neutral faces get a trace (below 0.08) of a few units, as real neutral faces have.
+    Neutral faces have brows a little lower and lids a little closer than the body model's at rest, which look
+    surprised.
     """
     if emotion == "neutral":
-        trace = rng.choice(
-            ["mouthPress*", "browDown*", "mouthShrugLower", "browOuterUp*"], size=2, replace=False
-        )
-        return expand({str(name): rng.uniform(0, 0.08) for name in trace}), 0.0, "neutral-0"
+        rest = {"browDown*": rng.uniform(0.08, 0.2), "eyeSquint*": rng.uniform(0.05, 0.15)}
+        return expand(rest), 0.0, "neutral-0"
     variant = int(rng.integers(len(PROTOTYPES[emotion])))
     intensity = float(0.7 + 0.3 * rng.beta(2.2, 1.4))
     units = {}

@@ -1,9 +1,8 @@
 """emolib.runtime: paths, seeds, device policy, safe writes, spelling help."""
 
+import hashlib
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,12 +88,10 @@ def test_generators_repeat_and_their_streams_differ():
 
 
 def test_a_named_stream_is_the_same_in_every_process():
-    code = "from emolib import runtime; import torch; print(runtime.generator(3, 'noise').initial_seed())"
-    environment = {**os.environ, "PYTHONHASHSEED": "7"}
-    seen = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert int(seen.stdout) == runtime.generator(3, "noise").initial_seed()
+    text = hashlib.sha256(
+        b"3\0noise"
+    ).digest()  # of the words themselves: Python's own hash differs by process
+    assert runtime.generator(3, "noise").initial_seed() == int.from_bytes(text[:8], "big") >> 1
 
 
 def test_atomic_write_replaces_only_on_success(tmp_path):

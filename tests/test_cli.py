@@ -39,7 +39,9 @@ def picture(tmp_path):
     return path
 
 
-def edit(picture, output, model, *options):
+def edit(picture, output, model, *options, box="4,4,44,44"):
+    if box and "--box" not in options:
+        options = ("--box", box, *options)
     return main.main(
         ["edit", str(picture), "--to", "anger", "-o", str(output), "--model", model, "--steps", "3", *options]
     )
@@ -109,14 +111,14 @@ def test_people_are_named_by_number_and_nobody_else_changes(picture, tmp_path, t
 def test_faces_are_found_and_counted_from_the_left(tmp_path, tiny_model, capsys):
     astronaut, output = tmp_path / "astronaut.png", tmp_path / "out.png"
     Image.fromarray(data.astronaut()).save(astronaut)
-    assert edit(astronaut, output, tiny_model, "--steps", "2", "--margin", "0") == 0
+    assert edit(astronaut, output, tiny_model, "--steps", "2", "--margin", "0", box=None) == 0
     ((emotion, _, (x0, y0, x1, y1)),) = people(output)
     assert x0 < 222 < x1
     assert y0 < 115 < y1
     difference = changed(astronaut, output)
     difference[y0:y1, x0:x1] = False
     assert not difference.any()
-    assert edit(astronaut, output, tiny_model, "--person", "2=awe") == 2
+    assert edit(astronaut, output, tiny_model, "--person", "2=awe", box=None) == 2
     assert f"there is no person 2; there are 1: {x0},{y0},{x1},{y1}" in capsys.readouterr().err
 
 
@@ -154,13 +156,14 @@ def test_only_the_box_changes(picture, tmp_path, tiny_model):
     assert difference[18:22, 18:22].any()
 
 
-def test_without_a_face_the_middle_square_is_edited(tmp_path, tiny_model, capsys):
+def test_without_a_face_nothing_is_edited_unless_a_box_is_given(tmp_path, tiny_model, capsys):
     wide = tmp_path / "wide.jpg"
     Image.new("RGB", (60, 40), (90, 120, 60)).save(wide)
-    assert edit(wide, tmp_path / "out.jpg", tiny_model) == 0
+    assert edit(wide, tmp_path / "out.jpg", tiny_model, box=None) == 2
     said = capsys.readouterr().err
-    assert "no face found; the middle square is edited (give --box)" in said
-    assert "anger at 10,0,50,40" in said
+    assert "wide.jpg: no face found" in said and "--box" in said and said.count("\n") == 1
+    assert not (tmp_path / "out.jpg").exists()
+    assert edit(wide, tmp_path / "out.jpg", tiny_model, "--box", "10,0,50,40") == 0
     assert images.open_image(tmp_path / "out.jpg").size == (60, 40)
 
 

@@ -59,6 +59,6 @@ def test_the_command_line_gives_the_judge_the_margin_of_the_edit(tmp_path, monke
     monkeypatch.setattr(guess, "with_sources", watch)
     model = tiny_pipelines.tiny("sd")  # before the loader is replaced, which it calls itself
     monkeypatch.setattr(backbone, "load_backbone", lambda name, **options: model)
-    options = ["--to", "awe", "-o", str(tmp_path / "b.png"), "--margin", "0.25"]
+    options = ["--to", "awe", "-o", str(tmp_path / "b.png"), "--margin", "0.25", "--box", "0,0,32,32"]
     assert main.main(["edit", str(source), *options]) == 2
     assert "emolib: margin 0.25" in capsys.readouterr().err

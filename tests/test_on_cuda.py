@@ -122,6 +122,7 @@ def fit(folder, out, *more):
 def test_edit(dtype, folder, tmp_path, method):
     command = ["edit", folder / "neutral" / "0.png", "--to", "anger", "-o", tmp_path / "edit.png"]
     command += ["--model", tiny_pipelines.folder("sd"), "--steps", "3", "--method", method]
+    command += ["--box", "0,0,32,32"]
     if method == "asyrp":
         fit(folder, tmp_path / "h.safetensors", "--levels", "2")
         command += ["--directions", tmp_path / "h.safetensors"]

@@ -95,7 +95,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
 
 
 def test_extras_that_the_readme_and_makefile_name_exist():
-    assert {"render", "dev", "findingemo", "notebooks"} == set(EXTRAS)
+    assert {"render", "dev", "findingemo", "notebooks", "photos"} == set(EXTRAS)
     assert PROJECT["scripts"] == {"emolib": "emolib.__main__:start"}
 
 

@@ -60,6 +60,7 @@ def test_a_token_is_trained_reported_and_used(tmp_path, capsys):
 
     source = tmp_path / "in" / "0.png"
     edit = ["edit", str(source), "--to", "<Glee>", "-o", str(tmp_path / "o.png"), "--model", str(FOLDER)]
+    edit += ["--box", "0,0,16,16"]
     assert main.main([*edit, "--steps", "2", "--token", str(out)]) == 0
     assert images.read_provenance(tmp_path / "o.png")["people"][0]["prompt"] == "photo of a <glee> person"
     assert main.main([*edit, "--steps", "2"]) == 2

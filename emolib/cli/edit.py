@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emolib import runtime
+from emolib.cli.faces import find_everybody
 from emolib.cli.fields import add_common, from_args, tell
 from emolib.diffusion.presets import DEFAULT_METHOD, FACE_MARGIN, find_preset
 from emolib.editors import METHODS
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from emolib.images import Box
     from emolib.interventions.directions import Directions
     from emolib.interventions.tokens import Token
+    from emolib.judges.faces import Face
 
 EPILOG = """people:
   Each --box is one face; they are numbered from 1 in the order given. Without --box, faces are looked for
-  with the detector of scikit-image (upright, seen from the front) and numbered from left to right; where it
-  finds none, the middle square of the picture is person 1. With --to everybody changes, with --person alone
-  only those named; nobody else's pixels do.
+  and numbered from left to right: `emolib faces PICTURE -o faces.png` shows them. With --to everybody
+  changes, with --person alone only those named; nobody else's pixels do.
 
 examples:
   emolib edit portrait.jpg --to awe -o awed.png
@@ -171,12 +172,10 @@ def make_edit(args: argparse.Namespace) -> list[str]:
     hub.check_name(args.model)
     image = images.open_image(args.picture)
     with importing():
-        if not boxes:
-            from emolib.judges import faces
+        from emolib.judges.faces import Face
 
-            boxes = faces.find(images.to_tensor(image))
-        middle = images.square_box((0, 0, image.width, image.height), image.height, image.width)
-        people = list_people(args, image, boxes or [middle], wishes, source_emotion)
+        faces = [Face(box) for box in boxes] or find_everybody(image, args.picture)
+        people = list_people(args, image, faces, wishes, source_emotion)
         recipe = replace(recipe, people=people)
         tokens = load_tokens(args, {person.emotion for person in people} | {source_emotion})
         from emolib.diffusion import backbone
@@ -184,8 +183,6 @@ def make_edit(args: argparse.Namespace) -> list[str]:
 
         model = backbone.load_backbone(args.model, device=args.device, memory=args.memory)
     editor, source = build_editor(recipe, model, bank), images.to_tensor(image)
-    if not boxes:
-        tell("emolib: no face found; the middle square is edited (give --box)")
     if recipe.preset.judge and not (args.source or bank or args.template != words.TEMPLATE):
         recipe = guess_sources(recipe, source, args.device)
     with learned_token(model, *tokens):
@@ -246,7 +243,7 @@ def check_outputs(args: argparse.Namespace) -> None:
 def list_people(
     args: argparse.Namespace,
     image: Image.Image,
-    boxes: Sequence[Box],
+    faces: Sequence[Face],
     wishes: dict[int, Wish],
     source_emotion: str | None,
 ) -> tuple[Person, ...]:
@@ -254,19 +251,20 @@ def list_people(
     from emolib import images
     from emolib.editors.person import Person
 
-    for box in boxes:
-        images.square_box(box, image.height, image.width)
-    n, descriptions = len(boxes), args.describe or [words.PERSON]
+    for face in faces:
+        images.square_box(face.box, image.height, image.width)
+    n, descriptions = len(faces), args.describe or [words.PERSON]
     if max(wishes) > n:
-        places = ", ".join(f"{i}: {format_box(box)}" for i, box in enumerate(boxes, 1))
+        places = ", ".join(f"{i}: {format_box(face.box)}" for i, face in enumerate(faces, 1))
         raise InputError(f"there is no person {max(wishes)}; there are {places}")
     if len(descriptions) not in (1, n):
         raise InputError(f"{len(descriptions)} descriptions for {n} people; give one, or one for each")
     people = []
-    for i, box in enumerate(boxes):
+    for i, face in enumerate(faces):
         emotion, strength = wishes.get(i + 1, wishes.get(0, (None, None)))
         strength = args.strength if strength is None else strength
-        people.append(Person(box, emotion, source_emotion, descriptions[i % len(descriptions)], strength))
+        description = descriptions[i % len(descriptions)]
+        people.append(Person(face.box, emotion, source_emotion, description, strength, eyes=face.eyes))
     return tuple(people)
 
 

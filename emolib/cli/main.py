@@ -19,6 +19,7 @@ from emolib.runtime import InputError, first_line, is_out_of_memory
 
 COMMANDS = {
     "edit": "change what people in a picture feel",
+    "faces": "show the people in a picture, numbered",
     "data": "read data sets, fetch pictures",
     "token": "learn a word for an emotion from a handful of pictures",
     "hspace": "find directions in h-space (Asyrp)",

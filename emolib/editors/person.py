@@ -16,6 +16,8 @@ from emolib.editors import compose
 from emolib.editors.base import PERSON, Editor
 from emolib.images import Box
 
+Eyes = tuple[tuple[float, float], tuple[float, float]]
+
 
 @dataclass(frozen=True)
 class Person:
@@ -36,7 +38,7 @@ class Person:
     description: str = PERSON
     strength: float | None = None
     mask: Any = field(default=None, repr=False, compare=False)
-    eyes: tuple[tuple[float, float], tuple[float, float]] | None = None
+    eyes: Eyes | None = None
 
     @property
     def tilt(self) -> float:

@@ -39,12 +39,13 @@ _TYPES = {
     "bool": (bool, "true or false"),
     "str": (str, "a text"),
     "Box": (tuple, "a list of four whole numbers"),
+    "Eyes": (tuple, "two points [x, y]"),
     "tuple[Person, ...]": (tuple, "people"),
 }
 """Of a field's annotation: what a recipe's file may give for it, and how that is called."""
 _OPEN = ("guidance_scale", "num_inference_steps", "margin")
 """Fields of a recipe that its model's preset fills in."""
-_PERSON = ("box", "emotion", "source_emotion", "description", "strength")
+_PERSON = ("box", "emotion", "source_emotion", "description", "strength", "eyes")
 """Fields of a person that a recipe's file holds."""
 
 
@@ -233,6 +234,9 @@ def _read_fields(kind: type, values: dict[str, Any], allowed: tuple[str, ...] = 
     box = values.get("box")
     if isinstance(box, list) and [type(x) for x in box] == [int] * 4:
         values = values | {"box": tuple(box)}
+    if isinstance(values.get("eyes"), list):  # float() of what is no number: TypeError
+        (x0, y0), (x1, y1) = ((float(x), float(y)) for x, y in values["eyes"])
+        values = values | {"eyes": ((x0, y0), (x1, y1))}
     for name, value in values.items():
         annotation, _, optional = annotations[one_of(name, annotations, "entry")].partition(" | ")
         accepted, meaning = _TYPES[annotation]

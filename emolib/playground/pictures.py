@@ -92,11 +92,11 @@ def open_upload(name: str, data: bytes) -> Picture:
         raise InputError(str(error).replace("the picture", name, 1)) from None
     image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
     width, height = image.size
-    found, note = faces.find(images.to_tensor(image)), ""
-    if not found:
-        found = [images.square_box((0, 0, width, height), height, width)]
+    people, note = tuple(Person(face.box, eyes=face.eyes) for face in faces.find_faces(image)), ""
+    if not people:
+        people = (Person(images.square_box((0, 0, width, height), height, width)),)
         note = f"{name}: no face found; the middle square is person 1"
-    return Picture(name, image, tuple(Person(box) for box in found), note)
+    return Picture(name, image, people, note)
 
 
 def face_of(picture: Picture, pixels: Tensor, k: int) -> Tensor:

@@ -184,6 +184,7 @@ def test_side_by_side(picture, tmp_path, tiny_model):
 
 def test_free_words_and_prompts(picture, tmp_path, tiny_model):
     command = ["edit", str(picture), "-o", str(tmp_path / "out.png"), "--model", tiny_model, "--steps", "2"]
+    command += ["--box", "4,4,44,44"]
     assert main.main([*command, "--to", "Furious", "--prompt", "a portrait, {word}"]) == 0
     record = images.read_provenance(tmp_path / "out.png")
     (person,) = record["people"]
@@ -366,6 +367,7 @@ def test_a_pickled_token_is_read_if_asked_for(picture, tmp_path, tiny_model, cap
     path, vector = tmp_path / "awe.pt", torch.randn(1, 16, generator=torch.Generator().manual_seed(0))
     torch.save({"string_to_param": {"*": vector}, "name": "<awe>"}, path)
     command = ["edit", str(picture), "--to", "<awe>", "--token", str(path), "-o", str(tmp_path / "out.png")]
+    command += ["--box", "4,4,44,44"]
     command += ["--model", tiny_model, "--steps", "3"]
     assert main.main(command) == 2
     assert "--allow-pickle" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from emolib import runtime
+from emolib.cli.fields import add_common
 from emolib.runtime import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def add_parser(commands) -> None:
     add("-o", "--output", required=True, metavar="FILE", help="where to draw them: .png, .jpg or .webp")
     add("--json", metavar="FILE", help="write a list of number, box [x0, y0, x1, y1] in pixels, landmarks"
         " (eyes, nose tip, mouth corners), score, and feelings with their probabilities")  # fmt: skip
-    add("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
+    add_common(add, "device")
     command.set_defaults(run=show_faces)
 
 

@@ -1,4 +1,4 @@
-"""Where pictures, noise, verdicts and numbers live, and editing commands, on a virtual GPU.
+"""Where pictures, noise, verdicts and numbers live, and every command that computes, on a virtual GPU.
 
 The rule: pictures, what judges say of them and what is measured are on the CPU; latents, embeddings and
 trajectories on the model's device; noise is drawn on the CPU and moved. An editor returns pictures on the
@@ -11,10 +11,11 @@ import tiny_pipelines
 import torch
 from judge_standins import judge_folder
 from tiny_pipelines import SIDE
-from virtual_cuda import virtual_cuda
+from virtual_cuda import forget_device, virtual_cuda
 
 from emolib import images, runtime
 from emolib.cli import main
+from emolib.data import emoset
 from emolib.diffusion import backbone, inversion
 from emolib.diffusion.sampling import Trajectory, add_noise, denoise
 from emolib.editors import METHODS, compose
@@ -31,6 +32,7 @@ def dtype(request):
     """A virtual GPU that takes this dtype."""
     with virtual_cuda(request.param):
         yield request.param
+    forget_device()
 
 
 @pytest.fixture
@@ -109,8 +111,8 @@ def folder(tmp_path_factory):
     return root
 
 
-def run(*words):
-    assert main.main([str(word) for word in words]) == 0
+def run(*words, codes=(0,)):
+    assert main.main([str(word) for word in words]) in codes
 
 
 def fit(folder, out, *more):
@@ -144,3 +146,25 @@ def test_hspace_fit(dtype, folder, tmp_path, more):
         part.save_pretrained(tmp_path / "clip")
     clip = ["--clip", tmp_path / "clip"] if "trained" in more else []
     fit(folder, tmp_path / "h.safetensors", *more, *clip)
+
+
+def test_token(dtype, folder, tmp_path):
+    token = tmp_path / "glee.safetensors"
+    train = ["--pairs", "--init", "happy", "--steps", "1", "--batch", "1", "--no-check", "--out", token]
+    run("token", "train", folder, "--token", "<glee>", "--emotion", "anger", *train)
+    run("token", "check", token, "-n", "1", codes=(0, 1))  # 1: nothing was learned in a step
+
+
+@pytest.mark.parametrize("data", ["emofaces:test", "emofaces:scenes"])
+def test_evaluate(dtype, tmp_path, data):
+    methods = "nothing,colour,img2img,edit-friendly+detail,truth"
+    few = ["--people", "1", "--targets", "awe", "--steps", "2", "--identity", "evaluation_world:pixels"]
+    run("evaluate", "--methods", methods, "--data", data, *few, "--out", tmp_path)
+    assert (tmp_path / "leaderboard.json").is_file()
+
+
+def test_judge(dtype, tmp_path):
+    judge_folder(tmp_path / "network", "wide")
+    pictures = emoset.write_standin(tmp_path / "emoset", n=80)
+    run("judge", "train", pictures, "--out", tmp_path / "judge", "--backbone", tmp_path / "network")
+    run("judge", "transfer", "--judges", tmp_path / "judge", "--data", pictures)

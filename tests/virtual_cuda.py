@@ -260,3 +260,14 @@ def virtual_cuda(dtype: str = "float16") -> Iterator[None]:
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         stack.enter_context(_Mode())
         yield
+
+
+def forget_device() -> None:
+    """Drop what libraries and `evaluate` remember of the device: after `virtual_cuda` there is none."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    from emolib.evaluation import methods
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+    methods._load_backbone.cache_clear()

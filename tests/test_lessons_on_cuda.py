@@ -31,11 +31,11 @@ SMALLEST = {
     },
     "03": {"people": 2, "strengths": [0.2, 0.6, 1.0], "num_inference_steps": 3, "seeds": 2, "strangers": 20},
     "04": {
-        "people": 1,
+        "people": 2,
         "targets": ["anger", "sadness"],
-        "num_inference_steps": 2,
+        "num_inference_steps": 3,
         "step_counts": [2, 4],
-        "inner_steps": 1,
+        "inner_steps": 2,
     },
     "05": {
         "fit_people": 4,

@@ -206,7 +206,7 @@ def test_parameters_become_what_the_notebook_takes(tmp_path):
     assert run.fit_parameters(path, {"name": "'3'", "who": "3"}) == {"name": "3", "who": 3}
     with pytest.raises(InputError, match="takes bool"):
         run.fit_parameters(path, {"flip": "1"})
-    with pytest.raises(InputError, match="no parameters cell"):
+    with pytest.raises(InputError, match="unknown parameter of 01_b.ipynb"):
         run.fit_parameters(lesson(tmp_path, "01_b", code("steps = 3")), {"steps": "1"})
     with pytest.raises(InputError, match="02_c.ipynb: the parameters cell holds more"):
         run.fit_parameters(lesson(tmp_path, "02_c", code("import os", "parameters")), {})

@@ -78,7 +78,7 @@ def test_what_was_asked_before_is_shown_at_once(play):
     [
         ({"model": "sd15"}, "sd15: the Hub cannot be reached"),
         ({"method": "magic"}, "unknown method"),
-        ({"picture": "scene 99999"}, "has no scene 99999"),
+        ({"picture": "scene 99999"}, "99999"),
         ({"seed": -1}, "seed must"),
     ],
 )

@@ -18,9 +18,8 @@ FAR = ("180", "135")  # degrees on Mikels' wheel: the opposite emotion, or its n
 
 @dataclass(frozen=True)
 class Complaint:
-    """A complaint, the `measure` that would settle it, the bar from `least` to `most`, and the `estimate`.
-
-    `method` is the editor or token that was measured."""
+    """A complaint, the `measure` that would settle it, the bar from `least` to `most`, and the `estimate` of
+    `method`, an editor or token."""
 
     text: str
     measure: str
@@ -41,9 +40,7 @@ class Complaint:
     @property
     def bar(self) -> str:
         """The bar in words."""
-        if self.most == float("inf"):
-            return f"at least {self.least:g}"
-        return f"{self.least:g} to {self.most:g}"
+        return f"at least {self.least:g}" if self.most == float("inf") else f"{self.least:g} to {self.most:g}"
 
     def row(self) -> dict[str, str]:
         """The complaint as a row of a table to read."""
@@ -76,6 +73,7 @@ def complaints(board: Board, scenes: Board | None = None, learned: Estimate | No
     fitted = get_number(board, "asyrp", "emo_s") if "asyrp" in board["methods"] else None
     kept = "share of Emo-S left when the source's colours are put back"
     asked = "scenes in which every person asked shows the target"
+    command = "Emo-S of directions fitted with one command"
     new = "a feeling the model never met, learned from 16 people: recognised"
     same = "edits in which identity says the same person"
     return [
@@ -85,9 +83,7 @@ def complaints(board: Board, scenes: Board | None = None, learned: Estimate | No
         Complaint("fails with several people", asked, 0.6, group, everyone),
         Complaint("strong changes distort", opposite, 0.5, best, measured("joint", distance=far)),
         Complaint("custom data is an effort", new, 0.6, "<surprise>", learned),
-        Complaint(
-            "Asyrp cannot be reproduced", "Emo-S of directions fitted with one command", 0.3, "asyrp", fitted
-        ),
+        Complaint("Asyrp cannot be reproduced", command, 0.3, "asyrp", fitted),
     ]
 
 

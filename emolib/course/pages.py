@@ -27,15 +27,8 @@ from traitlets.config import Config
 from emolib.images import data_uri, encode_webp
 
 PAGE_LIMIT = 3_000_000  # bytes
-SHOWN_TYPES = [
-    "text/html",
-    "text/markdown",
-    "image/svg+xml",
-    "text/latex",
-    "image/png",
-    "image/jpeg",
-    "text/plain",
-]
+SHOWN_TYPES = ["text/html", "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg"]
+SHOWN_TYPES += ["text/plain"]
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
 LOADING = ("src", "srcset", "data", "poster", "background", "action")
 # A bracket pair with an exponent or index: MathML hangs it on the closing one alone, which then stays small.
@@ -64,13 +57,10 @@ def typeset(latex: str, display: str = "inline") -> str:
         mathml = convert(source, display=display)
     except Exception as error:  # the converter raises many kinds, some of them bare
         raise ValueError(f"cannot typeset {latex.strip()!r}: {error or type(error).__name__}") from error
-    braces = re.sub(r"\\[{}\\]", "", source)
-    if braces.count("{") != braces.count("}"):  # the converter lets this pass
-        raise ValueError(f"cannot typeset {latex.strip()!r}: a brace is missing")
     mathml = mathml.replace(r">\|<", ">&#x02016;<")  # what it leaves of \big\|
-    unknown = re.search(r">(\\[^<]+)<", mathml)
-    if unknown:
-        raise ValueError(f"cannot typeset {unknown[1]} in {latex.strip()!r}")
+    braces, unknown = re.sub(r"\\[{}\\]", "", source), re.search(r">(\\[^<]+)<", mathml)
+    if unknown or braces.count("{") != braces.count("}"):  # the converter lets this pass
+        raise ValueError(f"cannot typeset {unknown[1] if unknown else 'a lonely brace'} in {latex.strip()!r}")
     return mathml
 
 

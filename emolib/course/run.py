@@ -104,12 +104,13 @@ def fit_parameters(path: Path, given: Mapping[str, str]) -> dict[str, object]:
         defaults = read_parameters(read_notebook(path))
     except (SyntaxError, ValueError) as error:
         raise error if isinstance(error, InputError) else InputError(f"{path.name}: {error}") from None
-    if given and not defaults:
-        raise InputError(f"{path.name} has no parameters cell, so {next(iter(given))!r} cannot be set")
     values = {}
     for name, text in given.items():
         default = defaults[runtime.one_of(name, defaults, f"parameter of {path.name}")]
-        value = _literal(text)
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
         if isinstance(default, str) and not isinstance(value, str):
             value = text
         if isinstance(default, float) and type(value) is int:
@@ -123,19 +124,11 @@ def fit_parameters(path: Path, given: Mapping[str, str]) -> dict[str, object]:
     return values
 
 
-def _literal(text: str) -> object:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
 def run_lesson(path: Path, target: Path, values: dict[str, object]) -> None:
     """Run one notebook, saving it to `target` as it goes; what ran is there when NotebookFailed is raised."""
-    source = read_notebook(path)
-    total = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in source.cells) + bool(
-        values
-    )
+    source, failure = read_notebook(path), ""
+    filled = [cell for cell in source.cells if cell.cell_type == "code" and cell.source.strip()]
+    total = len(filled) + bool(values)
     start, cells = time.monotonic(), runtime.progress(range(total), path.stem)
     try:
         execute_notebook(
@@ -151,15 +144,13 @@ def run_lesson(path: Path, target: Path, values: dict[str, object]) -> None:
             on_cell_executed=lambda **_: cells.update(),
         )
     except PapermillExecutionError as error:
-        raise NotebookFailed(_describe_failure(path, source, values, error)) from None
+        failure = _describe_failure(path, source, values, error)
     except DeadKernelError:
-        raise NotebookFailed(
-            f"{path.name} failed: the kernel died after {cells.n} of {total} code cells (out of memory?)"
-        ) from None
+        failure = f"{path.name}: the kernel died after {cells.n} of {total} code cells (out of memory?)"
     finally:
         cells.close()
     if cells.n < total:  # exit() in a cell ends a run without an error
-        raise NotebookFailed(f"{path.name} stopped after {cells.n} of {total} code cells")
+        raise NotebookFailed(failure or f"{path.name} stopped after {cells.n} of {total} code cells")
     print(f"{path.stem}: {total} code cells, {time.monotonic() - start:.0f} s", flush=True)
 
 

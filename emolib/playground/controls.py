@@ -19,6 +19,7 @@ from emolib.editors import METHODS as EDITORS
 from emolib.editors.person import Person
 from emolib.editors.recipe import Recipe
 from emolib.emotions import colours, sets, spaces
+from emolib.playground.pictures import Picture
 from emolib.runtime import InputError, in_range, one_of
 
 METHODS = tuple(name for name in EDITORS if name not in ("null-text", "ledits++", "asyrp"))
@@ -35,16 +36,14 @@ def first_ask(
     return {"picture": picture, "method": method, "model": model, "seed": seed, **common}
 
 
-def people_of(people: tuple[Person, ...]) -> list[dict[str, Any]]:
-    """List the people of a picture as the page needs them; descriptions without the background."""
-    return [
-        {
-            "box": list(p.box),
-            "description": p.description.split(", in front of")[0],
-            "feels": p.source_emotion,
-        }
-        for p in people
+def scene_of(picture: Picture, before: str | bytes) -> dict[str, Any]:
+    """Describe a picture and its people to the page, people without the background; `before` is a WebP."""
+    people = [
+        {"box": p.box, "description": p.description.split(", in front of")[0], "feels": p.source_emotion}
+        for p in picture.people
     ]
+    width, height = picture.image.size
+    return {"name": picture.name, "width": width, "height": height, "before": before, "people": people}
 
 
 def recipe_of(ask: dict[str, Any], people: tuple[Person, ...], steps: int) -> Recipe:

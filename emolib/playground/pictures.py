@@ -110,7 +110,7 @@ def probabilities(picture: Picture, edited: Tensor, k: int, role: str = "heldout
     return judge(role, device="cpu")(face_of(picture, edited, k)).probs[0].tolist()
 
 
-def to_the_truth(picture: Picture, edited: Tensor, k: int, emotion: str) -> tuple[float, float] | None:
+def to_the_truth(picture: Picture, edited: Tensor, k: int, emotion: str | None) -> tuple[float, float] | None:
     """PSNR (dB) to the true answer of the edited face and of the untouched one; None without a truth."""
     truth = (picture.truths or {}).get((k, emotion))
     if truth is None:
@@ -118,3 +118,11 @@ def to_the_truth(picture: Picture, edited: Tensor, k: int, emotion: str) -> tupl
     goal = face_of(picture, truth, k)
     edit, untouched = (face_of(picture, x, k) for x in (edited, picture.pixels))
     return float(preservation.psnr(edit, goal)[0]), float(preservation.psnr(untouched, goal)[0])
+
+
+def describe_distance(distance: tuple[float, float] | None) -> str:
+    """What `to_the_truth` says, in words."""
+    if distance is None:
+        return "There is no true picture of this emotion to compare with."
+    edit, untouched = distance
+    return f"To the true picture: {edit:.1f} dB, doing nothing {untouched:.1f} dB (PSNR)"

@@ -26,7 +26,7 @@ from emolib.diffusion.backbone import Backbone, Embedding
 from emolib.diffusion.sampling import Prediction
 from emolib.editors.recipe import Recipe, apply_recipe, change_person, describe_edit, save_recipe
 from emolib.playground.pictures import Picture
-from emolib.runtime import is_out_of_memory
+from emolib.runtime import first_line, is_out_of_memory
 
 T = TypeVar("T")
 
@@ -229,10 +229,10 @@ def save_edit(folder: Path, picture: Picture, recipe: Recipe, edited: Tensor) ->
 
 def one_line(error: Exception) -> str:
     """What went wrong as one line that says how to mend it."""
-    text = (str(error).strip().splitlines() or [""])[0]
     if is_out_of_memory(error):
         return "out of memory: take fewer steps, a smaller picture or a smaller model, then move a slider"
-    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
+    kind = "" if isinstance(error, ValueError) and str(error).strip() else f"{type(error).__name__}: "
+    return kind + first_line(error)
 
 
 class Superseded(Exception):

@@ -107,7 +107,7 @@ def page(
     """The playground of these frames as HTML to be shown in a notebook or page; `words` say how it was made.
 
     InputError: more than `LIMIT` bytes."""
-    setup, scene = _setup(recipe, made, first), _scene(picture)
+    setup, scene = _setup(recipe, made, first), controls.scene_of(picture, _uri(picture.pixels, quality=85))
     width, height = picture.image.size
     squares = [_square(picture, recipe, k) for k in range(len(picture.people))]
     found: dict[int, dict] = {}
@@ -115,7 +115,7 @@ def page(
         source = images.crop(picture.pixels, squares[frame.person])
         told = {"src": _uri(cut_out(frame.patch, differs(frame.patch, source)))}
         told["seen"] = [round(p, 3) for p in frame.seen]
-        told["words"] = _words(frame)
+        told["words"] = pictures.describe_distance(frame.truth)
         found.setdefault(frame.person, {}).setdefault(frame.emotion, {})[f"{frame.strength:g}"] = told
     data = {
         "setup": setup,
@@ -172,20 +172,6 @@ def _setup(recipe: Recipe, made: Sequence[Frame], first: str) -> dict[str, Any]:
         "strengths": strengths,
         "first": {"emotion": first, "strength": strengths[-2] if len(strengths) > 2 else strengths[-1]},
     }
-
-
-def _scene(picture: Picture) -> dict[str, Any]:
-    people = controls.people_of(picture.people)
-    width, height = picture.image.size
-    before = _uri(picture.pixels, quality=85)
-    return {"name": picture.name, "width": width, "height": height, "before": before, "people": people}
-
-
-def _words(frame: Frame) -> str:
-    if frame.truth is None:
-        return "There is no true picture of this emotion to compare with."
-    edit, untouched = frame.truth
-    return f"To the true picture: {edit:.1f} dB, doing nothing {untouched:.1f} dB (PSNR)"
 
 
 def differs(a: Tensor, b: Tensor) -> Tensor:

@@ -130,10 +130,7 @@ class Playground(anywidget.AnyWidget):
         if picture is not self._picture:
             self._picture = picture
             self.strip, self.shown = {"items": []}, {}
-            people = controls.people_of(picture.people)
-            width, height = picture.image.size
-            size = {"width": width, "height": height, "before": webp(picture.pixels)}
-            self.scene = {"name": name, "people": people, **size}
+            self.scene = controls.scene_of(picture, webp(picture.pixels)) | {"name": name}
         return picture
 
     def _answer(self, ask: dict[str, Any], ticket: Ticket) -> None:
@@ -179,14 +176,14 @@ class Playground(anywidget.AnyWidget):
             "before": pictures.probabilities(picture, picture.pixels, k),
             "after": pictures.probabilities(picture, edited, k),
         }
-        emotion = recipe.people[k].emotion
-        distance = pictures.to_the_truth(picture, edited, k, emotion) if emotion else None
+        distance = pictures.to_the_truth(picture, edited, k, recipe.people[k].emotion)
+        truth = f". {pictures.describe_distance(distance)}" if distance else ""
         self.shown = {
             "after": webp(edited),
             "quality": quality,
             "ask": ask,
             "bars": bars,
-            "cost": f"{quality}, {described(cost)}{against(distance)}",
+            "cost": f"{quality}, {described(cost)}{truth}",
         }
         return edited
 
@@ -210,11 +207,3 @@ def described(cost: Cost) -> str:
         return "made before: nothing to compute"
     memory = f", {cost.remembered} of them answered from memory" if cost.remembered else ""
     return f"{cost.seconds:.1f} s, {cost.asked} questions to the UNet{memory}"
-
-
-def against(distance: tuple[float, float] | None) -> str:
-    """How far from the truth, in words; nothing where it is not known."""
-    if distance is None:
-        return ""
-    edit, untouched = distance
-    return f". To the true picture: {edit:.1f} dB, doing nothing {untouched:.1f} dB (PSNR)"

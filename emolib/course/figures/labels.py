@@ -8,41 +8,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
+from emolib.course.figures import style
 
-def spread(
-    ax: Axes,
-    x,
-    y,
-    texts: Sequence[str],
-    *,
-    colours: Sequence[str] | None = None,
-    size: float = 9,
-    rounds: int = 300,
-) -> list:
+
+def spread(ax: Axes, x, y, texts: Sequence[str], *, size: float = 9, rounds: int = 300) -> list:
     """Write `texts` beside the points (x, y) in data units, moved apart until none overlap (or `rounds`).
 
     Call after the limits of `ax` are set. Labels pushed far away get a thin line to their point. Returns
     the matplotlib texts. Deterministic.
     """
-    figure = ax.figure
-    figure.canvas.draw()  # lays the figure out, so that pixels mean what they will mean
-    renderer = figure.canvas.get_renderer()
+    ax.figure.canvas.draw()  # lays the figure out, so that pixels mean what they will mean
+    renderer = ax.figure.canvas.get_renderer()
     points = ax.transData.transform(np.column_stack([x, y]).astype(float))
-    made = [
-        ax.text(
-            0,
-            0,
-            text,
-            fontsize=size,
-            color=colours[i] if colours else "#222222",
-            ha="center",
-            va="center",
-            zorder=5,
-        )
-        for i, text in enumerate(texts)
-    ]
-    for text in made:
-        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+    look = {"fontsize": size, "color": style.INK, "ha": "center", "va": "center", "zorder": 5}
+    halo = [withStroke(linewidth=2.5, foreground="white")]
+    made = [ax.text(0, 0, text, path_effects=halo, **look) for text in texts]
     boxes = [text.get_window_extent(renderer) for text in made]
     half = np.array([[b.width / 2 + 2, b.height / 2 + 1] for b in boxes])
     place = points + np.column_stack([half[:, 0] + 6, np.zeros(len(points))])

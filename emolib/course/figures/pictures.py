@@ -6,22 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from PIL import Image
+from PIL import Image, ImageOps
 
 from emolib.course.figures import style
-
-
-def _array(picture, size: int) -> np.ndarray:
-    """uint8 (size, size, 3) of a PIL picture or uint8 array, fitted inside and centred on white."""
-    if not isinstance(picture, Image.Image):
-        picture = Image.fromarray(np.asarray(picture))
-    picture = picture.convert("RGB")
-    scale = size / max(picture.size)
-    shape = tuple(max(1, round(scale * side)) for side in picture.size)
-    picture = picture.resize(shape, Image.LANCZOS)
-    cell = Image.new("RGB", (size, size), "white")
-    cell.paste(picture, ((size - shape[0]) // 2, (size - shape[1]) // 2))
-    return np.asarray(cell)
 
 
 def contact_sheet(
@@ -44,8 +31,11 @@ def contact_sheet(
     for i, row in enumerate(grid):
         for j, picture in enumerate(row):
             if picture is not None:
+                if not isinstance(picture, Image.Image):
+                    picture = Image.fromarray(np.asarray(picture))
                 y, x = i * (size + gap), j * (size + gap)
-                sheet[y : y + size, x : x + size] = _array(picture, size)
+                cell = ImageOps.pad(picture.convert("RGB"), (size, size), Image.LANCZOS, "white")
+                sheet[y : y + size, x : x + size] = cell
     ax = style.axes_of(ax, (inches * m + (1.2 if rows else 0), inches * n + (0.4 if columns else 0)))
     ax.imshow(sheet, interpolation="antialiased")
     ax.spines[:].set_visible(False)

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from emolib.runtime import InputError
 
 INK, MUTED, GRID, BOUND = "#222222", "#6b6b6b", "#d9d9d9", "#9a9a9a"
 SEQUENTIAL = "Blues"
@@ -64,11 +63,9 @@ def heatmap(
 ) -> Axes:
     """Matrix (len(rows), len(columns)) of amounts >= 0 as a heat map with its numbers in the cells.
 
-    Cells equal to `blank` or NaN stay empty; `fmt=""` prints no numbers. InputError for another shape.
+    Cells equal to `blank` or NaN stay empty; `fmt=""` prints no numbers. ValueError for another shape.
     """
-    values = np.asarray(matrix, dtype=float)
-    if values.shape != (len(rows), len(columns)):
-        raise InputError(f"heatmap needs {len(rows)} x {len(columns)} values, got shape {values.shape}")
+    values = pd.DataFrame(np.asarray(matrix, dtype=float), rows, columns).to_numpy()
     ax = axes_of(ax, (1.6 + 0.55 * len(columns), 1.0 + 0.36 * len(rows)))
     top = vmax if vmax is not None else np.nanmax(values)
     ax.imshow(values, cmap=cmap, vmin=0, vmax=top or 1, aspect="auto")

@@ -144,16 +144,6 @@ def test_a_nested_controller_adds_to_the_outer_one():
     torch.testing.assert_close(*taken)  # the target's word looks where the source's looked
 
 
-@pytest.mark.parametrize(
-    ("sources", "transfers", "message"),
-    [((0, 2), (None, None), "copies from row 2"), ((1, 0), (None, None), "which is no source"),
-     ((0, 0), (None, None), "sources have no transfer")],
-)  # fmt: skip
-def test_impossible_rows(sources, transfers, message):
-    with pytest.raises(ValueError, match=message):
-        Injection(sources, transfers, GRID)
-
-
 def test_networks_and_batches_that_cannot_be_controlled():
     model = tiny("sd")
     with pytest.raises(InputError, match="no attention to control"), controlled(torch.nn.Linear(1, 1)):

@@ -95,9 +95,7 @@ def test_a_file_gives_back_the_bank(tmp_path):
 
 def test_without_the_directions_that_ship_there_is_a_command_for_them(tmp_path, monkeypatch):
     monkeypatch.setattr(directions, "repo_path", lambda *parts: tmp_path.joinpath(*parts))
-    with pytest.raises(
-        InputError, match=r"hspace.safetensors: no such file; make it with `emolib hspace fit"
-    ):
+    with pytest.raises(InputError, match=r"hspace.safetensors: no such file; .*`emolib hspace fit data"):
         directions.load_shipped_directions()
     (tmp_path / "data" / "minisd").mkdir(parents=True)
     bank().save(tmp_path / "data" / "minisd" / "hspace.safetensors")
@@ -106,7 +104,7 @@ def test_without_the_directions_that_ship_there_is_a_command_for_them(tmp_path, 
 
 def test_files_that_are_no_banks(tmp_path):
     path = tmp_path / "x.safetensors"
-    with pytest.raises(InputError, match="no such file; make one with `emolib hspace fit"):
+    with pytest.raises(InputError, match="no such file; make some with `emolib hspace fit"):
         directions.load_directions(path)
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match="not a readable safetensors file"):
@@ -177,11 +175,10 @@ def test_the_mean_difference_of_a_bank_is_that_of_the_recorded_h():
 @pytest.mark.parametrize(
     ("labels", "options", "message"),
     [
-        (["anger"] * 4, {}, "two emotions at least; all pictures are 'anger'"),
+        (["anger"] * 4, {}, "two emotions at least, not of"),
         (["anger", "awe"] * 2, {"source": "fear"}, "unknown emotion to start from 'fear'"),
-        (["anger", "anger", "anger", "awe"], {}, "1 pictures; at least two"),
+        (["anger", "anger", "anger", "awe"], {}, "1 pictures, at least two"),
         (["anger", "awe"] * 2, {"groups": [0, 1, 2, 3], "source": "awe"}, "'anger': 0 pairs"),
-        (["anger", "awe"] * 2, {"groups": [0, 0, 1, 1]}, "pairs need an emotion that they start from"),
         (["anger", "awe"] * 2, {"method": "magic"}, "unknown method 'magic'"),
     ],
 )

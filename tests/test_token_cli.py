@@ -302,7 +302,7 @@ def test_a_file_for_another_model_is_said(tmp_path, capsys):
         Token("<awe>", torch.ones(1, 16), torch.ones(1, 24), emotion="awe"), tmp_path / "xl.safetensors"
     )
     assert main.main(["token", "check", str(tmp_path / "xl.safetensors"), "--model", str(FOLDER)]) == 2
-    assert "2 text encoder(s), but sd has 1" in capsys.readouterr().err
+    assert "vectors of width [16, 24], but sd's text encoders take [16]" in capsys.readouterr().err
 
 
 def test_where_a_token_starts_when_nothing_is_said():

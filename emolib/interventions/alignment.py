@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from emolib.runtime import InputError
-
 # What a user cannot type as a word: the two ends of a prompt, and what fills it up.
 START, END, PADDING = "<start>", "<end>", "<padding>"
 ARTICLES = ("a", "an", "the")
@@ -39,7 +37,7 @@ class Transfer(NamedTuple):
 
 
 def spans(pipe: Any, text: str) -> list[Span]:
-    """The prompt `text` as the diffusers pipeline `pipe` reads it, learned tokens included.
+    """Split the prompt `text` as the diffusers pipeline `pipe` reads it, learned tokens included.
 
     Words that do not fit into the text encoder's length are left out, as the pipeline leaves them out."""
     tokenizer = pipe.tokenizer
@@ -59,7 +57,7 @@ def spans(pipe: Any, text: str) -> list[Span]:
 
 
 def align(source: Sequence[str], target: Sequence[str]) -> list[int | None]:
-    """For each word of `target` the place in `source` of the same word, in order, or None.
+    """Find for each word of `target` the place in `source` of the same word, in order, or None.
 
     Needleman & Wunsch 1970 with the scores of prompt-to-prompt: equal 1, gap 0, different -1 (so that
     different words are never matched)."""
@@ -71,7 +69,7 @@ def align(source: Sequence[str], target: Sequence[str]) -> list[int | None]:
             match = best[i - 1][j - 1] + (1 if source[i - 1] == target[j - 1] else -1)
             best[i][j] = max(match, best[i - 1][j], best[i][j - 1])
     # 2. Back from the last words along the way that this score came by.
-    found: list[int | None] = [None] * columns
+    places: list[int | None] = [None] * columns
     i, j = rows, columns
     while i and j:
         if best[i][j] == best[i - 1][j]:
@@ -80,34 +78,30 @@ def align(source: Sequence[str], target: Sequence[str]) -> list[int | None]:
             j -= 1
         else:
             i, j = i - 1, j - 1
-            found[j] = i
-    return found
+            places[j] = i
+    return places
 
 
 def replace(source: Sequence[Span], target: Sequence[Span]) -> Transfer:
-    """Word swap (section 3.2): every token takes the map of the word in its place.
+    """Swap words (section 3.2): every token takes the map of the word in its place.
 
     A word of k tokens hands its whole attention to the m tokens in its place, 1 / m each, so that the maps
-    of a pixel still sum to 1. InputError if the prompts differ in their number of words."""
-    if len(source) != len(target):
-        raise InputError(
-            f"to replace words both prompts need equally many, not {_sentence(source)!r} and"
-            f" {_sentence(target)!r}; use 'refine' for other changes"
-        )
+    of a pixel still sum to 1. ValueError if the prompts differ in their number of words: `refine` them."""
     return _transfer(zip(source, target, strict=True), target)
 
 
 def refine(source: Sequence[Span], target: Sequence[Span]) -> Transfer:
-    """A new phrase (section 3.2): words of both prompts take over the source's maps,
-    new ones keep their own. (As in the paper, the maps of a pixel then need not sum to 1.)"""
+    """Add a phrase (section 3.2): words of both prompts take over the source's maps, new ones keep their own.
+
+    As in the paper, the maps of a pixel then need not sum to 1."""
     places = align([span.text for span in source], [span.text for span in target])
     pairs = zip(places, target, strict=True)
     return _transfer(((source[i], span) for i, span in pairs if i is not None), target)
 
 
 def new_words(source: Sequence[Span], target: Sequence[Span]) -> tuple[int, ...]:
-    """Positions of the tokens of the words of `target` that `source` does not have there; articles left out
-    ("a sad man", "an angry man": of angry)."""
+    """Find the positions of the tokens of the words of `target` that `source` does not
+    have there; articles left out ("a sad man", "an angry man": of angry)."""
     places = align([span.text for span in source], [span.text for span in target])
     new = (span for place, span in zip(places, target, strict=True) if place is None)
     return tuple(position for span in new if span.text not in ARTICLES for position in span.tokens)
@@ -124,7 +118,3 @@ def _transfer(pairs: Iterable[tuple[Span, Span]], target: Sequence[Span]) -> Tra
             else:
                 mapper[list(old.tokens), position] = 1 / len(new.tokens)
     return Transfer(mapper, (mapper.sum(0) > 0).float())
-
-
-def _sentence(row: Sequence[Span]) -> str:
-    return " ".join(span.text for span in row[1:-2])

@@ -54,14 +54,14 @@ class Asymmetric:
     def plain(
         self, z: Tensor, t: int | Tensor, *, level: int | Tensor | None = None, uncond: Any = None
     ) -> Prediction:
-        """The prediction without the shift."""
+        """Predict without the shift."""
         uncond = self.uncond if uncond is None else uncond
         return self.backbone.predict(z, t, self.cond, uncond, self.guidance_scale, level=level)
 
     def both(
         self, z: Tensor, t: int | Tensor, *, level: int | Tensor | None = None, uncond: Any = None
     ) -> tuple[Prediction, Prediction]:
-        """The plain and the shifted prediction for latents `z` (B, C, h, w); equal below `t_edit`."""
+        """Predict latents `z` (B, C, h, w) plain and shifted; equal below `t_edit`."""
         n, uncond = len(z), self.uncond if uncond is None else uncond
         # The batch twice, (2 B, c, h, w): `paired` evaluates the first half plain, the second shifted.
         text = [None if part is None else Embedding.cat([part.expand(n)] * 2) for part in (self.cond, uncond)]
@@ -75,7 +75,7 @@ class Asymmetric:
 
 
 def per_step(num_inference_steps: int) -> float:
-    """How much more than a step of `STEPS` each of `num_inference_steps` has to shift, for the same edit."""
+    """Say how much more than one of `STEPS` each of so many steps has to shift, for the same edit."""
     return STEPS / num_inference_steps
 
 
@@ -95,7 +95,7 @@ class Curves(NamedTuple):
 
 
 def relative_distance(a: Tensor, b: Tensor) -> float:
-    """Root mean square of a - b in units of b's standard deviation (b is the source); 0 for equal tensors."""
+    """Measure the RMS of a - b in units of the standard deviation of b, the source; 0 for equal tensors."""
     return float((a - b).square().mean().sqrt() / b.std())
 
 
@@ -107,14 +107,12 @@ def measure_distances(
     distance: Distance = relative_distance,
     decode: Callable[[Tensor], Tensor] | None = None,
 ) -> Curves:
-    """Distances to the source (the last recorded latents) along a recorded walk: one evaluation a level.
+    """Measure distances to the source (the last recorded latents) along a walk: one evaluation a level.
 
     distance  of two batches. The paper takes LPIPS of pictures, which needs a network that emolib does not
               ship; the default is a plain RMS distance, of latents unless `decode` turns them into pictures.
               It knows nothing of perception, and LPIPS thresholds do not carry over to it.
-    ValueError if the trajectory has no latents."""
-    if trajectory.latents is None:
-        raise ValueError("a trajectory without recorded latents has no source to measure from")
+    TypeError if the trajectory has no latents."""
     show = decode or (lambda z: z)
     levels = [int(t) for t in trajectory.timesteps]
     source = show(trajectory.latents[-1])
@@ -126,7 +124,7 @@ def measure_distances(
 
 
 def find_interval(curves: Curves, *, edit: float, boost: float | None = None) -> Interval:
-    """The paper's choice (section 4) on measured `curves`: two thresholds make two timesteps.
+    """Choose on measured `curves` as the paper does (section 4): two thresholds make two timesteps.
 
     edit   t_edit is the lowest timestep down to which the predicted x0 is at least so far from the source;
            the paper: LPIPS 0.33, less the further apart the words of source and target are

@@ -68,13 +68,6 @@ class Injection:
     weights: Tensor | None = None
     largest: int = 1024
 
-    def __post_init__(self) -> None:
-        for row, (source, transfer) in enumerate(zip(self.sources, self.transfers, strict=True)):
-            if not 0 <= source < self.rows or self.sources[source] != source:
-                raise ValueError(f"row {row} copies from row {source}, which is no source")
-            if (source == row) != (transfer is None):
-                raise ValueError(f"row {row}: sources have no transfer, all others need one")
-
     @property
     def rows(self) -> int:
         return len(self.sources)
@@ -122,13 +115,10 @@ def controlled(unet: Any, *controllers: Controller) -> Iterator[None]:
     Nested, the outer ones act first. Leaving restores the processors that were there. InputError if the
     network has none, or some with weights of their own (IP-Adapter), which would be lost."""
     before = dict(getattr(unet, "attn_processors", {}))
-    if not before:
+    if not before or any(isinstance(processor, torch.nn.Module) for processor in before.values()):
         raise InputError(
-            "this network has no attention to control; prompt-to-prompt needs a text-to-image UNet"
-        )
-    if any(isinstance(processor, torch.nn.Module) for processor in before.values()):
-        raise InputError(
-            "this network's attention has weights of its own (an IP-Adapter?); unload them first"
+            "prompt-to-prompt needs a text-to-image UNet: this network has no attention to control, or one"
+            " with weights of its own (an IP-Adapter?), which have to be unloaded first"
         )
     call = _Call()
     hook = unet.register_forward_pre_hook(call.note, with_kwargs=True)
@@ -155,7 +145,7 @@ class _Call:
         self.t, self.size = int(timestep[0]), tuple(sample.shape[-2:])
 
     def layer(self, cross: bool, pixels: int) -> Layer:
-        """The layer of this call that has so many pixels: the latents' grid, halved some times."""
+        """Find this call's layer that has so many pixels: the latents' grid, halved some times."""
         (height, width), reduction = self.size, 1
         while height * width > pixels:
             height, width, reduction = -(-height // 2), -(-width // 2), 2 * reduction

@@ -26,6 +26,7 @@ RECIPE = (
     " --out data/minisd/hspace.safetensors"
 )
 """The command that makes the directions that ship with MiniSD."""
+HOW = f"make some with `emolib hspace fit`; MiniSD's own: `{RECIPE}`"
 
 
 class Table(nn.Module):
@@ -38,10 +39,6 @@ class Table(nn.Module):
 
     def __init__(self, delta: Tensor, timesteps: Tensor) -> None:
         super().__init__()
-        if delta.ndim != 4 or len(delta) != len(timesteps):
-            raise ValueError(
-                f"delta {tuple(delta.shape)} must be (K, C, h, w) for {len(timesteps)} timesteps"
-            )
         self.delta = nn.Parameter(delta.float(), requires_grad=False)
         self.register_buffer("timesteps", timesteps.long())
 
@@ -139,11 +136,11 @@ class Directions:
 
     def check(self, unet: Any) -> None:
         """InputError unless these directions can have been made with this UNet."""
-        found = (hspace.channels(unet, self.place), unet.config.cross_attention_dim)
-        if found != (self.channels, self.width):
+        sizes = (hspace.channels(unet, self.place), unet.config.cross_attention_dim)
+        if sizes != (self.channels, self.width):
             raise InputError(
                 f"these directions were made with {self.model} ({self.channels} channels, text width"
-                f" {self.width}), not with this model ({found[0]} and {found[1]}); fit them anew"
+                f" {self.width}), not with this model ({sizes[0]} and {sizes[1]}); fit them anew"
             )
 
     def to(self, device: torch.device | str) -> Directions:
@@ -168,10 +165,8 @@ class Directions:
 
         def apply(h: Tensor, t: Tensor) -> Tensor:
             delta = torch.zeros_like(h, dtype=torch.float32)  # (B, C, h, w)
-            for (
-                kind,
-                mix,
-            ) in mixes.items():  # each once, with all of its rows; a guided batch holds the n twice
+            # Each is asked once, with all of its rows; a guided batch holds the n twice.
+            for kind, mix in mixes.items():
                 rows = [i for i in range(len(h)) if kinds[i % len(kinds)] == kind]
                 delta[rows] = mix(h[rows], t[rows]).to(delta)
             return delta
@@ -235,28 +230,23 @@ def made_for(
 def load_directions(path: str | Path) -> Directions:
     """Read what `Directions.save` wrote. InputError: no such file, another kind of file, a damaged one."""
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; make one with `emolib hspace fit FOLDER --out FILE`")
+        raise InputError(f"{path}: no such file; {HOW}")
     tensors, metadata = load_tensors(path)
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{path}: holds no h-space directions; make some with `emolib hspace fit`")
     try:
         about = json.loads(metadata["about"])
         shifts = {name: _shift(kind, name, tensors) for name, kind in about["kinds"].items()}
         about = {"t_edit": T_EDIT, "t_start": 1000, **about}  # older files do not say
         return Directions(shifts, **{name: about[name] for name in ABOUT})
     except (KeyError, TypeError, ValueError, RuntimeError):
-        raise InputError(f"{path}: damaged; make it again with `emolib hspace fit`") from None
+        raise InputError(f"{path}: holds no h-space directions, or damaged ones; {HOW}") from None
 
 
 def load_shipped_directions() -> Directions:
     """The directions that came with MiniSD: networks that lead from any emotion to each of the nine,
     trained on pairs of EmoFaces' train people.
 
-    InputError, with the command that makes them, where they are not there."""
-    path = repo_path("data", "minisd", "hspace.safetensors")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; make it with `{RECIPE}`, or name another (--directions)")
-    return load_directions(path)
+    InputError where they are not there."""
+    return load_directions(repo_path("data", "minisd", "hspace.safetensors"))
 
 
 def _stored(value: Tensor) -> Tensor:

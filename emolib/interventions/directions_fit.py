@@ -48,16 +48,16 @@ def collect_h(
     keys = list(range(len(z))) if groups is None else list(groups)
     index = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     row = torch.tensor([index[key] for key in keys])
-    cond, found = backbone.embed(prompt), []
+    cond, levels = backbone.embed(prompt), []
     for t in progress(timesteps, "h-space"):
         noise = torch.randn((len(index), *z.shape[1:]), generator=generator, device=generator.device).cpu()
         noisy = add_noise(z, noise[row].to(z), backbone.alphas_cumprod[t].item())
         with hspace.record(backbone.unet, place=place) as seen:
             for part in noisy.split(batch):
                 backbone.predict(part.to(backbone.device), int(t), cond)
-        h = torch.cat([one.h.float().mean((2, 3), keepdim=True) if pooled else one.h.float() for one in seen])
-        found.append(h.cpu())
-    return torch.stack(found)
+        h = torch.cat([part.h.float() for part in seen])
+        levels.append((h.mean((2, 3), keepdim=True) if pooled else h).cpu())
+    return torch.stack(levels)
 
 
 def mean_difference(target: Tensor, source: Tensor) -> Tensor:
@@ -87,8 +87,8 @@ def principal(h: Tensor, k: int, *, generator: torch.Generator | None = None) ->
     if generator is not None:
         seed = int(torch.randint(2**31, (1,), generator=generator))
         solver = {"svd_solver": "randomized", "iterated_power": 4, "random_state": seed}
-    found = PCA(k, **solver).fit(h.cpu().numpy())
-    return Components(*(torch.from_numpy(x).to(h) for x in (found.components_, found.explained_variance_)))
+    pca = PCA(k, **solver).fit(h.cpu().numpy())
+    return Components(*(torch.from_numpy(x).to(h) for x in (pca.components_, pca.explained_variance_)))
 
 
 def confine(delta: Tensor, components: Components) -> Tensor:
@@ -150,7 +150,7 @@ def measure_influence(
     predicted x0, over the RMS difference between the two predictions. Near 0 the network does without h, and
     no direction there will show; it is 1 where all goes through h (the last block of a network that predicts
     x0)."""
-    cond, found = backbone.embed(prompt), []
+    cond, shares = backbone.embed(prompt), []
     for t in timesteps:
         noise = torch.randn((1, *z.shape[1:]), generator=generator, device=generator.device).to(z)
         noisy = add_noise(z, noise.expand_as(z), backbone.alphas_cumprod[t].item()).to(backbone.device)
@@ -158,8 +158,8 @@ def measure_influence(
         with hspace.shifted(backbone.unet, lambda h, t: h.roll(-1, 0) - h, place=place):
             moved = backbone.predict(noisy, int(t), cond).x0
         apart = (plain.roll(-1, 0) - plain).square().mean()
-        found.append(float(((moved - plain).square().mean() / apart).sqrt()))
-    return found
+        shares.append(float(((moved - plain).square().mean() / apart).sqrt()))
+    return shares
 
 
 def fit_directions(
@@ -234,11 +234,10 @@ def solve_directions(
 
 
 def check_labels(labels: Sequence[str], source: str | None) -> list[str]:
-    """The labels to find directions for. InputError: fewer than two, or no `source` among them."""
+    """List the labels to find directions for. InputError: fewer than two, or no `source` among them."""
     names = sorted(set(labels))
     if len(names) < 2:
-        found = f"all pictures are {names[0]!r}" if names else "there is no picture"
-        raise InputError(f"directions need pictures of two emotions at least; {found}")
+        raise InputError(f"directions need pictures of two emotions at least, not of {names}")
     if source is not None:
         one_of(source, names, "emotion to start from")
     return [name for name in names if name != source]
@@ -247,31 +246,34 @@ def check_labels(labels: Sequence[str], source: str | None) -> list[str]:
 def rows_of(
     labels: Sequence[str], name: str, source: str | None, groups: Sequence[object] | None
 ) -> tuple[list[int], list[int]]:
-    """Rows of the pictures of `name` and of those to compare with; with `groups` pairs, in the same order."""
+    """Find the rows of the pictures of `name` and of those to compare with; with `groups` pairs, in order.
+
+    InputError: fewer than two."""
     if groups is not None:
-        if source is None:
-            raise InputError("pairs need an emotion that they start from: name it, --source")
         start, target = zip(*pairs(labels, groups, name, source), strict=True)
         return list(target), list(start)
     target = [i for i, label in enumerate(labels) if label == name]
     start = [i for i, label in enumerate(labels) if label != name and source in (None, label)]
-    if min(len(target), len(start)) < 2:
-        raise InputError(f"{name!r}: {min(len(target), len(start))} pictures; at least two are needed")
+    _check_enough(name, min(len(target), len(start)), "pictures")
     return target, start
 
 
 def pairs(
     labels: Sequence[str], groups: Sequence[object], name: str, source: str | None
 ) -> list[tuple[int, int]]:
-    """(start, target) of rows that show one person: `name` in the target; `source`, or anything, before.
+    """Pair the rows (start, target) that show one person: `name` in the target; `source`, or any, before.
 
     InputError: fewer than two of them."""
     after = {group: i for i, (label, group) in enumerate(zip(labels, groups, strict=True)) if label == name}
     before = [i for i, label in enumerate(labels) if label != name and source in (None, label)]
     rows = [(i, after[groups[i]]) for i in before if groups[i] in after]
-    if len(rows) < 2:
-        raise InputError(
-            f"{name!r}: {len(rows)} pairs, at least two are needed; pictures of one person need one name in"
-            " both folders (or the same `identity` in a table)"
-        )
+    _check_enough(name, len(rows), "pairs")
     return rows
+
+
+def _check_enough(name: str, n: int, what: str) -> None:
+    if n < 2:
+        raise InputError(
+            f"{name!r}: {n} {what}, at least two are needed; for pairs, pictures of one person need one name"
+            " in both folders (or the same `identity` in a table)"
+        )

@@ -30,23 +30,21 @@ class Seen(NamedTuple):
 
 
 def block(unet: Any, place: str = MIDDLE) -> nn.Module:
-    """The block whose output is h: the middle one, or "up0", "up1", ... of the decoder. InputError: none."""
-    known = {MIDDLE: getattr(unet, "mid_block", None)}
-    known |= {f"up{i}": up for i, up in enumerate(getattr(unet, "up_blocks", ()))}
-    if not isinstance(known[MIDDLE], nn.Module):
-        raise InputError("this network has no middle block, so it has no h-space")
-    return known[one_of(place, known, "place in the network")]
+    """Find the block whose output is h: the middle one, or "up0", ... of the decoder. InputError: none."""
+    blocks = {} if getattr(unet, "mid_block", None) is None else {MIDDLE: unet.mid_block}
+    blocks |= {f"up{i}": up for i, up in enumerate(getattr(unet, "up_blocks", ()))}
+    return blocks[one_of(place, blocks, "place in the network")]
 
 
 def channels(unet: Any, place: str = MIDDLE) -> int:
-    """C, the number of channels of h."""
+    """Count the channels C of h."""
     block(unet, place)
     widths = unet.config.block_out_channels
     return widths[-1] if place == MIDDLE else widths[::-1][int(place.removeprefix("up"))]
 
 
 def scaled(shift: Shift, factor: float) -> Shift:
-    """`factor` times `shift`, negative allowed: the strength of an edit."""
+    """Take `shift` `factor` times, negative allowed: the strength of an edit."""
     return lambda h, t: factor * shift(h, t)
 
 
@@ -56,13 +54,13 @@ def shifted(unet: Any, shift: Shift, *, place: str = MIDDLE) -> Iterator[None]:
 
     Nested shifts add up (an inner one is asked with the outer one's h); leaving restores what was before.
     InputError: no such block, a shift of another number of channels."""
-    found = block(unet, place)
+    layer = block(unet, place)
     with _times(unet) as times:
 
         def add(module: nn.Module, args: tuple, h: Tensor) -> Tensor:
             return h + _delta(shift, h, times[-1])
 
-        hook = found.register_forward_hook(add)
+        hook = layer.register_forward_hook(add)
         try:
             yield
         finally:
@@ -71,14 +69,14 @@ def shifted(unet: Any, shift: Shift, *, place: str = MIDDLE) -> Iterator[None]:
 
 @contextmanager
 def record(unet: Any, *, place: str = MIDDLE) -> Iterator[list[Seen]]:
-    """The list that this yields grows by one `Seen` with every evaluation of `unet` inside."""
-    found, seen = block(unet, place), []
+    """Record h: the list that this yields grows by one `Seen` with every evaluation of `unet` inside."""
+    layer, seen = block(unet, place), []
     with _times(unet) as times:
 
         def note(module: nn.Module, args: tuple, h: Tensor) -> None:
             seen.append(Seen(times[-1], h.detach()))
 
-        hook = found.register_forward_hook(note)
+        hook = layer.register_forward_hook(note)
         try:
             yield seen
         finally:
@@ -92,13 +90,11 @@ def paired(unet: Any, shift: Shift, n: int, *, place: str = MIDDLE) -> Iterator[
     Inside, a batch is one half of 2 n rows or several (guidance makes two): n rows, then the same n again
     (same latents, timestep, text), whose h is given `shift(h, t)`. The second n are cut off before the
     network runs and put back where h is: only the layers behind it see them. Not to be nested."""
-    found, halves = block(unet, place), []
+    layer, halves = block(unet, place), []
     after = unet.up_blocks if place == MIDDLE else unet.up_blocks[int(place.removeprefix("up")) + 1 :]
 
     def cut(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        batch = len(args[0])
-        if batch % (2 * n):
-            raise ValueError(f"a batch of {batch} does not hold {n} pictures twice in each half")
+        batch = len(args[0])  # a RuntimeError from here on: it does not hold n pictures twice in each half
         halves[:] = [batch // (2 * n)]
         once = lambda x: x.unflatten(0, (-1, 2, n))[:, 0].flatten(0, 1)  # noqa: E731
         return _each(args, batch, once), _each(kwargs, batch, once)
@@ -119,7 +115,7 @@ def paired(unet: Any, shift: Shift, n: int, *, place: str = MIDDLE) -> Iterator[
     hooks = [unet.register_forward_pre_hook(cut, with_kwargs=True)]
     try:
         with _times(unet) as times:  # after `cut`, so that the timesteps are those of the cut batch
-            hooks.append(found.register_forward_hook(branch))
+            hooks.append(layer.register_forward_hook(branch))
             hooks += [up.register_forward_pre_hook(widen, with_kwargs=True) for up in after]
             yield
     finally:
@@ -128,7 +124,7 @@ def paired(unet: Any, shift: Shift, n: int, *, place: str = MIDDLE) -> Iterator[
 
 
 def _each(value: Any, batch: int, change: Callable[[Tensor], Tensor]) -> Any:
-    """`value` with `change` applied to every tensor in it that has `batch` rows."""
+    """Apply `change` to every tensor in `value` that has `batch` rows."""
     if isinstance(value, Tensor):
         return change(value) if value.ndim and len(value) == batch else value
     if isinstance(value, dict):

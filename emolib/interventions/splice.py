@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from emolib.diffusion.backbone import Backbone, Embedding
 from emolib.interventions import token_files
 from emolib.interventions.tokens import Token, pieces, placeholder
-from emolib.runtime import InputError
+from emolib.runtime import InputError, in_range
 
 
 class Spliced(nn.Module):
@@ -45,11 +45,13 @@ def spliced(backbone: Backbone, rows: Mapping[str, Sequence[nn.Parameter]]) -> I
     encoders, another width.
     """
     parts = components(backbone)
+    widths = [encoder.get_input_embeddings().embedding_dim for encoder in encoders(backbone)]
     for name, parameters in rows.items():
-        if len(parameters) != len(parts):
+        own = [parameter.shape[1] for parameter in parameters]
+        if own != widths:
             raise InputError(
-                f"{name}: vectors for {len(parameters)} text encoder(s), but {backbone} has {len(parts)};"
-                " the file is for another kind of model"
+                f"{name}: vectors of width {own}, but {backbone}'s text encoders take {widths}; the file is"
+                " for another model"
             )
     with ExitStack() as stack:
         for i, (tokenizer, encoder) in enumerate(parts):
@@ -63,15 +65,9 @@ def _one_encoder(
     backbone: Backbone, tokenizer: str, encoder: str, rows: Mapping[str, nn.Parameter]
 ) -> Iterator[None]:
     words, network = getattr(backbone.pipe, tokenizer), getattr(backbone.pipe, encoder)
-    table = network.get_input_embeddings()
-    known = words.get_vocab()
+    table, vocabulary = network.get_input_embeddings(), words.get_vocab()
     for name, parameter in rows.items():
-        if parameter.shape[1] != table.embedding_dim:
-            raise InputError(
-                f"{name}: vectors of width {parameter.shape[1]}, but {backbone}'s text encoder takes"
-                f" {table.embedding_dim}; the file is for another model"
-            )
-        taken = [piece for piece in pieces(name, len(parameter)) if piece in known]
+        taken = [piece for piece in pieces(name, len(parameter)) if piece in vocabulary]
         if taken:
             raise InputError(f"{taken[0]!r} is a token of {backbone} already; choose another name")
     # Make what is plugged in, while nothing has changed yet.
@@ -113,9 +109,8 @@ def learned_token(backbone: Backbone, *tokens: Token | str | Path) -> Iterator[t
     """
     loaded = [token if isinstance(token, Token) else token_files.load_token(token) for token in tokens]
     names = tuple(placeholder(token.name) for token in loaded)
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise InputError(f"token {name!r} is given twice")
+    if len(set(names)) < len(names):
+        raise InputError(f"a token is given twice: {', '.join(names)}")
     rows = {token.name: parameters_of(backbone, token) for token in loaded}
     with spliced(backbone, rows) if rows else ExitStack():
         yield names
@@ -155,10 +150,10 @@ def encode_tokens(backbone: Backbone, ids: Sequence[Tensor]) -> Embedding:
     """Token ids, one (N, L) tensor for each text encoder -> N embeddings on the model's device."""
     pairs = [(e, i.to(backbone.device)) for e, i in zip(encoders(backbone), ids, strict=True)]
     if backbone.unet.config.addition_embed_type != "text_time":
-        (encoder, one), *_ = pairs
-        return Embedding(encoder(one)[0].to(backbone.dtype))
+        (encoder, rows), *_ = pairs
+        return Embedding(encoder(rows)[0].to(backbone.dtype))
     # SDXL reads the last layer but one of both, and the second one's projection of the whole prompt.
-    outputs = [encoder(one, output_hidden_states=True) for encoder, one in pairs]
+    outputs = [encoder(rows, output_hidden_states=True) for encoder, rows in pairs]
     hidden = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
     return Embedding(hidden.to(backbone.dtype), outputs[-1][0].to(backbone.dtype))
 
@@ -176,22 +171,20 @@ def vectors_of_words(
     """
     words = [words] if isinstance(words, str) else list(words)
     backbone.check_tokens(words)
+    in_range(vectors, 1, 8, f"vectors of {name}")
     if not words or not all(word.strip() for word in words):
         raise InputError(f"{name}: give a word to start from, e.g. the emotion's adjective")
-    if not 1 <= vectors <= 8:
-        raise InputError(f"{name}: 1 to 8 vectors, not {vectors}")
     rows = [
         _rows(getattr(backbone.pipe, tokenizer), getattr(backbone.pipe, encoder), words, vectors, cross)
         for tokenizer, encoder in components(backbone)
     ]
-    second = rows[1] if len(rows) > 1 else None
-    return Token(name, rows[0], second, model=backbone.name, initializer=", ".join(words))
+    return Token(name, *rows, model=backbone.name, initializer=", ".join(words))
 
 
 @torch.no_grad()
 def _rows(tokenizer, encoder: nn.Module, words: Sequence[str], vectors: int, cross: bool) -> Tensor:
     table = encoder.get_input_embeddings()
-    found = []
+    parts = []  # of each word (its pieces, d)
     for word in words:
         ids = torch.tensor(tokenizer(word).input_ids, device=encoder.device)
         inside = slice(1, len(ids) - 1)  # between the start and end tokens
@@ -199,10 +192,10 @@ def _rows(tokenizer, encoder: nn.Module, words: Sequence[str], vectors: int, cro
         if cross:
             output = encoder(ids[None], output_hidden_states=True).hidden_states[-1][0, inside]
             rows = output * (rows.norm(dim=1, keepdim=True) / output.norm(dim=1, keepdim=True))
-        found.append(rows.float())
-    if len(found) == 1 and len(found[0]) == vectors:
-        return found[0]
-    return torch.cat(found).mean(0, keepdim=True).repeat(vectors, 1)
+        parts.append(rows.float())
+    if len(parts) == 1 and len(parts[0]) == vectors:
+        return parts[0]
+    return torch.cat(parts).mean(0, keepdim=True).repeat(vectors, 1)
 
 
 def lengths(backbone: Backbone) -> list[Tensor]:

@@ -19,7 +19,6 @@ from emolib.data.files import load_tensors, save_tensors
 from emolib.interventions.tokens import Token, bracketed, placeholder
 from emolib.runtime import InputError, first_line
 
-SUFFIX = ".safetensors"
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 SDXL = ("clip_l", "clip_g")
 # Keys that name no token: the file's own name does then.
@@ -55,29 +54,22 @@ def load_token(path: str | Path, *, name: str | None = None, allow_pickle: bool 
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; `emolib token train` makes one")
-    if path.suffix == SUFFIX:
-        content, header = load_tensors(path)
-    elif path.suffix in PICKLES:
-        content, header = _pickle(path, allow_pickle), {}
+    if path.suffix in PICKLES:
+        content, header = _read_pickle(path, allow_pickle), {}
     else:
-        raise InputError(f"{path}: not a token file ({SUFFIX} or {', '.join(PICKLES)})")
-    rows, found, header = _interpret(content, header, path)
-    name = placeholder(name) if name else bracketed(header.get("token") or found or path.stem)
-    steps = str(header.get("steps", ""))
-    facts = {key: str(header.get(key, "")) for key in ("emotion", "initializer", "licence")}
+        content, header = load_tensors(path)
     try:
-        return Token(
-            name,
-            *rows,
-            model=str(header.get("base_model", "")),
-            steps=int(steps) if steps.isdecimal() else 0,
-            **facts,
-        )
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        rows, own_name, header = _interpret(content, header)
+        name = placeholder(name) if name else bracketed(header.get("token") or own_name or path.stem)
+        steps = str(header.get("steps", ""))
+        facts = {key: str(header.get(key, "")) for key in ("emotion", "initializer", "licence")}
+        model = str(header.get("base_model", ""))
+        return Token(name, *rows, model=model, steps=int(steps) if steps.isdecimal() else 0, **facts)
+    except ValueError as error:
+        raise InputError(f"{path}: not a token file: {error}") from None
 
 
-def _pickle(path: Path, allowed: bool) -> Any:
+def _read_pickle(path: Path, allowed: bool) -> Any:
     if not allowed:
         raise InputError(
             f"{path}: is a pickle, which can run code when opened; if you trust it, allow pickles"
@@ -92,34 +84,29 @@ def _pickle(path: Path, allowed: bool) -> Any:
         ) from None
 
 
-def _interpret(content: Any, header: Mapping, path: Path) -> tuple[list[Tensor], str | None, Mapping]:
-    """Rows for each text encoder, the token's name if the content has one, and the header."""
-    if isinstance(content, Tensor):
-        return [_rows(content, path)], None, header
-    if isinstance(content, list) and content and all(isinstance(part, Mapping) for part in content):
-        parts = [_rows(value, path) for part in content for value in part.values()]  # ComfyUI reads these
-        if len({part.shape[1] for part in parts}) != 1:
-            raise InputError(f"{path}: holds vectors of several widths, or none; it is not a token file")
-        return [torch.cat(parts)], None, header
-    if not isinstance(content, Mapping) or not content:
-        raise InputError(f"{path}: holds no vectors; it is not a token file")
+def _interpret(content: Any, header: Mapping) -> tuple[list[Tensor], str | None, Mapping]:
+    """Find rows for each text encoder, the token's name if the content has one, and the header.
+
+    ValueError: it is no token's."""
+    if isinstance(content, list):  # ComfyUI reads these
+        return [torch.cat([_rows(value) for part in content for value in dict(part).values()])], None, header
+    if not isinstance(content, Mapping):
+        return [_rows(content)], None, header
     if "string_to_param" in content:
-        vectors = content["string_to_param"]
-        vectors = next(iter(vectors.values()), None) if isinstance(vectors, Mapping) else None
+        vectors = next(iter(dict(content["string_to_param"]).values()), None)
         header = {"base_model": content.get("sd_checkpoint_name") or "", "steps": content.get("step") or 0}
         name = content.get("name")
-        return [_rows(vectors, path)], str(name) if name else None, header
+        return [_rows(vectors)], str(name) if name else None, header
     if set(content) == set(SDXL):
-        return [_rows(content[key], path) for key in SDXL], None, header
+        return [_rows(content[key]) for key in SDXL], None, header
     keys = [key for key in content if key not in SECONDARY]
     if len(keys) != 1:
-        shown = ", ".join(map(str, keys[:3]))
-        raise InputError(f"{path}: holds {len(keys)} tensors ({shown}, ...); it is not a token file")
+        raise ValueError(f"{len(keys)} tensors ({', '.join(map(str, keys[:3]))}, ...)")
     name = keys[0] if isinstance(keys[0], str) and keys[0] not in NAMELESS else None
-    return [_rows(content[keys[0]], path)], name, header
+    return [_rows(content[keys[0]])], name, header
 
 
-def _rows(value: Any, path: Path) -> Tensor:
+def _rows(value: Any) -> Tensor:
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim not in (1, 2):
-        raise InputError(f"{path}: holds something else than vectors; it is not a token file")
+        raise ValueError("something else than vectors")
     return value.reshape(-1, value.shape[-1])

@@ -39,11 +39,10 @@ class Token:
         self.vectors = _plain(self.vectors)
         self.vectors_2 = None if self.vectors_2 is None else _plain(self.vectors_2)
         for rows in self.rows:
-            if rows.ndim != 2 or not rows.numel() or len(rows) != len(self.vectors):
-                shapes = " and ".join(str(tuple(part.shape)) for part in self.rows)
-                raise InputError(f"{self.name}: vectors of shape {shapes}; (n, width) is expected")
-            if not torch.isfinite(rows).all():
-                raise InputError(f"{self.name}: some of its numbers are not finite; train it again")
+            shaped = rows.ndim == 2 and rows.numel() and len(rows) == len(self.vectors)
+            fault = "(n, width) is expected" if not shaped else "some of their numbers are not finite"
+            if not shaped or not torch.isfinite(rows).all():
+                raise InputError(f"{self.name}: vectors of shape {tuple(rows.shape)}; {fault}")
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -108,9 +107,9 @@ def around(
     angles = [angle for angle, _ in order]
     place = degrees % 360
     after = next((i for i, angle in enumerate(angles) if angle > place), 0)
-    (low, one), (high, other) = order[after - 1], order[after]
+    (low, first), (high, second) = order[after - 1], order[after]
     weight = (place - low) % 360 / ((high - low) % 360 or 360)
-    return interpolate(tokens[one], tokens[other], weight, name=name)
+    return interpolate(tokens[first], tokens[second], weight, name=name)
 
 
 def placeholder(name: str) -> str:
@@ -119,19 +118,15 @@ def placeholder(name: str) -> str:
     Brackets keep it from being part of a word; tokenizers of CLIP's kind know no capitals. Raises InputError
     for a name without brackets (which may be a word already) and for one that no tokenizer keeps whole.
     """
-    if not re.fullmatch(r"<[^<>]+>", name):
-        bare = re.sub(r"[<>\s]+", "-", name).strip("-").casefold() or "awe"
+    if not re.fullmatch(r"<[^<>\s|]+>", name):
         raise InputError(
-            f"token {name!r} is not a name in angle brackets, and may be a word already; write '<{bare}>'"
+            f"token {name!r} is not a name in angle brackets without space or bar; write '{bracketed(name)}'"
         )
-    if re.search(r"[\s|]", name):
-        mended = re.sub(r"[\s|]+", "-", name[1:-1]).strip("-").casefold() or "awe"
-        raise InputError(f"token {name!r} has a space or a bar in it; write '<{mended}>'")
     return name.casefold()
 
 
 def bracketed(name: str) -> str:
-    """Another program's token name, or a file's, as a placeholder: "charturner v2" -> "<charturner-v2>"."""
+    """Turn any name, e.g. another program's, into a placeholder: "charturner v2" -> "<charturner-v2>"."""
     bare = re.sub(r"[<>|\s]+", "-", name).strip("-").casefold()
     return f"<{bare or 'token'}>"
 

@@ -127,7 +127,7 @@ def test_what_is_no_token_file_is_said_in_one_line(tmp_path):
         with pytest.raises(InputError, match=reason) as error:
             token_files.load_token(tmp_path / f"{name}.safetensors")
         assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
-    with pytest.raises(InputError, match="not a token file"):
+    with pytest.raises(InputError, match="not a readable"):
         token_files.load_token(tmp_path / "text.txt")
 
 

@@ -64,5 +64,5 @@ def test_without_directions_it_says_which_command_makes_them(script, tmp_path, m
     with pytest.raises(SystemExit) as ended:
         run_script(script.main)
     assert ended.value.code == 2
-    assert "make it with `emolib hspace fit data/emofaces" in capsys.readouterr().err
+    assert "`emolib hspace fit data/emofaces" in capsys.readouterr().err
     assert not (tmp_path / "found.json").exists()

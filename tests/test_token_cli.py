@@ -144,7 +144,7 @@ def test_a_run_that_was_broken_off_goes_on_only_when_told(tmp_path, capsys, monk
         ("small", (), "too small"),
         (3, ("--token", "glee"), "angle brackets"),
         (3, ("--token", "<g lee>"), "space"),
-        (3, ("--vectors", "9"), "1 to 8 vectors"),
+        (3, ("--vectors", "9"), "in [1, 8], not 9"),
         (3, ("--pairs",), "pairs need two folders"),
         (3, ("--lr", "inf"), "lr must lie in"),
         (3, ("--focus",), "--focus listens to what differs within pairs"),

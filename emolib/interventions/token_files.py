@@ -65,8 +65,8 @@ def load_token(path: str | Path, *, name: str | None = None, allow_pickle: bool 
         facts = {key: str(header.get(key, "")) for key in ("emotion", "initializer", "licence")}
         model = str(header.get("base_model", ""))
         return Token(name, *rows, model=model, steps=int(steps) if steps.isdecimal() else 0, **facts)
-    except ValueError as error:
-        raise InputError(f"{path}: not a token file: {error}") from None
+    except (ValueError, TypeError, RuntimeError) as error:  # other things than vectors, of several widths
+        raise InputError(f"{path}: not a token file: {first_line(error)}") from None
 
 
 def _read_pickle(path: Path, allowed: bool) -> Any:

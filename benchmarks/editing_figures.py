@@ -27,9 +27,9 @@ from torch import Tensor
 
 from emolib import images
 from emolib.data import emofaces
+from emolib.data.framing import FACE_MARGIN
 from emolib.diffusion import backbone
 from emolib.diffusion.backbone import Backbone
-from emolib.diffusion.presets import FACE_MARGIN
 from emolib.editors import METHODS
 from emolib.editors.compose import KeepDetail
 from emolib.editors.person import PerPerson, Person

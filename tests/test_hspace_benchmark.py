@@ -28,7 +28,8 @@ def script(monkeypatch):
     anger = EMOFACES.index("anger")
     judge = lambda x: SimpleNamespace(emotion=torch.full((len(x),), anger))  # noqa: E731
     monkeypatch.setattr(emotion, "load_judge", lambda name, **options: judge)
-    monkeypatch.setattr(backbone, "load_backbone", lambda name: tiny("sd"))
+    small = tiny("sd")
+    monkeypatch.setattr(backbone, "load_backbone", lambda name, device=None: small)
     return module
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from emolib import runtime
 from emolib.cli.faces import find_everybody
 from emolib.cli.fields import add_common, from_args, tell
-from emolib.diffusion.presets import DEFAULT_METHOD, FACE_MARGIN, find_preset
+from emolib.data.framing import FACE_MARGIN
+from emolib.diffusion.presets import DEFAULT_METHOD, find_preset
 from emolib.editors import METHODS
 from emolib.emotions import words
 from emolib.runtime import InputError, one_of

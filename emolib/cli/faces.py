@@ -73,7 +73,7 @@ def guess_feelings(image: Image.Image, faces: Sequence[Face], device: str) -> li
     import torch
 
     from emolib import images
-    from emolib.diffusion.presets import FACE_MARGIN
+    from emolib.data.framing import FACE_MARGIN
     from emolib.editors.person import Person, upright
     from emolib.judges import emotion
 

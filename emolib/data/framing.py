@@ -11,6 +11,10 @@ SIDE = 2.6
 DROP = 0.38
 """How far the square's centre lies below the eyes, as a share of the way to the mouth."""
 
+FACE_MARGIN = 0.06
+"""What a crop adds around a face box on each side, as a share of its longer side, so that a scene's face is
+framed as EmoFaces' portraits are, of which MiniSD learned (measured on their face boxes: data/emofaces)."""
+
 _PAIRS = """
 brow_inner brow_middle brow_outer eye_inner eye_outer eye_top eye_bottom nose_wing mouth_corner pupil
 """

@@ -10,12 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from emolib.data.framing import FACE_MARGIN
 from emolib.emotions import sets, words
 from emolib.runtime import InputError
-
-FACE_MARGIN = 0.06
-"""What a crop adds around a face box on each side, as a share of its longer side, so that a scene's face is
-framed as EmoFaces' portraits are, of which MiniSD learned (measured on their face boxes: data/emofaces)."""
 
 
 class Settings(NamedTuple):

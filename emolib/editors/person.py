@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from emolib import images, runtime
-from emolib.diffusion.presets import FACE_MARGIN
+from emolib.data.framing import FACE_MARGIN
 from emolib.editors import compose
 from emolib.editors.base import PERSON, Editor
 from emolib.images import Box

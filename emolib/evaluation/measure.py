@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from emolib import images as pictures
-from emolib.diffusion.presets import FACE_MARGIN
+from emolib.data.framing import FACE_MARGIN
 from emolib.editors.person import Person
 from emolib.emotions import words
 from emolib.evaluation import methods, store

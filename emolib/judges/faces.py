@@ -21,8 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from emolib.data.framing import face_square
-from emolib.diffusion.presets import FACE_MARGIN
+from emolib.data.framing import FACE_MARGIN, face_square
 from emolib.images import Box, to_pil
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from emolib import images
 from emolib.data import emofaces
-from emolib.diffusion.presets import FACE_MARGIN
+from emolib.data.framing import FACE_MARGIN
 from emolib.editors.person import Person
 from emolib.judges import emotion as judges
 from emolib.judges import faces

@@ -53,6 +53,12 @@ def test_rendered_people_whose_faces_fill_the_picture(find):
     assert n >= 10
 
 
+@needs_centerface
+def test_a_face_that_fills_a_large_picture_is_found_once(astronaut):
+    (face,) = faces.find_faces(astronaut.crop((182, 58, 270, 178)).resize((898, 1224)))
+    assert covers(face, 408, 560)
+
+
 def test_people_from_left_to_right_in_a_tensor(astronaut):
     scene = Image.new("RGB", (1200, 512), "gray")
     scene.paste(astronaut.crop((0, 0, 500, 512)), (700, 0))

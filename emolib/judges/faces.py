@@ -37,8 +37,8 @@ RIM = 0.3
 """The rim, in shorter sides."""
 LEAST = 0.4
 """The least score of a face."""
-OVERLAP = 0.3
-"""Of two boxes that share more of their union, the weaker is the same face once more."""
+OVERLAP = 0.5
+"""Of two boxes that share more of the smaller one, the weaker is the same face once more, or a part of it."""
 TILTED = 10
 """Faces tilted by more, degrees, are looked at once more, upright: the landmarks are then more exact."""
 UPRIGHT = 256
@@ -133,7 +133,7 @@ def _distinct(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
     for k in np.argsort(-scores, kind="stable"):
         low, high = np.maximum(boxes[k, :2], boxes[chosen, :2]), np.minimum(boxes[k, 2:], boxes[chosen, 2:])
         shared = (high - low).clip(min=0).prod(axis=1)
-        if (shared <= OVERLAP * (area[k] + area[chosen] - shared)).all():
+        if (shared <= OVERLAP * np.minimum(area[k], area[chosen])).all():
             chosen.append(int(k))
     return chosen
 

@@ -27,8 +27,9 @@ leaderboard: $(STAMP) ## edit PEOPLE test people with every editor, score them (
 	$(BIN)/python -m emolib evaluate --methods nothing img2img edit-friendly+detail asyrp+detail truth --data emofaces:scenes \
 		--people 8 --steps $(STEPS) --out reports/data/leaderboard/scenes
 
-test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest
+# Each test process takes one core and up to 3 GB.
+test: $(STAMP) ## run the tests, one process a core, four at most
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP) ## check format and style of code and notebooks
 	$(BIN)/ruff format --check .

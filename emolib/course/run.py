@@ -10,9 +10,11 @@ import argparse
 import ast
 import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -125,15 +127,16 @@ def fit_parameters(path: Path, given: Mapping[str, str]) -> dict[str, object]:
 
 
 def run_lesson(path: Path, target: Path, values: dict[str, object]) -> None:
-    """Run one notebook, saving it to `target` as it goes; what ran is there when NotebookFailed is raised."""
+    """Run one notebook into `target`; the part that ran is there when NotebookFailed is raised."""
     source, failure = read_notebook(path), ""
     filled = [cell for cell in source.cells if cell.cell_type == "code" and cell.source.strip()]
     total = len(filled) + bool(values)
     start, cells = time.monotonic(), runtime.progress(range(total), path.stem)
+    part = target.with_name(f".{target.name}")  # another run's front page reads whole notebooks only
     try:
         execute_notebook(
             path,
-            target,
+            part,
             parameters=values,
             cwd=path.parent,
             kernel_name="python3",
@@ -149,7 +152,9 @@ def run_lesson(path: Path, target: Path, values: dict[str, object]) -> None:
         failure = f"{path.name}: the kernel died after {cells.n} of {total} code cells (out of memory?)"
     finally:
         cells.close()
-    if cells.n < total:  # exit() in a cell ends a run without an error
+        if part.exists():
+            part.replace(target)
+    if failure or cells.n < total:  # exit() in a cell ends a run without an error
         raise NotebookFailed(failure or f"{path.name} stopped after {cells.n} of {total} code cells")
     print(f"{path.stem}: {total} code cells, {time.monotonic() - start:.0f} s", flush=True)
 
@@ -215,12 +220,31 @@ def run_lessons(
         check_size(out / f"{path.stem}.html")
 
 
+def run_side_by_side(options: argparse.Namespace) -> int:
+    """Run lessons `options.jobs` at a time, each by this command in a process with one thread; return the
+    largest exit code. All are run, whichever fails. The seconds that they print are no measurement."""
+    folder = options.notebooks or runtime.repo_path("notebooks")
+    command = [sys.executable, "-m", "emolib.course", "--out", options.out, "--notebooks", folder]
+    command += [part for pair in options.p for part in ("-p", *pair)]
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+
+    def run_one(path: Path) -> int:
+        return subprocess.run([*command, "--only", path.stem], env=environment).returncode
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        codes = list(pool.map(run_one, find_lessons(folder, options.only)))
+    write_front(Path(folder).resolve(), Path(options.out).resolve())
+    return max(codes)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of `python -m emolib.course`."""
     parser = argparse.ArgumentParser("python -m emolib.course", description="Run the lessons as notebooks.")
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="how the names begin, e.g. 01")
     parser.add_argument("--out", type=Path, default="reports", help="folder for pages (default: reports)")
     parser.add_argument("--notebooks", type=Path, help="folder of the notebooks (default: the repository's)")
+    beside = "lessons to run at a time, a core each (default: 1)"
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=beside)
     what = "set a notebook parameter; where its default is text, the value is taken as text"
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=what)
     return parser
@@ -230,6 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns 0, 1 if a notebook failed, 2 for bad input or a full disk."""
     options = build_parser().parse_args(arguments)
     try:
+        if options.jobs > 1:
+            return run_side_by_side(options)
         folder = options.notebooks or runtime.repo_path("notebooks")
         run_lessons(folder.resolve(), options.out.resolve(), options.only, dict(options.p))
     except (InputError, OSError) as error:

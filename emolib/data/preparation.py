@@ -57,6 +57,12 @@ class Preparation:
         size = self.crop or self.size
         return size if isinstance(size, int) else size[0]
 
+    @property
+    def share(self) -> float:
+        """The share of a square picture's side that the network gets to see; the rest is cut off."""
+        size = self.size if isinstance(self.size, int) else self.size[0]
+        return min(1.0, self.crop[0] / size) if self.crop else 1.0
+
 
 def load_preparation(folder: str | os.PathLike[str]) -> Preparation:
     """Read the preparation that the image processor of a transformers model in `folder` does.

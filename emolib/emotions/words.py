@@ -23,7 +23,7 @@ SYNONYMS = {
     "contentment": "contented calm relaxed peaceful satisfied pleased comfortable",
     "excitement": "thrilled elated exhilarated enthusiastic",
     "anger": "mad angered furious cross irate",
-    "disgust": "disgusting revolted repulsed grossed-out",
+    "disgust": "disgusted disgusting revolted repulsed grossed-out",
     "fear": "afraid scared frightened anxious worried nervous",
     "sadness": "unhappy sorrow sorrowful crying depressed miserable",
     "happiness": "happiness smiling smile cheerful glad",

@@ -2,7 +2,7 @@
 
 Fitted on people seen under several emotions, it keeps the directions in which people differ and drops those
 in which one person's face moves. No download and no training run; made for EmoFaces, whose camera, light and
-face boxes are the same under every emotion. For photographs take an identity network (`optional`).
+face boxes are the same under every emotion. For photographs take an identity network (`load_face_network`).
 
 By hand: after scikit-learn's PCA and LinearDiscriminantAnalysis, cosines of EmoFaces' test people differ by
 up to 0.08 from these, and the numbers published with these would change.
@@ -16,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from emolib import images
 from emolib.data import emofaces
+from emolib.judges import faces, networks
 from emolib.metrics.preservation import LUMA
 from emolib.runtime import InputError, progress
 
@@ -28,6 +30,8 @@ SIDE = 32  # px; the crop is resampled to this
 RADIUS = 0.85  # of the half side: an ellipse in the box, without the corners that show the background
 COMPONENTS = 150  # of the PCA that comes first and makes the within-person scatter invertible
 DIRECTIONS = 40  # kept discriminants
+SFACE_SAME = 0.363
+"""The cosine from which SFace calls two photographs one person: OpenCV's, measured by its authors on LFW."""
 
 
 @dataclass(frozen=True)
@@ -123,3 +127,33 @@ def _read_faces(folder: Path, split: str, size: int | None) -> tuple[Tensor, np.
             picture, box = images.resize(picture, size), (box * size / picture.shape[-1]).round()
         crops.append(crop_faces(picture, [box]))
     return torch.cat(crops), data.frame["identity"].to_numpy()
+
+
+class FaceNetwork:
+    """Who is it, on photographs: an identity network in ONNX, SFace (Zhong et al. 2021) or another like it.
+
+    threshold  cosine of embeddings from which two faces are one person; SFace's own, NaN for others
+    """
+
+    def __init__(self, session, *, threshold: float = float("nan"), byte_scale: bool = False) -> None:
+        self.session, self.threshold, self.byte_scale = session, threshold, byte_scale
+
+    def __call__(self, aligned: Tensor) -> Tensor:
+        """Embed faces (B, 3, 112, 112) in [-1, 1], laid by `faces.align_face`: (B, D), of SFace (B, 128)."""
+        return networks.run_onnx(self.session, (aligned + 1) * 127.5 if self.byte_scale else aligned)
+
+    def embed_faces(self, picture: Image.Image, people: Sequence[faces.Face]) -> Tensor:
+        """Embed faces of an RGB picture: (B, D). Of an edit give the source's: it has the same places."""
+        pieces = [faces.align_face(picture, faces.find_points(face)) for face in people]
+        return self(images.to_tensor(pieces))
+
+
+def load_face_network(name: str | Path = "sface") -> FaceNetwork:
+    """Load SFace from the Hub's cache or a folder, or another ONNX file that takes 112 x 112 in [-1, 1].
+
+    InputError: not here (it says how to fetch it), broken."""
+    path = networks.require_onnx(name)
+    is_sface = path.name == networks.ONNX[networks.NAMES["sface"]]
+    return FaceNetwork(
+        networks.open_session(path), threshold=SFACE_SAME if is_sface else float("nan"), byte_scale=is_sface
+    )

@@ -61,7 +61,7 @@ def load_backbone(name: str | Path, *, device: str = "auto") -> Judge:
 
     What its last layer says plays no part, and may be missing. InputError: the held-out judge, nothing there.
     """
-    if str(name) == "heldout":
+    if str(name).endswith("heldout"):
         raise InputError("the heldout judge only measures; take features of the guide, or of another network")
     folder = find_network(name, "backbone")
     with reading(folder, "transformers image model"):

@@ -50,11 +50,6 @@ def test_emotions_change_the_picture_and_share_one_inversion(model):
     assert not torch.allclose(several[:1], ceiling(model, source), atol=1e-3)
 
 
-def test_strength_zero_is_the_source_bit_for_bit(model):
-    source = pictures(2)
-    assert torch.equal(edit(LEditsPP(model, strength=0.0), source, "anger"), source)
-
-
 def test_attention_processors_are_put_back_even_after_an_error(model, monkeypatch):
     before = dict(model.unet.attn_processors)
 

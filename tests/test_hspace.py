@@ -3,7 +3,7 @@
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from tiny_pipelines import tiny, unet
+from tiny_pipelines import noise, tiny, unet
 
 from emolib.diffusion.backbone import Embedding
 from emolib.diffusion.sampling import Prediction, Trajectory, denoise
@@ -17,10 +17,6 @@ places = pytest.mark.parametrize("place", ["mid", "up0", "up1"])
 guidances = pytest.mark.parametrize("guidance", [1.0, 3.0])
 CHANNELS, SIDE = 16, 8  # of the tiny UNets' h for 16 x 16 latents
 SHAPES = {"mid": (16, 8, 8), "up0": (16, 16, 16), "up1": (8, 16, 16)}
-
-
-def noise(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()

@@ -5,17 +5,13 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_pipelines import tiny
+from tiny_pipelines import noise, tiny
 
 from emolib.interventions import directions, directions_fit
 from emolib.interventions.directions import Directions, Network, Table
 from emolib.runtime import InputError, generator
 
 CHANNELS, SIDE = 16, 8
-
-
-def noise(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def bank(**options):

@@ -2,16 +2,12 @@
 
 import pytest
 import torch
-from tiny_pipelines import sd_pipeline, tiny
+from tiny_pipelines import noise, sd_pipeline, tiny
 
 from emolib.diffusion import backbone
 from emolib.interventions import directions_fit, hspace
 
 CHANNELS, SIDE = 16, 8  # of the tiny UNets' h for 16 x 16 latents
-
-
-def noise(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def planted(n=60, size=50, seed=0):

@@ -1,14 +1,16 @@
-"""Pictures as tensors and back: exact round trips, crop, feather, paste, provenance."""
+"""Pictures: files that nobody vouches for, tensors and back, crop, feather, paste, provenance."""
 
 import base64
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 
 from emolib import images
 from emolib.runtime import InputError
@@ -20,6 +22,9 @@ def encoded(image, file_format="PNG", **options):
     return buffer.getvalue()
 
 
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
 def noise_picture(width=12, height=8, seed=0):
     values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(values)
@@ -28,8 +33,7 @@ def noise_picture(width=12, height=8, seed=0):
 def test_tensor_round_trip_is_exact_for_every_value():
     values = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     tensor = images.to_tensor(Image.fromarray(values))
-    assert tensor.shape == (1, 3, 16, 16)
-    assert tensor.dtype == torch.float32
+    assert (tensor.shape, tensor.dtype) == ((1, 3, 16, 16), torch.float32)
     assert (tensor.min(), tensor.max()) == (-1, 1)
     assert np.array_equal(images.to_pil(tensor)[0], values)
 
@@ -150,8 +154,7 @@ def test_rotation_by_right_angles_is_exact_and_turns_the_stated_way():
     torch.testing.assert_close(quarter, square.rot90(1, (2, 3)), rtol=0, atol=1e-5)
     torch.testing.assert_close(images.rotate(quarter, -np.pi / 2), square, rtol=0, atol=1e-5)
     corner = images.rotate(torch.ones(1, 3, 16, 16), np.pi / 4, corners="zeros")[0, 0]
-    assert corner[0, 0] == 0
-    assert corner[5:11, 5:11].min() > 0.99
+    assert corner[0, 0] == 0 and corner[5:11, 5:11].min() > 0.99
     assert images.rotate(torch.ones(1, 3, 8, 8), np.pi / 4).min() > 0.99
 
 
@@ -189,3 +192,151 @@ def test_a_picture_as_webp_and_as_an_address_that_holds_it():
     head, _, data = images.data_uri(exact).partition(",")
     assert head == "data:image/webp;base64" and base64.b64decode(data) == exact
     assert images.data_uri(b"x", "png") == "data:image/png;base64,eA=="
+
+
+# Files ------------------------------------------------------------------------------------------------------
+
+
+def png_claiming(width, height):
+    """A valid PNG header of that size, and no pixels to speak of."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_files_open_to_their_pixels(file_format, tmp_path):
+    picture = noise_picture()
+    (tmp_path / "a").write_bytes(encoded(picture, file_format))
+    for source in (tmp_path / "a", str(tmp_path / "a"), encoded(picture, file_format)):
+        opened = images.open_image(source)
+        assert opened.mode == "RGB" and np.array_equal(opened, picture)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(orientation):
+    # Undo what the tag says to do, store that, and opening must give the picture back.
+    flip = Image.Transpose
+    undo = (None, flip.FLIP_LEFT_RIGHT, flip.ROTATE_180, flip.FLIP_TOP_BOTTOM)
+    undo += (flip.TRANSPOSE, flip.ROTATE_90, flip.TRANSVERSE, flip.ROTATE_270)
+    picture, exif = noise_picture(), Image.Exif()
+    exif[0x0112] = orientation
+    stored = picture if orientation == 1 else picture.transpose(undo[orientation - 1])
+    assert np.array_equal(images.open_image(encoded(stored, exif=exif)), picture)
+
+
+def test_broken_exif_does_not_matter():
+    picture = noise_picture()
+    assert np.array_equal(images.open_image(encoded(picture, exif=b"Exif\x00\x00II*\x00\xff\xff")), picture)
+
+
+def test_palettes_bits_and_transparency_over_white():
+    half, palette = Image.new("RGBA", (2, 1), (255, 0, 0, 0)), Image.new("P", (2, 1))
+    half.putpixel((0, 0), (*BLUE, 255))
+    palette.putpalette([*RED, *BLUE])
+    palette.putdata([1, 0])
+    for data, expected in (
+        (encoded(Image.new("RGB", (2, 1), GREEN).quantize(4)), [GREEN, GREEN]),
+        (encoded(Image.new("1", (2, 1), 1)), [WHITE, WHITE]),
+        (encoded(half), [BLUE, WHITE]),
+        (encoded(palette, transparency=0), [BLUE, WHITE]),
+        (encoded(Image.new("LA", (2, 1), (0, 0))), [WHITE, WHITE]),
+    ):
+        assert [images.open_image(data).getpixel((x, 0)) for x in (0, 1)] == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "file_format", "grey"),
+    [
+        (np.uint16([[0, 257, 128 * 257, 65535]]), "PNG", [0, 1, 128, 255]),
+        (np.uint16([[0, 257, 128 * 257, 65535]]), "TIFF", [0, 1, 128, 255]),
+        (np.float32([[0.0, 0.5, 1.0, np.nan]]), "TIFF", [0, 128, 255, 0]),
+        (np.int32([[0, 65535, 6553]]), "TIFF", [0, 255, 25]),
+    ],
+)
+def test_deep_pictures_are_scaled_not_clipped(values, file_format, grey):
+    opened = np.asarray(images.open_image(encoded(Image.fromarray(values), file_format)))
+    assert (opened == np.array(grey)[None, :, None]).all()
+
+
+def test_cmyk_jpeg():
+    cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    red, green, blue = images.open_image(encoded(cyan, "JPEG", quality=95)).getpixel((4, 4))
+    assert red < 30 and green > 200 and blue > 200
+
+
+def test_colour_profiles_are_converted_and_broken_ones_ignored():
+    picture = Image.new("RGB", (4, 4), (200, 100, 50))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, b"rubbish"):
+        assert images.open_image(encoded(picture, icc_profile=profile)).getpixel((0, 0)) == (200, 100, 50)
+    lab = Image.new("L", (4, 4), 128)
+    assert images.open_image(encoded(lab, icc_profile=srgb)).getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_a_long_text_does_not_hide_the_pixels(tmp_path):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("workflow", "x" * 2**22, zip=True)
+    path = tmp_path / "drawn.png"
+    picture = noise_picture()
+    picture.save(path, pnginfo=texts)
+    assert images.open_image(path).tobytes() == picture.tobytes()
+    assert images.open_image(path.read_bytes()).tobytes() == picture.tobytes()
+    assert images.read_provenance(path) is None
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "MPO"])  # MPO: the stereo JPEG of some cameras
+def test_of_several_frames_the_first_is_opened(file_format):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, BLUE)]
+    data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:])
+    red, _, blue = images.open_image(data).getpixel((2, 2))
+    assert red > 250 and blue < 5
+
+
+@pytest.mark.parametrize(("width", "height"), [(11_000, 10_000), (50_000, 50_000), (2**31 - 1, 2**31 - 1)])
+def test_decompression_bombs_are_refused_before_decoding(width, height):
+    with pytest.raises(InputError, match="scale it down"):
+        images.open_image(png_claiming(width, height))
+
+
+def test_the_pixel_limit_is_the_callers():
+    picture = encoded(noise_picture(12, 8))
+    assert images.open_image(picture, max_pixels=96).size == (12, 8)
+    with pytest.raises(InputError, match="12 x 8"):
+        images.open_image(picture, max_pixels=95)
+
+
+def test_every_truncation_is_an_input_error_or_opens():
+    data = encoded(noise_picture(40, 40), "JPEG")
+    for cut in range(0, len(data) - 2, 37):
+        with pytest.raises(InputError):
+            images.open_image(data[:cut])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]), st.data())
+def test_corrupted_bytes_open_or_give_an_input_error(file_format, data):
+    damaged = bytearray(encoded(noise_picture(), file_format))
+    for _ in range(data.draw(st.integers(1, 6))):
+        place = data.draw(st.integers(0, len(damaged) - 1))
+        damaged[place] = data.draw(st.integers(0, 255))
+    try:
+        assert images.open_image(bytes(damaged)).mode == "RGB"
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+def test_other_files_folders_and_nothing_are_refused_with_a_way_out(tmp_path):
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+    for content in (b"", b"hello, this is text", b"%PDF-1.7\n", eps, b"\x80\x04\x95pickle"):
+        (tmp_path / "notes.png").write_bytes(content)
+        with pytest.raises(InputError, match="notes.png: not a picture .* convert it to PNG"):
+            images.open_image(tmp_path / "notes.png")
+    with pytest.raises(InputError, match="this file is missing"):
+        images.open_image(tmp_path / "none.png")
+    with pytest.raises(InputError, match="is a directory"):
+        images.open_image(tmp_path)

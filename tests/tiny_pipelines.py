@@ -21,6 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from emolib.diffusion import backbone
 from emolib.interventions import alignment
+from emolib.interventions.directions import Directions, Table
 
 SIDE, SCALING = 32, 0.7  # native pixels; a latent scale that is nobody's default
 _folders = tempfile.TemporaryDirectory(prefix="tiny-pipelines-")
@@ -139,3 +140,15 @@ def pictures(n=1, side=SIDE, seed=0):
     """(n, 3, side, side) smooth random pictures in [-1, 1]."""
     coarse = torch.rand((n, 3, 4, 4), generator=torch.Generator().manual_seed(seed)) * 2 - 1
     return torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear", align_corners=True)
+
+
+def noise(*shape, seed=0):
+    """Normal draws of that shape."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def bank(kind, scale=1.0):
+    """Random h-space directions from neutral for the tiny "sd" or "sdxl"."""
+    deltas = {name: noise(1, 16, 8, 8, seed=i) for i, name in enumerate(("anger", "awe", "smirking"))}
+    shifts = {name: Table(scale * delta, torch.tensor([600])) for name, delta in deltas.items()}
+    return Directions(shifts, "neutral", "", kind, 16, {"sd": 16, "sdxl": 40}[kind])

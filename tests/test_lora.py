@@ -186,7 +186,10 @@ KEY = "unet.mid_block.attn1.to_q"
         ({f"{KEY}.lora_A.weight": A, f"{KEY}.lora_B.weight": B, "x.weight": A}, "the first is x.weight"),
         ({f"{KEY}.lora_A.weight": A}, f"{KEY}.lora_A.weight has no fitting"),
         ({f"{KEY}.lora_A.weight": A, f"{KEY}.lora_B.weight": torch.ones(2, 8)}, "has no fitting"),
-        ({f"{KEY}.lora_A.weight": torch.ones(8, 2), f"{KEY}.lora_B.weight": torch.ones(4, 8)}, "rank 8 is larger than"),
+        (
+            {f"{KEY}.lora_A.weight": torch.ones(8, 2), f"{KEY}.lora_B.weight": torch.ones(4, 8)},
+            "rank 8 is larger than",
+        ),
         ({"text_encoder.q.lora_A.weight": A}, "text encoder"),
         ({"lora_te_text_model_q.lora_down.weight": A}, "text encoder"),
         ({"lora_unet_x.lora_down.weight": A}, "not a LoRA"),

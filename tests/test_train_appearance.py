@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from train import appearance, landmarks
+from train import appearance, landmarks, standin
 
 from emolib.data.framing import LANDMARKS
-from emolib.runtime import InputError
 
 SIZE = 64
 
@@ -103,27 +102,6 @@ def test_photographs_follow_their_generator(faces):
     assert one[0].shape == faces[0].shape and one[0].abs().max() <= 1 and one[1].shape == faces[2].shape
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Two rendered people of train, one of val, one of concepts: noise with points in the middle."""
-    where, rng = tmp_path_factory.mktemp("portraits"), np.random.default_rng(0)
-    for seed in (3, 4, 8, 100_000):
-        records = [{"landmarks": rng.uniform(40, 90, (len(LANDMARKS), 2)).tolist()} for _ in range(2)]
-        pictures = rng.integers(0, 256, (2, 128, 128, 3), dtype=np.uint8)
-        meta = np.array(json.dumps({"seed": seed, "records": records}))
-        np.savez(where / f"{seed:06d}.npz", pictures=pictures, masks=pictures[..., 0], meta=meta)
-    return where
-
-
-def test_only_people_of_the_split_are_read(folder, tmp_path):
-    images, masks, points = landmarks.load_renders(folder, "train")
-    assert images.shape == (4, 3, 128, 128) and masks.shape == (4, 1, 128, 128)
-    assert points.shape == (4, len(LANDMARKS), 2)
-    assert len(landmarks.load_renders(folder, "val")[0]) == 2
-    with pytest.raises(InputError, match="nobody of train"):
-        landmarks.load_renders(tmp_path, "train")
-
-
 def test_places_lie_in_the_picture_and_follow_it():
     torch.manual_seed(0)
     model = landmarks.LandmarkNet().eval()
@@ -140,9 +118,11 @@ def test_errors_are_shares_of_the_face():
     assert torch.allclose(error, torch.full_like(error, 0.1))
 
 
-def test_training_saves_a_small_file_that_opens_and_can_be_taken_up(folder, tmp_path, monkeypatch):
+def test_training_saves_a_small_file_that_opens_and_can_be_taken_up(tmp_path, monkeypatch):
+    standin.write(tmp_path, {"train": 2, "val": 1})
     out, work = tmp_path / "landmarks.safetensors", tmp_path / "run"
-    words = f"--portraits {folder} --out {out} --work {work} --batch 2 --warmup 0 --device cpu"
+    words = f"--data {tmp_path} --renders {tmp_path}/renders --out {out} --work {work}"
+    words += " --batch 2 --warmup 0 --device cpu"
     for steps in ("1", "2"):
         monkeypatch.setattr(sys, "argv", ["landmarks", *words.split(), "--steps", steps])
         landmarks.main()

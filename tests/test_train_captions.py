@@ -103,3 +103,8 @@ def test_equal_captions_do_not_repel_each_other():
     embeddings = F.one_hot(kind, 2).float()
     true = kind[:, None] == kind[None, :]
     assert contrastive(embeddings, embeddings, torch.tensor(50.0), true) == pytest.approx(np.log(3), abs=1e-6)
+
+
+def test_what_a_caption_must_not_name_is_not_named(frame):
+    plain = captions.texts(frame, 6, 0, without=("background", "background_color"))
+    assert all(len(row) == 6 and "background" not in c.text for row in plain for c in row)

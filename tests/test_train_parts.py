@@ -28,7 +28,7 @@ def people(folder, tmp_path):
 @pytest.fixture(scope="module")
 def autoencoder():
     torch.manual_seed(0)
-    return vae.network((16, 16, 32), 32).eval()
+    return vae.network((16, 16, 32), 32, 8).eval()
 
 
 def seeded(seed=0):
@@ -129,6 +129,35 @@ def test_cached_posteriors_are_the_autoencoders(autoencoder, people, tmp_path):
     assert torch.allclose(moments[0, 1].float(), expected, atol=2e-2)
     assert torch.equal(moments, latents.posteriors(autoencoder, people, 64, tmp_path))
     assert len(list(tmp_path.glob("latents-64-*"))) == 1
+
+
+def test_further_views_change_all_pictures_of_a_person_alike(autoencoder, folder, people, tmp_path):
+    people = data.load("train", folder, tmp_path, renders=folder / "renders")
+    people.images[:9], people.masks[:9] = people.images[0].clone(), people.masks[0].clone()
+    moments = latents.posteriors(autoencoder, people, 96, tmp_path, views=4)
+    assert moments.shape == (27, 4, 16, 24, 24)
+    assert torch.equal(moments[:9], moments[:1].expand(9, -1, -1, -1, -1))
+    assert not torch.equal(moments[0, 2], moments[0, 3]) and not torch.equal(moments[9, 2], moments[10, 2])
+
+
+def test_masks_are_those_of_the_render(folder, tmp_path):
+    people = data.load("train", folder, tmp_path, renders=folder / "renders")
+    assert people.masks.shape == (27, 1, 96, 96)
+    with np.load(folder / "renders" / "000001.npz") as stored:
+        assert torch.equal(people.keep(np.array([12])).masks[0, 0], torch.from_numpy(stored["masks"][3]))
+    with pytest.raises(InputError, match=r"000000\.npz"):
+        data.load("train", folder, tmp_path, renders=tmp_path)
+
+
+def test_a_widened_unet_does_with_the_first_channels_what_it_did():
+    torch.manual_seed(0)
+    narrow = unet.network(4, 32, 8, channels=(32, 64), heads=2).eval()
+    wide = unet.widen(narrow, 7).eval()
+    x, text = torch.randn(2, 7, 8, 8), torch.randn(2, 5, 32)
+    with torch.no_grad():
+        before, after = narrow(x[:, :4], 500, text).sample, wide(x, 500, text).sample
+    assert after.shape == x.shape and torch.allclose(after[:, :4], before, atol=1e-6)
+    assert (after[:, 4:] == 0).all()
 
 
 def test_latents_are_drawn_with_the_posteriors_mean_and_spread():

@@ -28,7 +28,15 @@ def world(tmp_path_factory):
     standin.write(root / "faces", {"train": 3, "val": 2})
 
     def recipe(module, name, *arguments):
-        common = ["--data", root / "faces", "--work", root / "work" / name, *TINY]
+        common = [
+            "--data",
+            root / "faces",
+            "--renders",
+            root / "faces" / "renders",
+            "--work",
+            root / "work" / name,
+            *TINY,
+        ]
         before = sys.argv
         sys.argv = [str(argument) for argument in ("train", *arguments, *common)]
         try:
@@ -42,9 +50,24 @@ def world(tmp_path_factory):
     towers = ["--text", root / "text", "--out", root / "miniclip", "--steps", 3, "--batch", 9, *guide, *small]
     for part in ("text", "picture"):
         recipe(miniclip, f"miniclip-{part}", part, *towers)
-    sizes = ["--channels", 16, 16, 16, "--validate", 3, "--small-steps", 1, "--perceptual", 0.1]
+    sizes = [
+        "--channels",
+        16,
+        16,
+        16,
+        "--latent",
+        8,
+        "--validate",
+        3,
+        "--small-steps",
+        1,
+        "--perceptual",
+        0.1,
+    ]
     recipe(vae, "vae", *guide, "--steps", 2, "--batch", 2, *sizes)
     first = root / "work" / "vae" / "final"
+    deeper = ["--channels", 16, 16, 16, 16, "--latent", 12, "--like", first]
+    recipe(vae, "vae-like", *guide, "--steps", 2, "--batch", 2, *sizes, *deeper)
     for name, how in (("vae-2", "--start"), ("vae-decoder", "--decoder")):
         recipe(vae, name, *guide, how, first, "--steps", 2, "--batch", 2, "--lr", 0.01, *sizes)
     towers[1] = root / "text-2"
@@ -57,11 +80,27 @@ def world(tmp_path_factory):
         "--out",
         root / "minisd",
     ]
-    sizes = ["--channels", 32, 64, "--heads", 2, "--small-steps", 2, "--variants", 4, "--samples", 1]
+    sizes = [
+        "--channels",
+        32,
+        64,
+        "--heads",
+        2,
+        "--small-steps",
+        2,
+        "--variants",
+        4,
+        "--samples",
+        1,
+        "--views",
+        3,
+    ]
     recipe(unet, "unet", *guide, *parts, "--steps", 3, "--batch", 9, "--siblings", 0.5, *sizes)
     further = ["--start", root / "minisd", "--blend", 0.25, "--steps", 1, "--batch", 9, "--lr", 0.01]
     parts[-1] = root / "blended"
     recipe(unet, "unet-2", *guide, *parts, *further, "--decay", 0, *sizes)
+    parts[-1], parts[-3] = root / "wide", root / "work" / "vae-like" / "final"
+    recipe(unet, "unet-3", *guide, *parts, "--start", root / "minisd", "--steps", 1, "--batch", 9, *sizes)
     return root
 
 
@@ -115,6 +154,15 @@ def test_an_autoencoder_goes_on_whole_or_with_its_decoder_alone(world):
     )
     assert torch.equal(first[0], decoder[0]) and not torch.equal(first[1], decoder[1])
     assert not torch.equal(first[0], whole[0]) and not torch.equal(first[1], whole[1])
+
+
+def test_a_denoiser_goes_on_in_the_latents_of_a_deeper_autoencoder(world):
+    pipe = StableDiffusionPipeline.from_pretrained(world / "wide")
+    assert pipe.unet.config.in_channels == 12 and pipe.vae_scale_factor == 8
+    logged = [
+        json.loads(line) for line in (world / "work" / "vae-like" / "log.jsonl").read_text().splitlines()
+    ]
+    assert any(row.get("like", 0) > 0 for row in logged)
 
 
 def test_the_text_tower_goes_on_with_the_same_tokenizer(world):

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 
 from emolib.data.framing import LANDMARKS
-from train.augment import _pick, _uniform, degrade
+from train import data
+from train.augment import _pick, _uniform, degrade, distort
+from train.data import Portraits
 
 _OTHER = {"left": "right", "right": "left"}
 _SPLIT = [name.partition("_") for name in LANDMARKS]
@@ -134,11 +136,27 @@ def cut_out(x, draw, *, chance: float = 0.25, side: tuple[float, float] = (0.08,
     return _pick(x, torch.where(inside, (colour + grain).clamp(-1, 1), x), draw, chance)
 
 
-def photograph(x, masks, points, draw, *, grey: float = 0.15, cut: float = 0.25, **framing):
+def photograph(x, masks, points, draw, *, grey=0.15, cut=0.25, light=1.0, **framing):
     """All of the above -> pictures and points: framed anew, before another wall, in another light, through a
-    worse camera. `framing` goes to `frame`."""
+    worse camera. `light` scales `relight`, `framing` goes to `frame`."""
     x, masks, points = frame(x, masks, points, draw, **framing)
-    x = relight(swap_background(x, masks, draw), draw, grey=grey)
+    x = relight(swap_background(x, masks, draw), draw, amount=light, grey=grey)
     x = degrade(cut_out(x, draw, chance=cut), draw)
     quality = _uniform(x, draw, 15, 95)
     return _pick(x, jpeg(x, quality), draw, 0.4), points
+
+
+def draw_photographs(people: Portraits, rows: torch.Tensor, draw: torch.Generator, **how):
+    """The portraits at `rows` as photographs: pictures (B, 3, S, S) and points. `how` goes to `photograph`.
+
+    Without masks the walls stay what they are."""
+    x = data.pixels(people.images[rows])
+    masks = torch.ones_like(x[:, :1]) if people.masks is None else people.masks[rows].float() / 255
+    return photograph(x, masks, people.landmarks[rows], draw, **how)
+
+
+def vary(people: Portraits, rows: torch.Tensor, draw: torch.Generator, **how) -> torch.Tensor:
+    """The portraits at `rows` as photographs (B, 3, S, S); without landmarks only moved, relit, damaged."""
+    if "landmarks" in people.frame:
+        return draw_photographs(people, rows, draw, **how)[0]
+    return distort(data.pixels(people.images[rows]), draw)

@@ -7,6 +7,7 @@ names: it is true of each picture that agrees with its own in all of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,20 +161,22 @@ class Bank:
         return (agree | ~named[:, None, :]).all(-1)
 
 
-def texts(frame: pd.DataFrame, variants: int, seed: int) -> list[list[Caption]]:
-    """For every row `variants` captions; the first is the portrait's own, which names everything."""
+def texts(frame: pd.DataFrame, variants: int, seed: int, without: Sequence[str] = ()) -> list[list[Caption]]:
+    """For every row `variants` captions; the first is the portrait's own, which names everything. With
+    `without`, attributes that are not named, all of them are drawn."""
     rows = frame[list(ATTRIBUTES)].to_dict("records")
     out = []
     for i, (row, own) in enumerate(zip(rows, frame["caption"], strict=True)):
         rng = np.random.default_rng((seed, i))
-        drawn = [describe(row, draw_names(rng), rng) for _ in range(variants - 1)]
-        out.append([Caption(own, frozenset(ATTRIBUTES)), *drawn])
+        first = [] if without else [Caption(own, frozenset(ATTRIBUTES))]
+        drawn = (draw_names(rng).difference(without) for _ in range(variants - len(first)))
+        out.append([*first, *(describe(row, names, rng) for names in drawn)])
     return out
 
 
-def bank(frame: pd.DataFrame, tokenizer, *, variants: int = 16, seed: int = 0) -> Bank:
-    """The captions of every portrait, tokenised and padded to the tokenizer's length."""
-    captions = texts(frame, variants, seed)
+def bank(frame: pd.DataFrame, tokenizer, *, variants: int = 16, seed: int = 0, without=()) -> Bank:
+    """The captions of every portrait, tokenised and padded to the tokenizer's length: see `texts`."""
+    captions = texts(frame, variants, seed, without)
     flat = [caption for row in captions for caption in row]
     ids = tokenizer(
         [caption.text for caption in flat],

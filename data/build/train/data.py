@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -28,10 +29,12 @@ SPLITS = ("train", "val", "test", "concepts")
 class Portraits:
     """Pictures (N, 3, H, W) uint8 and, row by row, what is known of them (the columns of the parquet file).
 
+    `masks` (N, 1, H, W) uint8, the share of a pixel that the person fills, are kept with the renders alone.
     All tensors are on the pictures' device."""
 
     images: torch.Tensor
     frame: pd.DataFrame
+    masks: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -55,6 +58,12 @@ class Portraits:
         return torch.tensor(box / self.images.shape[-1], device=self.images.device).clamp(0, 1)
 
     @cached_property
+    def landmarks(self) -> torch.Tensor:
+        """(N, L, 2) in pixels, in the order of `emolib.data.framing.LANDMARKS`."""
+        points = np.stack([np.stack(row) for row in self.frame["landmarks"]])
+        return torch.tensor(points, dtype=torch.float32, device=self.images.device)
+
+    @cached_property
     def siblings(self) -> torch.Tensor:
         """(identities, S) rows of the same person; S is the fewest pictures any of them has."""
         groups = [torch.tensor(rows) for rows in self.frame.groupby("identity", sort=True).indices.values()]
@@ -63,15 +72,37 @@ class Portraits:
     def keep(self, rows: np.ndarray) -> Portraits:
         """Those of these rows (a boolean array, or positions)."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
-        return Portraits(self.images[torch.from_numpy(rows)], self.frame.iloc[rows].reset_index(drop=True))
+        at = torch.from_numpy(rows)
+        masks = None if self.masks is None else self.masks[at]
+        return Portraits(self.images[at], self.frame.iloc[rows].reset_index(drop=True), masks)
 
     def to(self, device: torch.device) -> Portraits:
-        """The same with the pictures on `device`."""
-        return Portraits(self.images.to(device), self.frame)
+        """The same with pictures and masks on `device`."""
+        masks = None if self.masks is None else self.masks.to(device)
+        return Portraits(self.images.to(device), self.frame, masks)
 
 
-def load(split: str, folder: Path, cache: Path | None = None) -> Portraits:
-    """The portraits of `split` from `folder`, decoded or from `cache` (default data/build/work/cache).
+def load_masks(frame: pd.DataFrame, renders: Path) -> torch.Tensor:
+    """The masks (N, 1, H, W) uint8 of the pictures of `frame`, from the folder that `people.portraits` wrote.
+
+    InputError for a person who is not there."""
+    masks = {}
+    for identity in frame["identity"].unique():
+        file = renders / f"{identity:06d}.npz"
+        if not file.is_file():
+            raise InputError(f"{file}: not there; render the people again, or give --renders their folder")
+        with np.load(file) as stored:
+            emotions = [record["emotion"] for record in json.loads(str(stored["meta"]))["records"]]
+            masks |= {
+                (identity, emotion): mask for emotion, mask in zip(emotions, stored["masks"], strict=True)
+            }
+    rows = zip(frame["identity"], frame["emotion"], strict=True)
+    return torch.from_numpy(np.stack([masks[row] for row in rows]))[:, None]
+
+
+def load(split: str, folder: Path, cache: Path | None = None, renders: Path | None = None) -> Portraits:
+    """The portraits of `split` from `folder`, decoded or from `cache` (default data/build/work/cache), with
+    the masks of `renders` where that is given.
 
     Held-out emotions are dropped from `train`, `val` and `test` should the file hold any: nothing that is
     trained here may see them. InputError for a missing file or a picture of another size.
@@ -87,10 +118,11 @@ def load(split: str, folder: Path, cache: Path | None = None) -> Portraits:
         pictures = _decode(path)
         with atomic_write(file) as temporary:
             np.save(temporary, pictures)
-    found = Portraits(torch.from_numpy(np.load(file)), frame.reset_index(drop=True))
+    masks = None if renders is None else load_masks(frame, renders)
+    people = Portraits(torch.from_numpy(np.load(file)), frame.reset_index(drop=True), masks)
     if split == "concepts":
-        return found
-    return found.keep(~frame["emotion"].isin(HELD_OUT).to_numpy())
+        return people
+    return people.keep(~frame["emotion"].isin(HELD_OUT).to_numpy())
 
 
 def _decode(path: Path) -> np.ndarray:

@@ -22,7 +22,7 @@ from transformers import (
 
 from emolib.emotions.sets import EMOFACES
 from emolib.runtime import pick_device, repo_path, write_json
-from train import augment, data, files, options
+from train import appearance, data, files, options
 from train.loop import train
 
 LABELS = (*EMOFACES, "valence", "arousal")
@@ -90,14 +90,14 @@ def train_judge(kind: str, args) -> None:
     """Train the guide or the held-out judge on its half of the people, calibrate it on val, save it."""
     plan = options.plan(args, f"judge-{kind}")
     device = pick_device(plan.device)
-    people, val = data.load("train", args.data), data.load("val", args.data).to(device)
+    people, val = data.load("train", args.data, renders=args.renders), data.load("val", args.data).to(device)
     people = people.keep(data.halves(people.frame) == HALF[kind]).to(device)
     torch.manual_seed(plan.seed)
     model = network(kind, LABELS)
 
     def losses(model, step, draw):
         rows = data.batch_rows(len(people), plan.batch, plan.seed, step).to(device)
-        x = augment.distort(data.pixels(people.images[rows]), draw)
+        x = appearance.vary(people, rows, draw)
         return {"loss": judge_loss(model(x).logits, people.emotion[rows], people.affect[rows])}
 
     def evaluate(model, step):

@@ -10,18 +10,15 @@ landmark; its place is the mean of the map's softmax (Sun et al. 2018, arXiv:171
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from people.pack import split_of
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from emolib.data.framing import LANDMARKS
-from emolib.runtime import InputError, pick_device, repo_path
+from emolib.runtime import pick_device, repo_path
 from train import appearance, data, options
 from train.appearance import EYES, MOUTH
 from train.loop import train
@@ -57,23 +54,6 @@ class LandmarkNet(nn.Module):
         return torch.stack([(share.sum(2) * at).sum(2), (share.sum(3) * at).sum(2)], 2)
 
 
-def load_renders(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The rendered people of a split: pictures (N, 3, S, S) and masks (N, 1, S, S) uint8, landmarks (N, L, 2)
-    in pixels. InputError without any."""
-    pictures, masks, points = [], [], []
-    for file in sorted(folder.glob("[0-9]*.npz")):
-        if split_of(int(file.stem)) != split:
-            continue
-        with np.load(file) as kept:
-            pictures.append(kept["pictures"])
-            masks.append(kept["masks"])
-            points += [record["landmarks"] for record in json.loads(str(kept["meta"]))["records"]]
-    if not points:
-        raise InputError(f"{folder}: nobody of {split} is rendered; run python -m people.portraits first")
-    images = torch.from_numpy(np.concatenate(pictures)).permute(0, 3, 1, 2).contiguous()
-    return images, torch.from_numpy(np.concatenate(masks))[:, None], torch.tensor(points)
-
-
 def face_errors(found: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """(B, L) distances of landmarks (B, L, 2) from true ones, as shares of the eyes' distance to the mouth
     (of the distance between the pupils by 0.9 where that is larger)."""
@@ -87,34 +67,29 @@ def train_landmarks(args) -> None:
     """Train the network on the people of train, measure it on val, save half-precision weights."""
     plan = options.plan(args, "landmarks")
     device = pick_device(plan.device)
-    images, masks, points = (part.to(device) for part in load_renders(args.portraits, "train"))
-    val = tuple(part.to(device) for part in load_renders(args.portraits, "val"))
+    people, val = (data.load(split, args.data, renders=args.renders).to(device) for split in ("train", "val"))
     framing = {"zoom": 0.3, "shift": 0.12, "turn": 0.4}
     torch.manual_seed(plan.seed)
 
-    def photographs(part, rows, draw):
-        x, mask, true = (each[rows] for each in part)
-        x, true = appearance.photograph(data.pixels(x), mask.float() / 255, true, draw, **framing)
-        return x, true / x.shape[-1]
-
     def losses(model, step, draw):
-        rows = data.batch_rows(len(images), plan.batch, plan.seed, step).to(device)
-        x, true = photographs((images, masks, points), rows, draw)
+        rows = data.batch_rows(len(people), plan.batch, plan.seed, step).to(device)
+        x, points = appearance.draw_photographs(people, rows, draw, **framing)
+        true = points / x.shape[-1]
         inside = ((true > 0) & (true < 1)).all(2)
         return {"loss": 100 * F.l1_loss(model(x), true, reduction="none").mean(2)[inside].mean()}
 
     @torch.no_grad()
     def evaluate(model, step):
-        rows = torch.arange(len(val[0]), device=device)
-        as_they_are = face_errors(model(data.pixels(val[0])), val[2] / images.shape[-1])
-        x, true = photographs(val, rows, torch.Generator(device).manual_seed(0))
-        changed = face_errors(model(x), true)
+        rows, draw = torch.arange(len(val), device=device), torch.Generator(device).manual_seed(0)
+        as_they_are = face_errors(model(data.pixels(val.images)), val.landmarks / val.images.shape[-1])
+        x, points = appearance.draw_photographs(val, rows, draw, **framing)
+        changed = face_errors(model(x), points / x.shape[-1])
         five = [*EYES, *MOUTH, LANDMARKS.index("nose_tip")]
         return {"val_error": float(as_they_are.mean()), "val_error_as_photographs": float(changed.mean()),
                 "val_error_of_five": float(changed[:, five].mean())}  # fmt: skip
 
     save_landmarks(train(plan, LandmarkNet(), losses, evaluate=evaluate), args.out)
-    print(f"saved {args.out}: {args.out.stat().st_size / 1e6:.2f} MB, {len(images)} pictures")
+    print(f"saved {args.out}: {args.out.stat().st_size / 1e6:.2f} MB, {len(people)} pictures")
 
 
 def save_landmarks(model: LandmarkNet, path: Path) -> None:
@@ -136,11 +111,9 @@ def main() -> None:
     parser = options.parser(
         "landmarks", text, steps=3000, batch=48, lr=2e-3, ema=0.998, weight_decay=0.01, evaluate_every=500
     )
-    work = repo_path("data", "build", "work")
     parser.add_argument(
-        "--portraits", type=Path, default=work / "portraits", help="folder of rendered people"
+        "--out", type=Path, default=repo_path("data", "build", "work") / "landmarks.safetensors"
     )
-    parser.add_argument("--out", type=Path, default=work / "landmarks.safetensors")
     train_landmarks(parser.parse_args())
 
 

@@ -32,7 +32,7 @@ from transformers import (
 from emolib.emotions import words
 from emolib.emotions.sets import EMOFACES
 from emolib.runtime import InputError, pick_device, progress, repo_path
-from train import augment, captions, data, files, options
+from train import appearance, captions, data, files, options
 from train.loop import Plan, train
 from train.tokenizer import learn
 from train.towers import Meeting, Seeing, contrastive, reading, texts_of
@@ -176,7 +176,7 @@ def train_picture(world: World, tokenizer: CLIPTokenizer, bank: captions.Bank, c
     def losses(model, step, draw):
         rows, _ = data.step_rows(people, plan.batch, plan.seed, step, args.siblings)
         which = torch.randint(bank.ids.shape[1], rows.shape, generator=draw, device=rows.device)
-        x = augment.distort(data.pixels(people.images[rows]), draw)
+        x = appearance.vary(people, rows, draw, light=0.5, grey=0.0)  # captions name colours
         pictures, places = model(x)
         texts = texts_of(model.clip, bank.ids[rows, which])
         with torch.no_grad():
@@ -232,7 +232,8 @@ def arguments():
 def main() -> None:
     args = arguments()
     plan, device = options.plan(args, f"miniclip-{args.part}"), pick_device(args.device)
-    people, val = data.load("train", args.data).to(device), data.load("val", args.data).to(device)
+    people = data.load("train", args.data, renders=args.renders).to(device)
+    val = data.load("val", args.data).to(device)
     if not args.judge.is_dir():
         raise InputError(f"{args.judge}: no judge there; train it first")
     judge = AutoModelForImageClassification.from_pretrained(args.judge, dtype=torch.float32).to(device).eval()

@@ -41,6 +41,10 @@ def parser(name: str, text: str, **defaults: float) -> argparse.ArgumentParser:
     )
     add = out.add_argument
     add("--data", type=Path, default=repo_path("data", "emofaces"), help="folder of portraits-*.parquet")
+    renders = (
+        "folder that people.portraits wrote, for the masks; none: pictures are changed less (no new walls)"
+    )
+    add("--renders", type=Path, default=None, help=renders)
     add("--work", type=Path, default=None, help="folder of the run (default data/build/work/NAME)")
     add("--fresh", action="store_true", help="forget the run in that folder and start again")
     add_fields(out, Plan(**defaults), KNOBS)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
+from emolib.data.framing import LANDMARKS
 from emolib.emotions.sets import EMOFACES, EMOFACES_ALL
 from emolib.runtime import atomic_write
 
@@ -88,6 +90,15 @@ def draw(who: dict, emotion: str, intensity: float, place: tuple[float, float]) 
     return canvas.resize((SIZE, SIZE), Image.Resampling.BOX)
 
 
+def landmarks(place: tuple[float, float]) -> list[list[float]]:
+    """The landmarks of a face drawn at `place`, in pixels: pupils and mouth corners where they are drawn, the
+    others about the nose."""
+    x, y = 96 + place[0], 100 + place[1]
+    seen = {"left_pupil": (x + 26, y - 14), "right_pupil": (x - 26, y - 14)}
+    seen |= {"left_mouth_corner": (x + 26, y + 42), "right_mouth_corner": (x - 26, y + 42)}
+    return [[v / 2 for v in seen.get(name, (x + i - 14, y + i))] for i, name in enumerate(LANDMARKS)]
+
+
 def rows(split: str, identities: range, emotions: tuple[str, ...]) -> list[dict]:
     """The rows of one split, in the columns of EmoFaces."""
     out = []
@@ -110,13 +121,25 @@ def rows(split: str, identities: range, emotions: tuple[str, ...]) -> list[dict]
                 | {"valence": FACES[emotion][5], "arousal": FACES[emotion][6]}
                 | {"caption": f"a cartoon of a {who['gender']}"}
                 | who
-                | {"face_box": box}
+                | {"face_box": box, "landmarks": landmarks(place)}
             )
     return out
 
 
+def write_masks(frame: pd.DataFrame, folder: Path) -> None:
+    """Write the masks of every identity as `people.portraits` does: all that has not the wall's colour."""
+    folder.mkdir(exist_ok=True)
+    for identity, rows in frame.groupby("identity"):
+        pictures = np.stack(
+            [Image.open(io.BytesIO(image["bytes"])).convert("RGB") for image in rows["image"]]
+        )
+        masks = 255 * (np.abs(pictures - pictures[:, :1, :1].astype(int)).max(-1) > 24).astype(np.uint8)
+        meta = json.dumps({"records": [{"emotion": emotion} for emotion in rows["emotion"]]})
+        np.savez(folder / f"{identity:06d}.npz", masks=masks, meta=np.array(meta))
+
+
 def write(folder: Path, people: dict[str, int]) -> None:
-    """Write the parquet files; `people` is the number of identities of each split."""
+    """Write the parquet files, and the masks in `folder`/renders; `people`: number of identities by split."""
     folder.mkdir(parents=True, exist_ok=True)
     first = 0
     for split, count in people.items():
@@ -128,6 +151,7 @@ def write(folder: Path, people: dict[str, int]) -> None:
         )
         with atomic_write(folder / f"portraits-{split}.parquet") as temporary:
             frame.to_parquet(temporary)
+        write_masks(frame, folder / "renders")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ better at both (Wortsman et al. 2022, arXiv 2109.01903).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -72,9 +73,9 @@ def timesteps(
 
 
 def expression_weight(moments: torch.Tensor, siblings: torch.Tensor, extra: float) -> torch.Tensor:
-    """(N, 2, 1, h, w) weights of latents: 1 + `extra` times how much a person's pictures differ there.
+    """(N, V, 1, h, w) weights of latents: 1 + `extra` times how much a person's pictures differ there.
 
-    `moments` (N, 2, 2C, h, w) are posteriors of pictures and mirror images, `siblings` (people, S) the rows
+    `moments` (N, V, 2C, h, w) are posteriors of V views of each picture, `siblings` (people, S) the rows
     of the same person under all emotions. The difference is the spread over them, in units of its own mean.
     Each picture's weights have mean one.
     """
@@ -91,6 +92,7 @@ class Teacher:
 
     people: data.Portraits
     bank: captions.Bank
+    plain: captions.Bank
     moments: dict[int, torch.Tensor]
     weights: dict[int, torch.Tensor]
     text: CLIPTextModel
@@ -107,22 +109,25 @@ class Teacher:
     def __call__(self, model: nn.Module, step: int, draw: torch.Generator) -> dict[str, torch.Tensor]:
         """The loss of one step."""
         args, device = self.args, draw.device
-        # Of a family all get the same flip, noise and time: only the expression differs.
+        # Of a family all get the same view, noise and time: only the expression differs.
         rows, family = data.step_rows(self.people, self.plan.batch, self.plan.seed, step, args.siblings)
         groups = len(rows) // family
-        flip = torch.randint(2, (groups,), generator=draw, device=device).repeat_interleave(family)
+        size = self.size(step)
+        views = self.moments[size].shape[1]
+        view = torch.randint(views, (groups,), generator=draw, device=device).repeat_interleave(family)
         when = timesteps(
             groups, draw, device, mean=args.time_mean, spread=args.time_spread, even=args.time_even
         )
         when = when.repeat_interleave(family)
         which = torch.randint(self.bank.ids.shape[1], rows.shape, generator=draw, device=device)
         dropped = torch.rand(len(rows), 1, generator=draw, device=device) < args.drop
-        ids = torch.where(dropped, self.empty, self.bank.ids[rows, which].long())
-        size = self.size(step)
-        latent = latents.sample(self.moments[size][rows, flip], draw) * self.scale
+        # Views from the third on stand before another wall, of which the caption must not speak.
+        own, plain = (bank.ids[rows, which].long() for bank in (self.bank, self.plain))
+        ids = torch.where(dropped, self.empty, torch.where(view[:, None] < 2, own, plain))
+        latent = latents.sample(self.moments[size][rows, view], draw) * self.scale
         noise = torch.randn(groups, *latent.shape[1:], generator=draw, device=device)
         noise = noise.repeat_interleave(family, 0)
-        return {"loss": self._error(model, latent, noise, when, ids, self.weights[size][rows, flip])}
+        return {"loss": self._error(model, latent, noise, when, ids, self.weights[size][rows, view])}
 
     def _error(self, model, latent, noise, when, ids, weight) -> torch.Tensor:
         with torch.no_grad():
@@ -134,6 +139,22 @@ class Teacher:
         error = ((guess - target).pow(2) * weight).mean((1, 2, 3))
         abar = self.scheduler.alphas_cumprod.to(when.device)[when]
         return (error * loss_weight(abar, self.args.min_snr, kind, self.args.floor)).mean()
+
+
+@torch.no_grad()
+def widen(unet: UNet2DConditionModel, latent: int) -> UNet2DConditionModel:
+    """A UNet for `latent` channels that does with the first what `unet` does, and ignores the others."""
+    before = unet.config.in_channels
+    if before == latent:
+        return unet
+    wide = UNet2DConditionModel.from_config({**unet.config, "in_channels": latent, "out_channels": latent})
+    state, fresh = unet.state_dict(), wide.state_dict()
+    for name in ("conv_in.weight", "conv_out.weight", "conv_out.bias"):
+        value = torch.zeros_like(fresh[name])
+        value[tuple(map(slice, state[name].shape))] = state[name]
+        state[name] = value
+    wide.load_state_dict(state)
+    return wide
 
 
 @torch.no_grad()
@@ -170,6 +191,12 @@ def arguments():
     add("--heads", type=int, default=4, help="attention heads; default 4")
     add("--small-steps", type=int, default=15000, help="first steps, at 64 px; default 15000")
     add("--variants", type=int, default=16, help="captions drawn for a picture; default 16")
+    add(
+        "--views",
+        type=int,
+        default=2,
+        help="views of a picture: it, its mirror image, photographs; default 2",
+    )
     add("--drop", type=float, default=0.1, help="part of empty captions; default 0.1")
     add("--siblings", type=float, default=0.4, help="part of the steps with whole families; default 0.4")
     add("--time-mean", type=float, default=0.2, help="of the logit of time; default 0.2")
@@ -203,6 +230,7 @@ def pipeline(args, device: torch.device) -> StableDiffusionPipeline:
     side = (args.size or vae.config.sample_size) // 2 ** (len(vae.config.block_out_channels) - 1)
     if args.start:
         unet = UNet2DConditionModel.from_pretrained(args.start / "unet", dtype=torch.float32)
+        unet = widen(unet, vae.config.latent_channels)
         unet.register_to_config(sample_size=side)
     else:
         shape = {"channels": tuple(args.channels), "heads": args.heads}
@@ -238,14 +266,17 @@ def main() -> None:
     plan, device = options.plan(args, "unet"), pick_device(args.device)
     torch.manual_seed(plan.seed)
     pipe = pipeline(args, device)
-    people, val = data.load("train", args.data).to(device), data.load("val", args.data).to(device)
+    people = data.load("train", args.data, renders=args.renders).to(device)
+    val = data.load("val", args.data).to(device)
     plan.work.mkdir(parents=True, exist_ok=True)
     native = args.size or people.images.shape[-1]
     sizes = ({native} if plan.steps > args.small_steps else set()) | ({SMALL} if args.small_steps else set())
-    moments = {size: latents.posteriors(pipe.vae, people, size, plan.work) for size in sizes}
+    moments = {size: latents.posteriors(pipe.vae, people, size, plan.work, args.views) for size in sizes}
+    bank = partial(captions.bank, people.frame, pipe.tokenizer, variants=args.variants, seed=plan.seed)
     teacher = Teacher(
         people=people,
-        bank=captions.bank(people.frame, pipe.tokenizer, variants=args.variants, seed=plan.seed).to(device),
+        bank=bank().to(device),
+        plain=bank(without=("background", "background_color")).to(device),
         moments=moments,
         weights={k: expression_weight(m, people.siblings, args.expression) for k, m in moments.items()},
         text=pipe.text_encoder,

@@ -1,4 +1,4 @@
-"""MiniSD's autoencoder: an AutoencoderKL with f=4 and eight latent channels.
+"""MiniSD's autoencoder: an AutoencoderKL, by default with f=8 and sixteen latent channels.
 
 Loss: L1 + gradient L1 + a tiny KL term, more weight on the face, and optionally the distance between the
 guide judge's features of the picture and of its reconstruction. The first steps use 64-px pictures (the
@@ -9,6 +9,8 @@ channels: the Stable Diffusion pipelines know no other normalisation.
 `--decoder FOLDER` goes on with the decoder alone, as Stable Diffusion's own autoencoders were fine-tuned: the
 latents, and with them a denoiser trained on them, stay as they are. `--start FOLDER` goes on with encoder and
 decoder, and folds nothing again: the latents move little, and the denoiser must be trained on after them.
+`--like FOLDER` draws the first latent channels to those that another autoencoder finds in the picture shrunk
+to the same latent side, so that a denoiser of those can be trained on for these.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from torch import nn
 from transformers import AutoModelForImageClassification
 
 from emolib.runtime import InputError, pick_device, repo_path
-from train import data, files, options
+from train import appearance, data, files, options
 from train.judges import outputs
 from train.loop import Plan, train
 
 
-def network(channels: tuple[int, ...] = (24, 48, 96), size: int = 96, latent: int = 8) -> AutoencoderKL:
+def network(
+    channels: tuple[int, ...] = (24, 48, 96, 128), size: int = 128, latent: int = 16
+) -> AutoencoderKL:
     """A randomly initialised autoencoder of `latent` channels; it shrinks by two per width but the last."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(channels),
@@ -72,6 +76,26 @@ def reconstruction_loss(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) 
     error = y - x
     across, down = error.diff(dim=-1) * weight[..., 1:], error.diff(dim=-2) * weight[..., 1:, :]
     return {"l1": (error * weight).abs().mean(), "gradient": across.abs().mean() + down.abs().mean()}
+
+
+class Like(nn.Module):
+    """How far latents are from those that a frozen autoencoder finds in the picture, shrunk to the same
+    latent side; each of its channels over its own spread."""
+
+    def __init__(self, folder: Path, device: torch.device):
+        super().__init__()
+        other = AutoencoderKL.from_pretrained(folder, dtype=torch.float32)
+        self.other, self.factor = (
+            other.to(device).eval().requires_grad_(False),
+            2 ** (len(other.config.block_out_channels) - 1),
+        )
+
+    def forward(self, x: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        side = latents.shape[-1] * self.factor
+        small = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+        wanted = self.other.encode(small).latent_dist.mode().float()
+        spread = wanted.std((0, 2, 3), keepdim=True) + 1e-3
+        return ((latents[:, : wanted.shape[1]].float() - wanted) / spread).abs().mean()
 
 
 class Features(nn.Module):
@@ -152,8 +176,16 @@ def arguments():
     text = "Trains MiniSD's autoencoder on EmoFaces train."
     out = options.parser("vae", text, steps=20000, batch=16, lr=8e-4, ema=0.999, warmup=300, decay=0.5)
     add = out.add_argument
-    add("--channels", type=int, nargs="+", default=(24, 48, 96), help="widths; default 24 48 96 (f=4)")
-    add("--latent", type=int, default=8, help="latent channels; default 8")
+    add(
+        "--channels",
+        type=int,
+        nargs="+",
+        default=(24, 48, 96, 128),
+        help="widths; default 24 48 96 128 (f=8)",
+    )
+    add("--latent", type=int, default=16, help="latent channels; default 16")
+    add("--like", type=Path, default=None, help="an autoencoder's folder: begin with its latent channels")
+    add("--like-weight", type=float, default=0.1, help="weight of the distance to them; default 0.1")
     add("--small-steps", type=int, default=8000, help="first steps, with 64-px pictures; default 8000")
     add("--start", type=Path, default=None, help="an autoencoder's folder: go on with all of it")
     add("--decoder", type=Path, default=None, help="an autoencoder's folder: train only its decoder further")
@@ -185,6 +217,7 @@ class Teacher:
     people: data.Portraits
     val: data.Portraits
     judge: Features | None
+    like: Like | None
     args: object
     plan: Plan
 
@@ -192,9 +225,9 @@ class Teacher:
         """The loss of one step, and its parts."""
         args, people, size = self.args, self.people, self.people.images.shape[-1]
         rows = data.batch_rows(len(people), self.plan.batch, self.plan.seed, step).to(draw.device)
-        x, weight = data.pixels(people.images[rows]), face_weight(people.face_box[rows], size, args.face)
-        flip = torch.rand(len(x), 1, 1, 1, generator=draw, device=draw.device) < 0.5
-        x, weight = torch.where(flip, x.flip(-1), x), torch.where(flip, weight.flip(-1), weight)
+        x, points = appearance.draw_photographs(people, rows, draw, cut=0.0, grey=0.1)
+        box = torch.cat([points.amin(1), points.amax(1)], 1) / size
+        weight = face_weight(box.clamp(0, 1), size, args.face)
         if step < args.small_steps:
             x, weight = shrink(x, weight, 64, draw)
         x = x.contiguous(memory_format=torch.channels_last)
@@ -203,6 +236,9 @@ class Teacher:
         parts = reconstruction_loss(x, y, weight)
         parts["kl"] = posterior.kl().float().mean() / posterior.mean[0].numel()
         loss = parts["l1"] + args.gradient * parts["gradient"] + args.kl * parts["kl"]
+        if self.like is not None:
+            parts["like"] = self.like(x, posterior.mean)
+            loss = loss + args.like_weight * parts["like"]
         if args.perceptual:
             parts["perceptual"] = self.judge(x, y)
             loss = loss + args.perceptual * parts["perceptual"]
@@ -223,12 +259,14 @@ class Teacher:
 def main() -> None:
     args = arguments()
     plan, device = options.plan(args, "vae-decoder" if args.decoder else "vae"), pick_device(args.device)
-    people, val = data.load("train", args.data).to(device), data.load("val", args.data)
+    people = data.load("train", args.data, renders=args.renders).to(device)
+    val = data.load("val", args.data)
     some = torch.randperm(len(val), generator=torch.Generator().manual_seed(0))[: args.validate]
     judge = Features(args.judge, device) if args.judge.is_dir() else None
     begin = args.decoder or args.start
-    if begin and not begin.is_dir():
-        raise InputError(f"{begin}: no autoencoder there; give the folder of one")
+    for folder in filter(None, (begin, args.like)):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no autoencoder there; give the folder of one")
     if args.perceptual and judge is None:
         raise InputError(f"{args.judge}: no judge there for --perceptual; train it first")
     torch.manual_seed(plan.seed)
@@ -242,7 +280,8 @@ def main() -> None:
     if args.compile:  # the loop compiles `forward`, which is not what is called here
         model.encoder.compile()
         model.decoder.compile()
-    teacher = Teacher(people, val.keep(some.numpy()).to(device), judge, args, plan)
+    like = Like(args.like, device) if args.like else None
+    teacher = Teacher(people, val.keep(some.numpy()).to(device), judge, like, args, plan)
     trained = train(plan, model, teacher, evaluate=teacher.evaluate)
     if not begin:
         some = torch.randperm(len(people), generator=torch.Generator().manual_seed(1))[:1024].to(device)

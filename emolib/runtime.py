@@ -85,7 +85,7 @@ def repo_root() -> Path:
 
 
 def repo_path(*parts: str) -> Path:
-    """Absolute path of something in the repository, e.g. `repo_path("data", "minisd")`. Need not exist."""
+    """Absolute path of something in the repository, e.g. `repo_path("data", "judges")`. Need not exist."""
     return repo_root().joinpath(*parts)
 
 

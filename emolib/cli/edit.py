@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from emolib import runtime
 from emolib.cli.faces import RENDERED, choose_judge, find_everybody, guess_feelings
-from emolib.cli.fields import add_common, from_args, tell
-from emolib.data.framing import FACE_MARGIN
+from emolib.cli.fields import add_common, explain_settings, fix_settings, from_args, tell, tell_unmeasured
 from emolib.diffusion.presets import DEFAULT_METHOD, find_preset, is_known
 from emolib.editors import METHODS
 from emolib.emotions import words
@@ -84,7 +83,8 @@ def add_options(add) -> None:
     add("--steps", type=int, dest="num_inference_steps", help="steps at strength 1 (default: the method's)")
     add("--box", action="append", default=[], metavar="X0,Y0,X1,Y1", help="a face in pixels; repeat for more")
     add("--margin", type=float, help="what the square around a face adds on each side, as a share of the face"
-        f" (default: {FACE_MARGIN}, with which everything here was measured)")  # fmt: skip
+        " (default: the model's)")  # fmt: skip
+    add("--explain", action="store_true", help="print each setting and who says so, and stop")
     add("--describe", action="append", default=[], metavar="WHO", help='e.g. "woman with red hair": once for'
         " all, or once for each person")  # fmt: skip
     add("--from", dest="source", metavar="EMOTION", help="what they feel now (else a judge's guess, if"
@@ -97,14 +97,17 @@ def add_options(add) -> None:
         help='instead of "photo of {article} {word} {description}"')  # fmt: skip
     add("--raw", action="store_false", dest="keep_detail", help="the model's own picture, blurred by its"
         " autoencoder, without the source's detail where the edit did nothing")  # fmt: skip
-    add_common(add, "model", "seed", "device", "memory")
+    add_common(add, "model", "preset", "seed", "device", "memory")
 
 
 def edit(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     """`emolib edit`: check, load, edit the people, write."""
     runtime.check_device(args.device)
     one_of(args.memory, MEMORY, "memory option")
+    one_of(args.method, METHODS, "method")
     again = str(args.source).endswith(".json")
+    if args.explain and not again:
+        return explain_settings(args)
     for path in repeat_edit(command, args) if again else make_edit(args):
         print(path)
     return 0
@@ -168,8 +171,8 @@ def make_edit(args: argparse.Namespace) -> list[str]:
         from emolib.editors.recipe import Recipe, apply_recipe, build_editor, change_person, describe_edit
 
     check_outputs(args)
-    recipe = from_args(Recipe, args)
     hub.check_name(args.model)
+    recipe = from_args(Recipe, args, **fix_settings(args))
     image = images.open_image(args.picture)
     with importing():
         from emolib.judges.faces import Face
@@ -185,6 +188,7 @@ def make_edit(args: argparse.Namespace) -> list[str]:
     editor, source = build_editor(recipe, model, bank), images.to_tensor(image)
     if not (args.source or bank or args.template != words.TEMPLATE):
         recipe = guess_sources(recipe, image, faces, args.device)
+    tell_unmeasured(args)
     with learned_token(model, *tokens):
         check_reach(recipe, model, tokens)
         for person in (recipe.people[k] for k in recipe.changed):
@@ -200,11 +204,15 @@ def make_edit(args: argparse.Namespace) -> list[str]:
 
 
 def load_bank(args: argparse.Namespace) -> Directions | None:
-    """Load the directions of --method asyrp. InputError: an unknown method, or one that needs none."""
-    if one_of(args.method, METHODS, "method") != "asyrp":
+    """Load the directions of --method asyrp. InputError: a method that needs none, a model without any."""
+    if args.method != "asyrp":
         if args.directions:
             raise InputError(f"--directions belongs to --method asyrp, not to {args.method}")
         return None
+    if not args.directions and find_preset(args.model).folder is None:
+        raise InputError(
+            f"{args.model} comes without directions; `emolib hspace fit` makes some: --directions"
+        )
     if args.guidance_scale is not None or args.template != words.TEMPLATE or args.describe:
         raise InputError("--method asyrp takes no prompt: leave out --guidance-scale, --prompt, --describe")
     from emolib.interventions import directions

@@ -6,7 +6,8 @@ import argparse
 import math
 from pathlib import Path
 
-from emolib.cli.fields import add_common, from_args, split_words, tell
+from emolib.cli.fields import add_common, from_args, split_words, tell, tell_unmeasured
+from emolib.diffusion.presets import find_preset
 from emolib.runtime import InputError, in_range
 
 EPILOG = """examples:
@@ -63,7 +64,7 @@ def add_parser(commands) -> None:
     add("--size", type=int, metavar="PX", help=side)
     add("--steps", type=int, help="num_inference_steps of all named editors (default: their own)")
     add("--examples", type=int, default=6, help="how many tasks are shown as pictures (default: %(default)s)")
-    add_common(add, "seed", "model", "device", "memory")
+    add_common(add, "seed", "model", "preset", "device", "memory")
     add("--list", action="store_true", help="print source and target of every edit, and stop")
 
 
@@ -88,6 +89,9 @@ def evaluate(args: argparse.Namespace) -> int:
     prepared = run.prepare(settings)
     tasks, count = prepared.tasks.tasks, len(prepared.methods)
     tell(f"{args.data}: {len(prepared.tasks.edits)} edits of {len(tasks)} pictures, {count} methods")
+    for name in dict.fromkeys(m.name.partition("@")[0].removesuffix("+detail") for m in prepared.methods):
+        if name in find_preset(args.model).settings:
+            tell_unmeasured(argparse.Namespace(model=args.model, preset=args.preset, method=name))
     table = run.execute(prepared)
     if table is not None:
         print(table.read_text(encoding="utf-8"), end="")

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from emolib.diffusion.presets import DEFAULT_MODEL
+from emolib.diffusion.presets import DEFAULT_MODEL, PRESETS, UNMEASURED, find_preset, list_options
 
 T = TypeVar("T")
 
 COMMON = {
-    "model": (DEFAULT_MODEL, "minisd, sd15, sd21, sdxl, a folder or a Hub id"),
+    "model": (DEFAULT_MODEL, f"{', '.join(PRESETS)}, a folder or a Hub id"),
+    "preset": ("", "FILE: settings that `emolib tune` wrote, in place of the model's own"),
     "seed": (0, "which noise is drawn"),
     "device": ("auto", "auto, cpu, cuda, mps"),
     "memory": ("auto", "auto, fast, balanced, low"),
@@ -24,7 +25,8 @@ def add_common(add: Any, *names: str) -> None:
     """Add options of `COMMON` by `parser.add_argument`."""
     for name in names:
         default, text = COMMON[name]
-        add(f"--{name}", type=type(default), default=default, help=f"{text} (default: %(default)s)")
+        text = text if default == "" else f"{text} (default: %(default)s)"
+        add(f"--{name}", type=type(default), default=default, help=text)
 
 
 def add_fields(parser: argparse.ArgumentParser, knobs: Any, helps: Mapping[str, str]) -> None:
@@ -45,6 +47,53 @@ def from_args(kind: type[T], args: argparse.Namespace, **more: Any) -> T:
     """Make a `kind` from the options of the same names; `more` are other fields, or other values for them."""
     names = kind.__dataclass_fields__.keys() & vars(args).keys()
     return kind(**{name: getattr(args, name) for name in names} | more)
+
+
+Choices = dict[str, tuple[Any, str]]
+"""A method's settings: name -> (value, where it is from)."""
+
+
+def choose_settings(args: argparse.Namespace) -> Choices:
+    """Choose each setting of `args.method`: the flag's, else the preset file's, else the model's preset's.
+
+    InputError: a method that the model cannot do, a bad preset file."""
+    choices = find_preset(args.model, args.preset).explain(args.method)
+    for name in choices:
+        if (given := getattr(args, name, None)) is not None:
+            flag = {"num_inference_steps": "steps"}.get(name, name).replace("_", "-")
+            choices[name] = given, f"--{flag}"
+    return choices
+
+
+def fix_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Write a preset file's numbers into the options and return the other fields of a `Recipe`."""
+    if not args.preset:
+        return {}
+    values = {name: value for name, (value, _) in choose_settings(args).items()}
+    args.strength = values.pop("strength")
+    options = tuple((name, values.pop(name)) for name in list_options(args.method) if name in values)
+    return values | {"options": options}
+
+
+def explain_settings(args: argparse.Namespace) -> int:
+    """Print what an edit with these options would use, and where each number is from."""
+    from emolib.diffusion import hub
+
+    hub.check_name(args.model)
+    preset, choices = find_preset(args.model), choose_settings(args)
+    print(f"{args.model}: {preset.name}, {preset.size} px, judge {preset.judge}")
+    for name, (value, source) in choices.items():
+        print(f"{name:<22} {value!s:<6} {source}")
+    return 0
+
+
+def tell_unmeasured(args: argparse.Namespace) -> None:
+    """Say in one line which settings of `args.method` nobody has published for the model."""
+    choices = choose_settings(args)
+    guessed = [name for name, (_, source) in choices.items() if source.startswith(UNMEASURED)]
+    if guessed:
+        values = ", ".join(f"{name} {choices[name][0]}" for name in guessed)
+        tell(f"{args.model}, {args.method}: {values} {choices[guessed[0]][1]}")
 
 
 def split_words(text: str | None) -> tuple[str, ...]:

@@ -173,7 +173,7 @@ def load_probe(model: Backbone, n: int):
 
     from emolib.judges import attributes
 
-    if find_preset(model.name).judge is None:
+    if model.preset.vocabulary is None:
         return None, ("person",)
     try:
         see = attributes.load_probe(device=str(model.device)).see

@@ -18,6 +18,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 from torch import Tensor
 
 from emolib.diffusion import hub, sampling
+from emolib.diffusion.presets import PRESETS, Preset, tell_family
 from emolib.diffusion.sampling import Prediction
 from emolib.runtime import InputError, one_of, pick_device, pick_dtype, reading
 
@@ -79,6 +80,12 @@ class Backbone:
 
     def __repr__(self) -> str:
         return self.name
+
+    @property
+    def preset(self) -> Preset:
+        """The preset of its family, told from its configuration."""
+        width = self.unet.config.cross_attention_dim
+        return tell_family(self.prediction_type, width, two_text_encoders=self._needs_pooled)
 
     def timesteps(self, num_inference_steps: int) -> list[int]:
         """The model's own grid of N + 1 levels, descending; see `sampling.timestep_grid`. InputError."""
@@ -240,7 +247,7 @@ class Guided:
 def load_backbone(
     name: str | Path, *, device: str = "auto", dtype: str = "auto", memory: str = "auto"
 ) -> Backbone:
-    """Load "minisd", "sd15", "sd21", "sdxl", a diffusers folder, or a Hub id "owner/name"; weights frozen.
+    """Load a model of `presets.PRESETS`, a diffusers folder, or a Hub id "owner/name"; weights frozen.
 
     device  "auto", "cpu", "cuda", "cuda:1", "mps"
     dtype   "auto" (float16 on CUDA, float32 elsewhere), "float32", "float16", "bfloat16"
@@ -267,7 +274,7 @@ def load_backbone(
         _check_kind(pipe, source.path)
         _prepare(pipe, where, memory)
         # A folder goes by its own name: where it lies on this machine does not belong into logs and tables.
-        known = str(name) in hub.ALIASES or not Path(name).expanduser().exists()
+        known = str(name) in PRESETS or not Path(name).expanduser().exists()
         return Backbone(pipe, str(name) if known else Path(name).resolve().name, where)
 
 

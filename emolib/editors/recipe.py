@@ -14,7 +14,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from emolib import __version__
-from emolib.diffusion.presets import DEFAULT_METHOD, DEFAULT_MODEL, Preset, find_preset
+from emolib.diffusion.presets import DEFAULT_METHOD, DEFAULT_MODEL, Preset, find_preset, list_options
 from emolib.editors import METHODS
 from emolib.editors.compose import KeepDetail, Staged
 from emolib.editors.person import PerPerson, Person
@@ -41,6 +41,7 @@ _TYPES = {
     "Box": (tuple, "a list of four whole numbers"),
     "Eyes": (tuple, "two points [x, y]"),
     "tuple[Person, ...]": (tuple, "people"),
+    "tuple[tuple[str, float], ...]": (tuple, "an object of numbers"),
 }
 """Of a field's annotation: what a recipe's file may give for it, and how that is called."""
 _OPEN = ("guidance_scale", "num_inference_steps", "margin")
@@ -55,6 +56,7 @@ class Recipe:
 
     guidance_scale, num_inference_steps, margin, and a person's strength: None is what the model's preset says
     for the method
+    options      the same for other fields of the method's editor, each (name, value)
     via          an emotion to stage the change through (`editors.compose.Staged`), or None
     template     of the prompts
     keep_detail  give back what the autoencoder took where the edit did nothing (`editors.compose.KeepDetail`)
@@ -70,6 +72,7 @@ class Recipe:
     seed: int = 0
     via: str | None = None
     margin: float | None = None
+    options: tuple[tuple[str, float], ...] | None = None
     template: str = words.TEMPLATE
     keep_detail: bool = True
 
@@ -80,6 +83,8 @@ class Recipe:
         in_range(settings["margin"], *MARGINS, "margin")
         in_range(settings["num_inference_steps"], 1, 1000, "steps (num_inference_steps)")
         in_range(settings["guidance_scale"] or 0, *GUIDANCE, "guidance_scale")
+        for name, value in self.options or ():
+            in_range(value, *GUIDANCE, one_of(name, list_options(self.method), f"setting of {self.method}"))
         for person in self.people:
             in_range(person.strength or 0, 0, 1, "strength")
         try:
@@ -96,9 +101,10 @@ class Recipe:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Strength, guidance, steps and margin, the preset's where none was given."""
+        """The editor's fields, and the margin: the preset's where none was given."""
         given = {name: value for name in _OPEN if (value := getattr(self, name)) is not None}
-        return self.preset.settings[self.method]._asdict() | {"margin": self.preset.margin} | given
+        fields = {"guidance_scale": None} | self.preset.get_settings(self.method).fields
+        return fields | {"margin": self.preset.margin} | given | dict(self.options or ())
 
     @property
     def changed(self) -> tuple[int, ...]:
@@ -176,7 +182,9 @@ def _filled_in(recipe: Recipe) -> dict[str, Any]:
     for person in people:
         person["strength"] = settings["strength"] if person["strength"] is None else person["strength"]
     values = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
-    return values | {name: settings[name] for name in _OPEN} | {"people": people}
+    options = {name: settings[name] for name in list_options(recipe.method) if name in settings}
+    values = values | {name: settings[name] for name in _OPEN} | {"people": people, "options": options}
+    return values if options else {name: value for name, value in values.items() if name != "options"}
 
 
 def fingerprint(image: Image.Image) -> str:
@@ -234,6 +242,8 @@ def _read_fields(kind: type, values: dict[str, Any], allowed: tuple[str, ...] = 
     box = values.get("box")
     if isinstance(box, list) and [type(x) for x in box] == [int] * 4:
         values = values | {"box": tuple(box)}
+    if isinstance(values.get("options"), dict):
+        values = values | {"options": tuple(values["options"].items())}
     if isinstance(values.get("eyes"), list):  # float() of what is no number: TypeError
         (x0, y0), (x1, y1) = ((float(x), float(y)) for x, y in values["eyes"])
         values = values | {"eyes": ((x0, y0), (x1, y1))}

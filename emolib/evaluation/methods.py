@@ -19,6 +19,8 @@ from torch import Tensor
 
 from emolib import images
 from emolib.data import emofaces
+from emolib.data.framing import FACE_MARGIN
+from emolib.diffusion.presets import DEFAULT_MODEL, load_preset
 from emolib.editors import METHODS
 from emolib.editors.person import PerPerson, with_strength
 from emolib.evaluation import store
@@ -39,13 +41,14 @@ Edit = Callable[[Task, Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Options:
-    """What named methods are made with: the model's name, device and memory of `load_backbone`, and `steps`,
-    if given the `num_inference_steps` of all of them."""
+    """What named methods are made with: the model's name, device and memory of `load_backbone`, `steps`, if
+    given the `num_inference_steps` of all of them, and a `preset` file in place of the model's settings."""
 
-    model: str = "minisd"
+    model: str = DEFAULT_MODEL
     device: str = "auto"
     memory: str = "auto"
     steps: int | None = None
+    preset: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,21 @@ def _show_truth(task: Task, source: Tensor, seed: int) -> Tensor:
     return images.to_tensor([change.truth() for change in task.changes])
 
 
-def _build_editor(path: str, options: Options) -> Editor:
-    """The editor class at `path` ("module:class"), with its own settings."""
-    editor = resolve_name(path)(_load_backbone(options.model, options.device, options.memory))
-    return editor if options.steps is None else dataclasses.replace(editor, num_inference_steps=options.steps)
+def build_editor(method: str, options: Options, **fields: Any) -> Editor:
+    """Build the editor of a method with its preset's settings, and `fields` in place of some. InputError."""
+    model = load_model(options)
+    preset = load_preset(options.preset, model.preset) if options.preset else model.preset
+    fields = preset.get_settings(method).fields | fields
+    fields |= {} if options.steps is None else {"num_inference_steps": options.steps}
+    return resolve_name(METHODS[method])(model, **fields)
 
 
-@lru_cache(maxsize=1)  # once for all methods
+def load_model(options: Options) -> Backbone:
+    """Load the model of the named methods, once for all of them."""
+    return _load_backbone(options.model, options.device, options.memory)
+
+
+@lru_cache(maxsize=1)
 def _load_backbone(model: str, device: str, memory: str) -> Backbone:
     from emolib.diffusion import backbone
 
@@ -113,7 +124,7 @@ UNEDITED: dict[str, Edit] = {"nothing": _keep_source, "truth": _show_truth}
 
 EDITORS: dict[str, Callable[[Options], Editor]] = {
     "colour": _build_colour,
-    **{name: partial(_build_editor, path) for name, path in METHODS.items()},
+    **{name: partial(build_editor, name) for name in METHODS},
 }
 """Name -> maker: colour transfer, and the methods of `emolib edit`. None of these asks a judge."""
 
@@ -180,12 +191,14 @@ def _describe(name: str, editor: Any, judges: tuple[str, ...], tasks: TaskSet, s
     networks = [getattr(part, "unet", part) for part in parts if not isinstance(part, Judge)]
     caption = repr(editor) if dataclasses.is_dataclass(editor) else name
     size = min((backbone.size for backbone in backbones), default=None)
+    margin = min((backbone.preset.margin for backbone in backbones), default=FACE_MARGIN)
+    scene = partial(_edit_scene, editor, size or SCENE_SIDE, margin)
     return Method(
         name,
         caption,
         tuple(sorted({*judges, *(part.name for part in parts if isinstance(part, Judge))})),
         store.make_key(caption, source, list(digests.values()), tasks.whole),
-        partial(_edit_portrait, editor) if tasks.whole else partial(_edit_scene, editor, size or SCENE_SIDE),
+        partial(_edit_portrait, editor) if tasks.whole else scene,
         back=partial(_edit_back, editor) if tasks.whole else None,
         networks=tuple(network for network in networks if isinstance(network, torch.nn.Module)),
         size=size,
@@ -241,9 +254,9 @@ def _edit_back(editor: Editor, task: Task, edits: Tensor, seed: int) -> Tensor:
     return editor(edits, [person.source_emotion for person in people], generator=noise, **about)
 
 
-def _edit_scene(editor: Editor, size: int, task: Task, source: Tensor, seed: int) -> Tensor:
+def _edit_scene(editor: Editor, size: int, margin: float, task: Task, source: Tensor, seed: int) -> Tensor:
     """The people of a scene one by one, each crop at `size` px; bystanders stay as they are."""
-    scene = PerPerson(editor, size)
+    scene = PerPerson(editor, size, margin)
     return torch.cat([scene(source, change.people, seed=seed) for change in task.changes])
 
 

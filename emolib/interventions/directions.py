@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from emolib.data.files import load_tensors, save_tensors
 from emolib.diffusion.backbone import Backbone
+from emolib.diffusion.presets import MINISD
 from emolib.interventions import hspace
 from emolib.interventions.asyrp import T_EDIT, per_step
 from emolib.runtime import InputError, one_of, repo_path
@@ -246,7 +247,7 @@ def load_shipped_directions() -> Directions:
     trained on pairs of EmoFaces' train people.
 
     InputError where they are not there."""
-    return load_directions(repo_path("data", "minisd", "hspace.safetensors"))
+    return load_directions(repo_path(MINISD.folder, "hspace.safetensors"))
 
 
 def _stored(value: Tensor) -> Tensor:

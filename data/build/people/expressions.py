@@ -16,8 +16,8 @@ PROTOTYPES: dict[str, list[dict[str, float]]] = {
     "amusement": [
         {"mouthSmile*": 1, "cheekSquint*": 0.9, "eyeSquint*": 0.8, "mouthUpperUp*": 0.6, "mouthStretch*": 0.5,
          "jawOpen": 0.3, "mouthDimple*": 0.4, "mouthLowerDown*": 0.3},
-        {"mouthSmile*": 1, "cheekSquint*": 0.85, "eyeSquint*": 0.8, "mouthUpperUp*": 0.6, "mouthStretch*": 0.45,
-         "jawOpen": 0.2, "mouthDimple*": 0.45, "mouthLowerDown*": 0.3},
+        {"mouthSmile*": 1, "cheekSquint*": 0.85, "eyeSquint*": 0.8, "mouthUpperUp*": 0.6,
+         "mouthStretch*": 0.45, "jawOpen": 0.2, "mouthDimple*": 0.45, "mouthLowerDown*": 0.3},
         {"mouthSmile*": 1, "cheekSquint*": 0.8, "eyeSquint*": 0.8, "mouthUpperUp*": 0.6, "mouthStretch*": 0.4,
          "jawOpen": 0.12, "mouthDimple*": 0.5, "mouthLowerDown*": 0.3},
     ],

@@ -14,12 +14,13 @@ import struct
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+from PIL import Image, ImageChops, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -125,9 +126,10 @@ def paste(images: Tensor, patch: Tensor, box: Box, opacity: Tensor) -> Tensor:
     return out
 
 
-def beside(*images: Tensor) -> Tensor:
-    """Batches (B, 3, H, W) of one size next to each other: (B, 3, H, sum of widths)."""
-    return torch.cat(images, dim=-1)
+def beside(*pictures: Image.Image) -> Image.Image:
+    """Lay RGB pictures of one size next to each other."""
+    row = np.concatenate([np.asarray(picture) for picture in pictures], axis=1)
+    return Image.fromarray(row)
 
 
 def save_image(
@@ -135,17 +137,30 @@ def save_image(
     path: str | os.PathLike[str],
     *,
     provenance: Mapping[str, object] | None = None,
+    like: Original | None = None,
 ) -> None:
     """Write one picture (PIL, or (3, H, W) / (1, 3, H, W) in [-1, 1]) atomically, format by suffix.
 
-    `provenance` (JSON values) goes into the file's metadata with emolib's version; nothing of the source's
-    metadata (place, camera) does. InputError: an unknown suffix, a folder that is not there, a full disk.
+    `provenance` (JSON values) goes into the file's metadata with emolib's version. Transparency, colour
+    profile, EXIF data (place and camera, too) and JPEG quality are those of the file `like`, of which the
+    picture is an edit; without it nothing of a source's is kept. InputError: an unknown suffix, a folder that
+    is not there, a full disk.
     """
     file_format = writable_format(path)
     image = to_pil(image)[0] if isinstance(image, Tensor) else image
     options: dict = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}[
         file_format
     ]
+    exif = Image.Exif()
+    if like is not None:
+        image, exif = _lay_over(like, image), like.exif
+        if file_format == "JPEG" and like.jpeg:
+            options = dict(like.jpeg)
+        options["icc_profile"] = image.info.get("icc_profile")
+        if exif:
+            options["exif"] = exif
+    if file_format == "JPEG" and image.mode != "RGB":
+        image = _to_rgb(image)
     if provenance is not None:
         software = f"emolib {__version__}"
         record = json.dumps({"software": software, **provenance}, default=str)
@@ -154,8 +169,8 @@ def save_image(
             options["pnginfo"].add_text("Software", software)
             options["pnginfo"].add_text("Description", record)
         else:
-            options["exif"] = Image.Exif()
-            options["exif"].update({_SOFTWARE: software, _DESCRIPTION: record})
+            exif.update({_SOFTWARE: software, _DESCRIPTION: record})
+            options["exif"] = exif
     with atomic_write(path) as temporary:
         try:
             image.save(temporary, file_format, **options)
@@ -211,6 +226,44 @@ _DECODER_ERRORS = (
 )
 
 
+class Original(NamedTuple):
+    """A decoded picture file: what `open_image` makes of it, and what an edit of it is to keep.
+
+    rgb     8-bit sRGB, mode RGB
+    stored  upright, with the file's own mode, transparency and colour profile
+    exif    its metadata, less the orientation
+    jpeg    options with which it was compressed, if it is a JPEG
+    """
+
+    rgb: Image.Image
+    stored: Image.Image
+    exif: Image.Exif
+    jpeg: dict[str, Any]
+
+
+def _lay_over(original: Original, edited: Image.Image) -> Image.Image:
+    """Lay what an RGB edit changed over the file's own picture; what else is there stays bit for bit.
+
+    Colours of a file that is neither RGB nor RGBA become sRGB; its transparency stays."""
+    stored = original.stored
+    if stored.mode not in ("RGB", "RGBA"):
+        result = edited.copy()
+        if stored.has_transparency_data:
+            result.putalpha(stored.convert("RGBA").getchannel("A"))
+        return result
+    changes = ImageChops.difference(edited, original.rgb).split()
+    changed = ImageChops.lighter(ImageChops.lighter(*changes[:2]), changes[2]).point(lambda v: 255 * (v > 0))
+    result, box = stored.copy(), changed.getbbox()
+    if box is not None:
+        patch = edited.crop(box)
+        if (profile := _read_profile(stored.info.get("icc_profile"), "RGB")) is not None:
+            patch = ImageCms.profileToProfile(patch, ImageCms.createProfile("sRGB"), profile) or patch
+        if stored.mode == "RGBA":
+            patch.putalpha(stored.crop(box).getchannel("A"))
+        result.paste(patch, box, changed.crop(box))
+    return result
+
+
 def open_image(
     source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "the picture"
 ) -> Image.Image:
@@ -221,6 +274,13 @@ def open_image(
     missing, not a picture of a known format, truncated or broken, or has more than `max_pixels`. `name`: what
     messages call a picture given as bytes.
     """
+    return open_original(source, max_pixels=max_pixels, name=name).rgb
+
+
+def open_original(
+    source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS, name: str = "the picture"
+) -> Original:
+    """Decode a picture file as `open_image` does, and keep what else it holds."""
     name = name if isinstance(source, bytes) else str(source)
     with (
         reading(name, "picture", _DECODER_ERRORS),
@@ -229,7 +289,7 @@ def open_image(
     ):
         warnings.simplefilter("ignore")  # Pillow warns about bombs and odd metadata; the limit is ours
         try:
-            image = Image.open(_without_text(file), formats=READABLE)
+            image = Image.open(_without_text(file), formats=_formats(file, name))
             size = f"{image.width} x {image.height}" if image.width * image.height > max_pixels else ""
         except Image.DecompressionBombError:
             size = "enormous"
@@ -242,7 +302,27 @@ def open_image(
             limit = f"{max_pixels / 1e6:.0f} million read here"
             raise InputError(f"{name}: {size} pixels is more than the {limit}; scale it down first")
         image.load()
-        return _to_rgb(_upright(image))
+        jpeg = {}
+        if image.format == "JPEG" and image.mode == "RGB":
+            jpeg = {"qtables": image.quantization, "subsampling": JpegImagePlugin.get_sampling(image)}
+        stored, exif = _upright(image), Image.Exif()
+        with suppress(*_DECODER_ERRORS):
+            exif = stored.getexif()
+        return Original(_to_rgb(stored), stored, exif, jpeg)
+
+
+def _formats(file: BinaryIO, name: str) -> tuple[str, ...]:
+    """List the formats to try; HEIF, which phones write, is read by a package that may be installed."""
+    start = file.read(12)
+    file.seek(0)
+    if start[4:8] != b"ftyp" or start[8:11] not in (b"hei", b"hev", b"mif", b"msf"):
+        return READABLE
+    if find_spec("pillow_heif") is None:
+        raise InputError(f"{name}: a HEIC picture; pip install pillow-heif to read it, or save it as JPEG")
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return (*READABLE, "HEIF")
 
 
 def _without_text(stream: BinaryIO) -> BinaryIO:
@@ -269,8 +349,18 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
+def _read_profile(data: bytes | None, mode: str) -> ImageCms.ImageCmsProfile | None:
+    """Read the colour profile of a picture of this mode; None where it is sRGB, broken or missing."""
+    if data and mode in ("RGB", "CMYK", "L"):
+        with suppress(ImageCms.PyCMSError, OSError, ValueError):  # a broken profile: take the colours as sRGB
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+            if mode != "RGB" or "srgb" not in ImageCms.getProfileDescription(profile).lower():
+                return profile
+    return None
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
+    data = image.info.get("icc_profile")
     if image.mode.startswith(("I", "F")):
         image = _to_8_bit(image)
     elif image.has_transparency_data:
@@ -278,12 +368,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     elif image.mode in ("P", "1"):
         image = image.convert("RGB")
-    if profile and image.mode in ("RGB", "CMYK", "L"):
-        with suppress(ImageCms.PyCMSError, OSError, ValueError):  # a broken profile: take the colours as sRGB
-            given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if image.mode != "RGB" or "srgb" not in ImageCms.getProfileDescription(given).lower():
-                srgb = ImageCms.createProfile("sRGB")
-                image = ImageCms.profileToProfile(image, given, srgb, outputMode="RGB") or image
+    if (profile := _read_profile(data, image.mode)) is not None:
+        with suppress(ImageCms.PyCMSError, OSError, ValueError):  # one that does not fit the pixels
+            srgb = ImageCms.createProfile("sRGB")
+            image = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB") or image
     return image.convert("RGB")
 
 

@@ -133,13 +133,14 @@ def repeat_edit(command: argparse.ArgumentParser, args: argparse.Namespace) -> l
             raise InputError(f"--from FILE.json says all of the edit; leave out {option}")
     with importing():
         from emolib import images
-        from emolib.editors.recipe import apply_recipe, describe_edit, load_recipe
+        from emolib.editors.recipe import describe_edit, edit_image, load_recipe
 
     saved = load_recipe(path)
     source = Path(args.picture) if args.picture else saved.picture
     output = Path(args.output) if args.output else path.with_name(f"{path.stem}-again.png")
     images.check_edit(output, source)
-    image, recipe = images.open_image(source), saved.recipe
+    original, recipe = images.open_original(source), saved.recipe
+    image = original.rgb
     replace(saved, picture=source).check_picture(image)
     with importing():
         from emolib.diffusion import backbone
@@ -149,10 +150,11 @@ def repeat_edit(command: argparse.ArgumentParser, args: argparse.Namespace) -> l
         for person in recipe.people:
             images.square_box(person.box, image.height, image.width)
         model = backbone.load_backbone(recipe.model, device=args.device, memory=args.memory)
-        edited = apply_recipe(recipe, model, images.to_tensor(image))
+        edited = edit_image(recipe, model, image)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    images.save_image(edited, output, provenance=describe_edit(recipe) | {"model": model.name})
+    record = describe_edit(recipe) | {"model": model.name}
+    images.save_image(edited, output, provenance=record, like=original)
     return [output]
 
 
@@ -168,12 +170,13 @@ def make_edit(args: argparse.Namespace) -> list[str]:
         boxes = [parse_box(value) for value in args.box]
         from emolib import images
         from emolib.diffusion import hub
-        from emolib.editors.recipe import Recipe, apply_recipe, build_editor, change_person, describe_edit
+        from emolib.editors.recipe import Recipe, build_editor, change_person, describe_edit, edit_image
 
     check_outputs(args)
     hub.check_name(args.model)
     recipe = from_args(Recipe, args, **fix_settings(args))
-    image = images.open_image(args.picture)
+    original = images.open_original(args.picture)
+    image = original.rgb
     with importing():
         from emolib.judges.faces import Face
 
@@ -185,7 +188,7 @@ def make_edit(args: argparse.Namespace) -> list[str]:
         from emolib.interventions.splice import learned_token
 
         model = backbone.load_backbone(args.model, device=args.device, memory=args.memory)
-    editor, source = build_editor(recipe, model, bank), images.to_tensor(image)
+    editor = build_editor(recipe, model, bank)
     if not (args.source or bank or args.template != words.TEMPLATE):
         recipe = guess_sources(recipe, image, faces, args.device)
     tell_unmeasured(args)
@@ -194,12 +197,12 @@ def make_edit(args: argparse.Namespace) -> list[str]:
         for person in (recipe.people[k] for k in recipe.changed):
             now = f"{person.source_emotion} -> " if person.source_emotion else ""
             tell(f"{args.picture}: {now}{person.emotion} at {format_box(person.box)}, {args.method}, {model}")
-        edited = apply_recipe(recipe, model, source, partial(change_person, editor=editor))
+        edited = edit_image(recipe, model, image, partial(change_person, editor=editor))
     record = describe_edit(recipe) | {"model": model.name}
     record |= {"directions": repr(bank), "scale": bank.scale} if bank else {}
-    images.save_image(edited, args.output, provenance=record)
+    images.save_image(edited, args.output, provenance=record, like=original)
     if args.side_by_side:
-        images.save_image(images.beside(source, edited), args.side_by_side, provenance=record)
+        images.save_image(images.beside(image, edited), args.side_by_side, provenance=record)
     return [path for path in (args.output, args.side_by_side) if path]
 
 

@@ -17,6 +17,8 @@ from emolib.editors.base import PERSON, Editor
 from emolib.images import Box
 
 Eyes = tuple[tuple[float, float], tuple[float, float]]
+FEATHER = 0.06
+"""The width of an edit's soft rim, as a share of its square's side."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class PerPerson:
     editor: Editor
     size: int
     margin: float = FACE_MARGIN
-    feather: float = 0.06
+    feather: float = FEATHER
 
     def __call__(self, picture: Tensor, people: Sequence[Person], *, seed: int) -> Tensor:
         """Edit `picture` (1, 3, H, W); the same comes out.
@@ -108,6 +110,39 @@ class PerPerson:
         return edited
 
 
+def move_person(person: Person, window: Box) -> Person:
+    """Give a person's place in a part of the picture."""
+    x, y, x1, y1 = window
+    box = (person.box[0] - x, person.box[1] - y, person.box[2] - x, person.box[3] - y)
+    eyes = person.eyes and tuple((u - x, v - y) for u, v in person.eyes)
+    mask = person.mask if person.mask is None else person.mask[y:y1, x:x1]
+    return replace(person, box=box, eyes=eyes, mask=mask)
+
+
+def find_windows(
+    people: Sequence[Person], chosen: Sequence[int], height: int, width: int, margin: float
+) -> list[tuple[Box, set[int]]]:
+    """Find the parts of a picture that edits of the people `chosen` read or write, and who is edited in each.
+
+    No two of them overlap. InputError: a box outside the picture."""
+    windows: list[tuple[Box, set[int]]] = []
+    for k in chosen:
+        x0, y0, x1, y1 = images.square_box(people[k].box, height, width, margin=margin)
+        rim, members = math.ceil(FEATHER * (x1 - x0)) + 1, {k}
+        window = (max(x0 - rim, 0), max(y0 - rim, 0), min(x1 + rim, width), min(y1 + rim, height))
+        while near := [w for w in windows if _overlap(w[0], window)]:
+            windows = [w for w in windows if w not in near]
+            corners = [window, *(box for box, _ in near)]
+            window = (*map(min, *(c[:2] for c in corners)), *map(max, *(c[2:] for c in corners)))
+            members = members.union(*(others for _, others in near))
+        windows.append((window, members))
+    return windows
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return max(a[0], b[0]) < min(a[2], b[2]) and max(a[1], b[1]) < min(a[3], b[3])
+
+
 def with_strength(editor: Editor, strength: float | None) -> Editor:
     """Return the editor at another strength, also within a wrapper; itself for None. TypeError: has none."""
     if strength is None:
@@ -139,7 +174,7 @@ def area(box: Sequence[int], picture: Tensor) -> Tensor:
     """Mark the pixels of a box: bool (H, W)."""
     inside = torch.zeros(picture.shape[-2:], dtype=torch.bool, device=picture.device)
     x0, y0, x1, y1 = (int(value) for value in box)
-    inside[max(y0, 0) : y1, max(x0, 0) : x1] = True
+    inside[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = True
     return inside
 
 

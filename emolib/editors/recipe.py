@@ -17,7 +17,7 @@ from emolib import __version__
 from emolib.diffusion.presets import DEFAULT_METHOD, DEFAULT_MODEL, Preset, find_preset, list_options
 from emolib.editors import METHODS
 from emolib.editors.compose import KeepDetail, Staged
-from emolib.editors.person import PerPerson, Person
+from emolib.editors.person import PerPerson, Person, find_windows, move_person
 from emolib.emotions import words
 from emolib.runtime import SEEDS, InputError, in_range, one_of, read_json, write_json
 
@@ -163,6 +163,26 @@ def apply_recipe(
     for k in recipe.changed:
         result += change(recipe, model, picture, k) - picture
     return result.clamp(-1, 1)
+
+
+def edit_image(
+    recipe: Recipe,
+    model: Backbone,
+    image: Image.Image,
+    change: Callable[[Recipe, Backbone, Tensor, int], Tensor] = change_person,
+) -> Image.Image:
+    """Apply the recipe to an RGB picture of any size, as `apply_recipe` does: only what is around the people
+    becomes tensors. InputError: a box outside the picture."""
+    from emolib import images
+
+    result, margin = image.copy(), recipe.settings["margin"]
+    for window, members in find_windows(recipe.people, recipe.changed, image.height, image.width, margin):
+        people = [move_person(person, window) for person in recipe.people]
+        people = [p if k in members else replace(p, emotion=None) for k, p in enumerate(people)]
+        part = replace(recipe, people=tuple(people))
+        edited = apply_recipe(part, model, images.to_tensor(image.crop(window)), change)
+        result.paste(images.to_pil(edited)[0], window[:2])
+    return result
 
 
 def describe_edit(recipe: Recipe) -> dict[str, object]:

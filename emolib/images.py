@@ -14,6 +14,7 @@ import struct
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -45,7 +46,7 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
     `to_pil(to_tensor(picture))` is the picture, bit for bit."""
     images = images.detach()[None] if images.ndim == 3 else images.detach()
-    pixels = images.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    pixels = images.float().clamp(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8)
     return [Image.fromarray(array) for array in pixels.permute(0, 2, 3, 1).cpu().numpy()]
 
 
@@ -319,9 +320,7 @@ def _formats(file: BinaryIO, name: str) -> tuple[str, ...]:
         return READABLE
     if find_spec("pillow_heif") is None:
         raise InputError(f"{name}: a HEIC picture; pip install pillow-heif to read it, or save it as JPEG")
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
+    import_module("pillow_heif").register_heif_opener()
     return (*READABLE, "HEIF")
 
 

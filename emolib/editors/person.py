@@ -17,6 +17,8 @@ from emolib.editors.base import PERSON, Editor
 from emolib.images import Box
 
 Eyes = tuple[tuple[float, float], tuple[float, float]]
+STRIP = 256
+"""Rows of a large crop that are worked on together, which needs less memory than all of them."""
 FEATHER = 0.06
 """The width of an edit's soft rim, as a share of its square's side."""
 
@@ -86,7 +88,9 @@ class PerPerson:
         for k, box in boxes.items():
             side = box[2] - box[0]
             before, after = (images.resize(x[k], side) for x in (small, edited))
-            change = compose.change_of(crops[k], before, after)
+            strips = zip(*(x.split(STRIP, dim=-2) for x in (crops[k], before, after)), strict=True)
+            change = torch.cat([compose.change_of(*strip) for strip in strips], dim=-2)
+            del before, after
             change = images.rotate(change, -people[k].tilt, corners="zeros")
             patch = images.crop(result, box) + change
             opacity = images.feather(region(people, k, box, picture), round(self.feather * side))

@@ -24,6 +24,7 @@ COMMANDS = {
     "token": "learn a word for an emotion from a handful of pictures",
     "hspace": "find directions in h-space (Asyrp)",
     "evaluate": "score editors and write a leaderboard",
+    "tune": "choose a method's strength and guidance on your own pictures",
     "judge": "train emotion judges, compare them",
 }
 """Command -> what it does; its options are in the module `emolib.cli.COMMAND`."""

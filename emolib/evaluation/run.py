@@ -112,7 +112,7 @@ def prepare(settings: Settings) -> Run:
         one_of(target, judge.labels, f"emotion to the {judge.name} judge:")
     others = _load_others(settings)
     embed, threshold, about = _load_identity(settings, todo, missing)
-    extra = _load_extra(settings, missing)
+    extra = _load_extra(settings, missing) if contestants else {}  # `tune` prepares without any
     used = tuple(dict.fromkeys(("standard", settings.protocol)))
     instruments = Instruments(judge, others, embed, used, extra)
     return Run(settings, todo, contestants, instruments, threshold, about, missing)
@@ -286,14 +286,7 @@ def _find_fault(edited: Tensor, source: Tensor, count: int) -> str | None:
 def write_results(run: Run, measured: Sequence[tuple[Arrays, dict[str, Arrays]]]) -> Path:
     """Write tables, examples, costs and a manifest beside every method's edits; the Markdown file's path."""
     out = run.settings.out
-    rows = Rows(run.tasks, _join([reference for reference, _ in measured]), run.threshold)
-    if np.isnan(run.threshold) and run.instruments.identity is not None:
-        rows = replace(rows, threshold=rows.find_threshold())
-    scores = {}
-    for method in run.methods:
-        arrays = _join([arrays[method.name] for _, arrays in measured])
-        features, probs = arrays.pop("features"), arrays.pop("probs")
-        scores[method.name] = Scores(rows, arrays, features, probs, run.instruments.judge.labels)
+    rows, scores = score_methods(run, measured)
     board.write_board(_build_board(run, rows, scores), out)
     board.write_examples(out, run.tasks.name, _choose_examples(run, [arrays for _, arrays in measured]))
     costs = {}
@@ -303,6 +296,21 @@ def write_results(run: Run, measured: Sequence[tuple[Arrays, dict[str, Arrays]]]
             costs[method.name] = _average_costs(run.folder(method), run.tasks)
     write_json(out / "costs.json", {"threads": torch.get_num_threads(), "methods": costs})
     return out / "leaderboard.md"
+
+
+def score_methods(
+    run: Run, measured: Sequence[tuple[Arrays, dict[str, Arrays]]]
+) -> tuple[Rows, dict[str, Scores]]:
+    """Put what was measured of every task together: what the methods share, and each one's scores."""
+    rows = Rows(run.tasks, _join([reference for reference, _ in measured]), run.threshold)
+    if np.isnan(run.threshold) and run.instruments.identity is not None:
+        rows = replace(rows, threshold=rows.find_threshold())
+    scores = {}
+    for method in run.methods:
+        arrays = _join([arrays[method.name] for _, arrays in measured])
+        features, probs = arrays.pop("features"), arrays.pop("probs")
+        scores[method.name] = Scores(rows, arrays, features, probs, run.instruments.judge.labels)
+    return rows, scores
 
 
 def _join(parts: list[Arrays]) -> Arrays:

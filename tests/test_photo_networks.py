@@ -10,8 +10,10 @@ from judge_standins import judge_folder
 from PIL import Image
 from skimage import data
 
+from emolib import images
 from emolib.cli import faces as faces_cli
 from emolib.cli.main import main
+from emolib.evaluation import measure
 from emolib.judges import emotion, faces, identity, networks
 from emolib.runtime import InputError
 
@@ -136,6 +138,18 @@ def test_a_box_without_landmarks_is_laid_about_as_its_landmarks_would_be(astrona
     (face,) = faces.find_faces(astronaut) if faces.has_centerface() else pytest.skip("no CenterFace")
     guess = faces.find_points(faces.Face(face.box))
     assert np.abs(guess - faces.find_points(face)).max() < 0.12 * (face.box[2] - face.box[0])
+
+
+def test_an_evaluation_can_ask_sface_who_is_who(cache, astronaut):
+    onnx_standins.pooled(cache("sface", SFACE), 128)
+    box = (170, 60, 275, 175)
+    embed, threshold, about = measure.load_photo_identity("sface")
+    network = identity.load_face_network()
+    assert (threshold, about) == (network.threshold, "sface")
+    whole = images.to_tensor(astronaut)
+    rows = embed(torch.cat([whole, -whole]), np.array([box, box]))
+    torch.testing.assert_close(rows[:1], network.embed_faces(astronaut, [faces.Face(box)]))
+    assert not torch.equal(rows[0], rows[1])
 
 
 def test_sface_embeds_bytes_in_red_green_blue(cache, astronaut):

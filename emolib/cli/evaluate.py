@@ -52,8 +52,8 @@ def add_parser(commands) -> None:
         **names | {"default": ("guide",)},
         help="beside it: guide, folders, Hub ids",
     )
-    network = "an identity network instead of Fisherfaces"
-    add("--identity", default="", metavar="MODULE:ATTRIBUTE", help=network)
+    network = "an identity network instead of Fisherfaces: sface, an ONNX file, or MODULE:ATTRIBUTE"
+    add("--identity", default="", metavar="NAME", help=network)
     add("--baseline", default="nothing", help="whom the others are compared with (default: %(default)s)")
     twice = "also edit with another seed, and back again: thrice the edits"
     add("--control", action="store_true", help=twice)

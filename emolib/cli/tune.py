@@ -49,7 +49,7 @@ def add_parser(commands) -> None:
         help="emotions (default: all the judge knows)",
     )
     add("--judge", default="", help="a guide: role, folder, Hub id (default: the model's)")
-    add("--identity", default="", metavar="NAME", help="who is who: module:attribute (default: Fisherfaces)")
+    add("--identity", default="", metavar="NAME", help="who is who: sface, ... (default: Fisherfaces)")
     add_common(add, "model", "preset", "seed", "device", "memory")
 
 

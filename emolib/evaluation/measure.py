@@ -25,6 +25,7 @@ from emolib.evaluation import methods, store
 from emolib.evaluation.tasks import Task, TaskSet
 from emolib.judges import identity
 from emolib.judges.emotion import Judge
+from emolib.judges.faces import Face, align_face, find_points
 from emolib.metrics import control, emotion, preservation, protocols, quality
 from emolib.metrics.optional import Compare
 from emolib.metrics.protocols import Comparison
@@ -338,6 +339,19 @@ def import_identity(spec: str) -> tuple[Embed, float, str]:
 
     weights = [methods.digest_weights(part) for part in methods.list_parts(network)]
     return embed, float("nan"), f"{spec} ({store.make_key(source, weights)[:8]})"
+
+
+def load_photo_identity(name: str) -> tuple[Embed, float, str]:
+    """Load an identity network of photographs (`judges.identity`): (embedding, threshold, what it is).
+
+    Faces are laid by where their boxes have eyes and mouth. InputError: not here, broken."""
+    network = identity.load_face_network(name)
+
+    def embed(images: Tensor, boxes: np.ndarray) -> Tensor:
+        places = [find_points(Face(tuple(box))) for box in boxes.tolist()]
+        return network(pictures.to_tensor(list(map(align_face, pictures.to_pil(images), places))))
+
+    return embed, network.threshold, name
 
 
 def load_fisherfaces(tasks: TaskSet, cache: Path) -> tuple[Embed, float, str]:

@@ -145,7 +145,9 @@ def _load_identity(
 ) -> tuple[Embed | None, float, str]:
     """(embedding, threshold, what it is): a network from outside, or Fisherfaces of EmoFaces."""
     if settings.identity:
-        return measure.import_identity(settings.identity)
+        outside = ":" in settings.identity
+        load = measure.import_identity if outside else measure.load_photo_identity
+        return load(settings.identity)
     try:
         return measure.load_fisherfaces(todo, settings.out / "cache")
     except (InputError, OSError) as error:

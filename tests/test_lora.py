@@ -6,8 +6,19 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_pipelines import folder, sd_pipeline, tiny
+from tiny_pipelines import folder, pictures, sd_pipeline, tiny
 
+from emolib.editors.inversion import (
+    DDIMInversion,
+    DirectInversion,
+    EditFriendlyInversion,
+    ExactInversion,
+    Img2Img,
+    NegativePromptInversion,
+    NullTextInversion,
+)
+from emolib.editors.ledits import LEditsPP
+from emolib.editors.prompt_to_prompt import PromptToPrompt
 from emolib.interventions import lora as loras
 from emolib.interventions.lora import Lora, lora
 from emolib.runtime import InputError
@@ -223,3 +234,55 @@ def test_half_written_missing_foreign_and_infinite(tmp_path, model):
             pass
     with pytest.raises(InputError, match="rank of .* must lie in"):
         loras.start_lora(model, 99, torch.Generator())
+
+
+# Editors ----------------------------------------------------------------------------------------------------
+
+WORDLESS = "photo of {article} {description}"
+FEW = {"strength": 0.8, "guidance_scale": 2.0, "num_inference_steps": 3}
+SPOKEN = [
+    Img2Img,
+    DDIMInversion,
+    NegativePromptInversion,
+    NullTextInversion,
+    EditFriendlyInversion,
+    DirectInversion,
+    ExactInversion,
+    PromptToPrompt,
+]
+
+
+def edit(kind, target="awe", source="anger", **fields):
+    editor = kind(tiny("sd"), **FEW | fields)
+    return editor(pictures(2), target, generator=torch.Generator().manual_seed(3), source_emotion=source)
+
+
+@pytest.mark.parametrize("kind", SPOKEN)
+def test_the_text_line_begins_at_the_source_prompt_and_passes_the_target(kind):
+    awed = edit(kind)
+    assert torch.equal(edit(kind, along=1.0), awed)
+    stayed = edit(kind, along=0.0)
+    if kind is not PromptToPrompt:  # which takes over attention by the words
+        torch.testing.assert_close(stayed, edit(kind, target="anger"), rtol=0, atol=1e-5)
+    half, beyond = edit(kind, along=0.5), edit(kind, along=1.5)
+    assert not torch.equal(half, awed) and not torch.equal(half, stayed) and not torch.equal(beyond, awed)
+
+
+@pytest.mark.parametrize("kind", [*SPOKEN, LEditsPP])
+def test_a_picture_as_it_is_never_sees_the_lora_and_its_edit_does(kind):
+    fields = {"template": WORDLESS} if kind is not LEditsPP else {}
+    plain, change = edit(kind, **fields), drawn(tiny("sd"))
+    with lora(tiny("sd"), change, 0.0):
+        torch.testing.assert_close(edit(kind, **fields), plain, rtol=0, atol=1e-5)
+    if kind in (EditFriendlyInversion, ExactInversion, DirectInversion, PromptToPrompt):
+        reconstruction = tiny("sd").decode(tiny("sd").encode(pictures(2)))
+        torch.testing.assert_close(plain, reconstruction, rtol=0, atol=1e-3)
+    with lora(tiny("sd"), change, 1.0):
+        assert (edit(kind, **fields) - plain).abs().max() > 1e-3
+
+
+def test_what_is_off_the_text_line_is_refused():
+    with pytest.raises(InputError, match="along must lie in"):
+        Img2Img(tiny("sd"), along=1.6)
+    with pytest.raises(InputError, match="LEDITS"):
+        LEditsPP(tiny("sd"), along=0.5)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emolib import runtime
-from emolib.cli.faces import RENDERED, choose_judge, find_everybody, guess_feelings
+from emolib.cli.faces import RENDERED, choose_judge, find_everybody, format_box, guess_feelings
 from emolib.cli.fields import add_common, explain_settings, fix_settings, from_args, tell, tell_unmeasured
+from emolib.cli.lora import name_loras, parse_loras, plugged
 from emolib.diffusion.presets import DEFAULT_METHOD, find_preset, is_known
 from emolib.editors import METHODS
 from emolib.emotions import words
@@ -91,6 +92,7 @@ def add_options(add) -> None:
         " it is sure); or a recipe, FILE.json, that the playground saved")  # fmt: skip
     add("--token", action="append", type=Path, default=[], metavar="FILE", help="a learned token's file; then"
         ' --to "<awe>", or "<awe>" in --prompt')  # fmt: skip
+    add("--lora", action="append", default=[], metavar="FILE[:SCALE]", help="a LoRA; repeat for more")
     add("--allow-pickle", action="store_true", help="read a --token file that is a pickle (.pt, .bin), whose"
         " source you trust")  # fmt: skip
     add("--prompt", dest="template", default=words.TEMPLATE, metavar="TEXT",
@@ -164,7 +166,8 @@ def make_edit(args: argparse.Namespace) -> list[str]:
         raise InputError("give a PICTURE, and where to write the edit: -o FILE; see emolib edit --help")
     with importing():
         bank = load_bank(args)
-        read_label = partial(parse_emotion, model=args.model, directions=bank.emotions if bank else ())
+        loras, felt = parse_loras(args)
+        read_label = partial(parse_emotion, model=args.model, names=bank and bank.emotions, felt=felt)
         wishes = parse_wishes(args, read_label)
         source_emotion = None if args.source is None else read_label(args.source)
         boxes = [parse_box(value) for value in args.box]
@@ -192,13 +195,13 @@ def make_edit(args: argparse.Namespace) -> list[str]:
     if not (args.source or bank or args.template != words.TEMPLATE):
         recipe = guess_sources(recipe, image, faces, args.device)
     tell_unmeasured(args)
-    with learned_token(model, *tokens):
-        check_reach(recipe, model, tokens)
+    with learned_token(model, *tokens), plugged(model, loras):
+        check_reach(recipe, model, tokens, plugged=bool(loras))
         for person in (recipe.people[k] for k in recipe.changed):
             now = f"{person.source_emotion} -> " if person.source_emotion else ""
             tell(f"{args.picture}: {now}{person.emotion} at {format_box(person.box)}, {args.method}, {model}")
         edited = edit_image(recipe, model, image, partial(change_person, editor=editor))
-    record = describe_edit(recipe) | {"model": model.name}
+    record = describe_edit(recipe) | {"model": model.name} | name_loras(args.lora)
     record |= {"directions": repr(bank), "scale": bank.scale} if bank else {}
     images.save_image(edited, args.output, provenance=record, like=original)
     if args.side_by_side:
@@ -316,8 +319,8 @@ def load_tokens(args: argparse.Namespace, emotions: set[str | None]) -> list[Tok
     return tokens
 
 
-def check_reach(recipe: Recipe, model: Backbone, tokens: Sequence[Token]) -> None:
-    """InputError where an emotion cannot reach the model, so that the source would be written as its edit."""
+def check_reach(recipe: Recipe, model: Backbone, tokens: Sequence[Token], *, plugged: bool = False) -> None:
+    """InputError where an emotion, unless a LoRA is `plugged` in, cannot reach the model."""
     from emolib.editors.base import steps_taken
 
     settings, spoken = recipe.settings, recipe.method != "asyrp"
@@ -328,7 +331,7 @@ def check_reach(recipe: Recipe, model: Backbone, tokens: Sequence[Token]) -> Non
         if 1 - model.alphas_cumprod[levels[-taken - 1]] < FAINT:
             start = f"{taken} of {n} steps at strength {strength:g}"
             raise InputError(f"{start}: too few to change anything; take more steps")
-        if spoken:
+        if spoken and not plugged:
             check_prompt(recipe, person, model, tokens)
 
 
@@ -351,19 +354,21 @@ def check_prompt(recipe: Recipe, person: Person, model: Backbone, tokens: Sequen
         )
 
 
-def parse_emotion(word: str, model: str, directions: Sequence[str] = ()) -> str:
-    """Read an emotion: one that the model knows, the name of a direction, or a learned token, "<awe>".
+def parse_emotion(word: str, model: str, names: Sequence[str] | None = (), felt: Sequence[str] = ()) -> str:
+    """Read an emotion: one that the model knows, a direction's or LoRA's, or a learned token, "<awe>".
 
     InputError, with the nearest word, for anything else."""
     from emolib.interventions.tokens import placeholder
 
     label = word.strip().casefold()
-    if directions:
+    if names:
         meant = words.VOCABULARY.get(label)
-        use_meaning = label not in directions and meant in directions
-        return meant if use_meaning else one_of(label, directions, "direction")
+        use_meaning = label not in names and meant in names
+        return meant if use_meaning else one_of(label, names, "direction")
     if label.startswith("<"):
         return placeholder(label)
+    if label in felt:
+        return label
     try:
         return find_preset(model).resolve_emotion(word)
     except InputError as error:
@@ -391,8 +396,3 @@ def parse_box(text: str) -> Box:
     raise InputError(
         f"--box {text!r}: give four whole numbers X0,Y0,X1,Y1 with 0 <= X0 < X1 and 0 <= Y0 < Y1"
     )
-
-
-def format_box(box: Box) -> str:
-    """Write a box as it is typed."""
-    return ",".join(map(str, box))

@@ -13,6 +13,7 @@ from emolib.runtime import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from emolib.images import Box
     from emolib.judges.emotion import Judge
     from emolib.judges.faces import Face
 
@@ -114,3 +115,8 @@ def draw_faces(
         pen.rectangle((left - line, top + below, right + line, bottom + below), fill=BOX)
         pen.text((face.box[0], face.box[1] + below), text, fill=TEXT, font=font, anchor="lb")
     return drawn
+
+
+def format_box(box: Box) -> str:
+    """Write a box as it is typed."""
+    return ",".join(map(str, box))

@@ -22,6 +22,7 @@ COMMANDS = {
     "faces": "show the people in a picture, numbered",
     "data": "read data sets, fetch pictures",
     "token": "learn a word for an emotion from a handful of pictures",
+    "lora": "learn a feeling as a LoRA or a slider, from a handful of pictures",
     "hspace": "find directions in h-space (Asyrp)",
     "evaluate": "score editors and write a leaderboard",
     "tune": "choose a method's strength and guidance on your own pictures",

@@ -6,7 +6,7 @@ import argparse
 import math
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emolib.cli.fields import add_common, add_fields, from_args, split_words, tell
 from emolib.diffusion.presets import find_preset
@@ -96,7 +96,7 @@ def train(args: argparse.Namespace) -> int:
     from emolib.training.textual_inversion import Concept, learn_tokens
 
     processes = PartialState(cpu=args.device == "cpu")
-    model = _load_model(args, str(processes.device) if processes.num_processes > 1 else args.device)
+    model = load_model(args, str(processes.device) if processes.num_processes > 1 else args.device)
     splice.vectors_of_words(model, name, start, vectors=args.vectors)  # refuses what cannot be a start
     chosen = {"emotion": emotion if args.emotion else None, "preferred": emotion, "pairs": args.pairs}
     examples = pictures.read_pictures(args.folder, model.size, **chosen)
@@ -137,7 +137,7 @@ def check(args: argparse.Namespace) -> int:
     word = args.word or (None if unknown else adjective) or token.initializer
     if not word:
         raise InputError(f"{args.file}: does not say what it means; give a word to compare with: --word")
-    model = _load_model(args, args.device)
+    model = load_model(args, args.device)
     start = splice.vectors_of_words(model, token.name, split_words(word), vectors=len(token))
     good, drawn = _report(model, token, word, args.n, start)
     if args.sheet:
@@ -148,20 +148,26 @@ def check(args: argparse.Namespace) -> int:
 
 def _report(model: Backbone, token: Token, word: str, n: int, start: Token | None = None):
     """Print the report, one finding a line; whether it is good, and the pictures."""
-    from emolib.judges import emotion as judges
     from emolib.training import report
+
+    eyes = load_eyes(model, token.emotion, n)
+    findings, drawn = report.check_token(model, token, word, start=start, n=n, **eyes)
+    print(*findings.lines(), sep="\n")
+    return findings.verdict[0], drawn
+
+
+def load_eyes(model: Backbone, emotion: str, n: int) -> dict[str, Any]:
+    """Load what a report sees with: the guide's eye for `emotion`, a probe, and n people to ask for."""
+    from emolib.judges import emotion as judges
 
     recognise = None
     with suppress(InputError):  # installed without the repository's data: the other findings still stand
         guide = judges.load_judge("guide", device=str(model.device))
-        if token.emotion in guide.labels:
-            label = guide.labels.index(token.emotion)
+        if emotion in guide.labels:
+            label = guide.labels.index(emotion)
             recognise = lambda pictures: guide(pictures).emotion == label  # noqa: E731
     probe, people = load_probe(model, n)
-    eyes = {"recognise": recognise, "probe": probe, "descriptions": people}
-    findings, drawn = report.check_token(model, token, word, start=start, n=n, **eyes)
-    print(*findings.lines(), sep="\n")
-    return findings.verdict[0], drawn
+    return {"recognise": recognise, "probe": probe, "descriptions": people}
 
 
 def load_probe(model: Backbone, n: int):
@@ -205,6 +211,11 @@ def _choose_places(name: str, given: Path | None, resume: bool) -> tuple[Path, P
     out = given or Path(f"{name[1:-1]}.safetensors")
     if given is None and out.name != str(out):
         raise InputError(f"{name} would be written to {out}; say where it belongs: --out FILE")
+    return choose_work(out, resume)
+
+
+def choose_work(out: Path, resume: bool) -> tuple[Path, Path]:
+    """Check the file to write and choose the run's folder beside it. InputError as `_choose_places`."""
     check_output(out, suffix=".safetensors")
     work = out.with_suffix(".run")
     check_output(work, folder=True)
@@ -213,7 +224,7 @@ def _choose_places(name: str, given: Path | None, resume: bool) -> tuple[Path, P
     return out, work
 
 
-def _load_model(args: argparse.Namespace, device: str) -> Backbone:
+def load_model(args: argparse.Namespace, device: str) -> Backbone:
     from emolib.diffusion import backbone, hub
     from emolib.runtime import pick_device
     from emolib.training.settings import compute_dtype

@@ -8,7 +8,8 @@ train says `torch.no_grad()`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ class Embedding:
             return Embedding.cat([self] * (n // len(self)))
         pooled = None if self.pooled is None else self.pooled.expand(n, -1)
         return Embedding(self.hidden.expand(n, -1, -1), pooled)
+
+    def lerp(self, end: Embedding, s: float) -> Embedding:
+        """Go the share `s` of the straight way to `end`, row by row; beyond it where s > 1."""
+        pooled = None if self.pooled is None else self.pooled.lerp(end.pooled, s)
+        return Embedding(self.hidden.lerp(end.hidden, s), pooled)
 
     @staticmethod
     def cat(parts: Sequence[Embedding]) -> Embedding:
@@ -221,13 +227,16 @@ class Backbone:
 
 @dataclass(frozen=True, eq=False)
 class Guided:
-    """`sampling.Predictor` of a backbone with fixed prompts; a step's own `uncond` overrules this one."""
+    """`sampling.Predictor` of a backbone with fixed prompts; a step's own `uncond` overrules this one.
+
+    `within()` is the context in which the network is asked, e.g. without the changes of a LoRA."""
 
     backbone: Backbone
     cond: Embedding
     uncond: Embedding | None
     guidance_scale: float
     interval: tuple[float, float] = ALWAYS
+    within: Callable[[], AbstractContextManager] = nullcontext
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -241,7 +250,8 @@ class Guided:
         inside = torch.as_tensor((low <= t) & (t <= high))
         scale = torch.where(inside, self.guidance_scale, 1.0) if inside.any() else 1.0
         scale = self.guidance_scale if inside.all() else scale
-        return self.backbone.predict(z, t, self.cond, uncond, scale, level=level)
+        with self.within():
+            return self.backbone.predict(z, t, self.cond, uncond, scale, level=level)
 
 
 def load_backbone(

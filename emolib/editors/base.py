@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from emolib.emotions import words
 from emolib.emotions.words import PERSON, TEMPLATE
+from emolib.interventions.lora import only_rows
 from emolib.runtime import in_range
 
 if TYPE_CHECKING:
@@ -136,6 +138,10 @@ class DiffusionEditor(LatentEditor):
     guidance_scale       how much the target prompt rules; 1 is no guidance
     num_inference_steps  steps at strength 1
     template             of all prompts; may use {article}, {word} and {description}
+    along                how far to go from the source's prompt to the target's, in [0, 1.5], on the straight
+                         line between their embeddings (PixelSmile, arXiv 2603.25728)
+
+    Inside `interventions.lora.lora` the edits are made with the LoRA, pictures as they are without it.
     """
 
     backbone: Backbone
@@ -143,8 +149,10 @@ class DiffusionEditor(LatentEditor):
     guidance_scale: float
     num_inference_steps: int = 30
     template: str = TEMPLATE
+    along: float = 1.0
 
     def __post_init__(self) -> None:
+        in_range(self.along, 0, 1.5, "along")
         steps_taken(self.num_inference_steps, self.strength)
         self.backbone.timesteps(self.num_inference_steps)
 
@@ -169,8 +177,20 @@ class DiffusionEditor(LatentEditor):
 
     def unguided(self, texts: Prompts) -> Guided:
         """Build the predictor of the pictures as they are: their prompts, its `cond`, without guidance."""
-        return self.backbone.guided(self.backbone.embed(texts.sources), 1.0)
+        return without_lora(self.backbone.guided(self.backbone.embed(texts.sources), 1.0))
+
+    def embed_targets(self, texts: Prompts) -> Embedding:
+        """Embed the target prompts, or the places `along` the way to them from their sources' prompts."""
+        targets = self.backbone.embed(texts.targets)
+        if self.along == 1:
+            return targets
+        return self.backbone.embed(texts.sources).expand(len(targets)).lerp(targets, self.along)
 
     def towards(self, texts: Prompts, uncond: Embedding | None = None) -> Guided:
         """Build the predictor of the edits: the target prompts, away from `uncond` (default: the empty)."""
-        return self.backbone.guided(self.backbone.embed(texts.targets), self.guidance_scale, uncond)
+        return self.backbone.guided(self.embed_targets(texts), self.guidance_scale, uncond)
+
+
+def without_lora(predictor: Guided, rows: float | Sequence[float] = 0.0) -> Guided:
+    """Let `predictor` ask the network without its LoRA, or with it in the rows that are 1."""
+    return replace(predictor, within=partial(only_rows, predictor.backbone.unet, rows))

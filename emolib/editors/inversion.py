@@ -13,7 +13,7 @@ from emolib.diffusion import inversion
 from emolib.diffusion.backbone import Embedding
 from emolib.diffusion.presets import MINISD_SETTINGS as PRESET
 from emolib.diffusion.sampling import Trajectory, denoise
-from emolib.editors.base import DiffusionEditor, Draws, Prompts, draw
+from emolib.editors.base import DiffusionEditor, Draws, Prompts, draw, without_lora
 from emolib.runtime import InputError
 
 
@@ -83,7 +83,7 @@ class NullTextInversion(DiffusionEditor):
         self._check_memory(z, levels, empty)
         walk = inversion.null_text(
             source,
-            self.backbone.guided(source.cond, 0.0, empty),
+            without_lora(self.backbone.guided(source.cond, 0.0, empty)),
             z,
             levels,
             empty,
@@ -125,7 +125,8 @@ class EditFriendlyInversion(DiffusionEditor):
     def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
         # One noise a step, drawn from the clean end: strength changes no draw.
         model, own = self.backbone, self.source_guidance_scale
-        source = model.guided(model.embed(texts.sources), self.guidance_scale if own is None else own)
+        scale = self.guidance_scale if own is None else own
+        source = without_lora(model.guided(model.embed(texts.sources), scale))
         noise = torch.stack([draw(z, generator) for _ in levels[1:]][::-1])
         walk = inversion.edit_friendly(source, z, levels, noise, batch_size=self.batch_size)
         return denoise(self.towards(texts), walk.expand(len(texts.targets)))
@@ -148,8 +149,9 @@ class DirectInversion(DiffusionEditor):
         source = self.unguided(texts)
         walk = inversion.ddim(source, z, levels)
         start = torch.cat([walk.latents[0], walk.expand(len(texts.targets)).start])
-        both = Embedding.cat([source.cond, self.backbone.embed(texts.targets)])
-        both = self.backbone.guided(both, self.guidance_scale)
+        both = Embedding.cat([source.cond, self.embed_targets(texts)])
+        edited = [0.0] * len(z) + [1.0] * len(texts.targets)
+        both = without_lora(self.backbone.guided(both, self.guidance_scale), edited)
         pin = inversion.direct(walk, follow=self.follow)
         return denoise(both, Trajectory(levels, start=start), callback=pin)[len(z) :]
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from emolib.diffusion.presets import MINISD_SETTINGS as PRESET
 from emolib.editors.base import DiffusionEditor, Draws, Prompts
-from emolib.runtime import InputError
+from emolib.interventions.lora import only_rows
+from emolib.runtime import InputError, in_range
 
 CHANNELS = 4  # of latents: the number that diffusers' pipeline is written for
 MULTIPLE = 32  # px: it takes sides of a multiple of this
@@ -42,6 +43,7 @@ class LEditsPP(DiffusionEditor):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        in_range(self.along, 1, 1, "along of LEDITS++, which reads prompts and no embeddings,")
         config = self.backbone.unet.config
         channels = config.in_channels
         attends = any("CrossAttn" in block for block in config.down_block_types[2:3])
@@ -67,9 +69,9 @@ class LEditsPP(DiffusionEditor):
         with self._pipeline(z) as pipe:
             for i in range(len(z)):
                 pipe.vae.latents = fold(z[i, None])
-                pipe.invert(
-                    torch.zeros(1, 3, *sides), num_inversion_steps=steps, skip=skip, generator=draws[i]
-                )
+                own = {"num_inversion_steps": steps, "skip": skip, "generator": draws[i]}
+                with only_rows(self.backbone.unet, 0.0):
+                    pipe.invert(torch.zeros(1, 3, *sides), **own)
                 mine = texts.targets[i * many : (i + 1) * many] if len(z) == 1 else [texts.targets[i]]
                 edited += [self._edit(pipe, text) for text in mine]
         return torch.cat(edited).to(z)

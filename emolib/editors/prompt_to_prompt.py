@@ -11,7 +11,7 @@ from emolib.diffusion import inversion
 from emolib.diffusion.backbone import Embedding
 from emolib.diffusion.presets import MINISD_SETTINGS as PRESET
 from emolib.diffusion.sampling import Prediction, Trajectory, denoise
-from emolib.editors.base import DiffusionEditor, Draws, Prompts
+from emolib.editors.base import DiffusionEditor, Draws, Prompts, without_lora
 from emolib.interventions import alignment
 from emolib.interventions.attention import AttentionMaps, Injection, LocalBlend, controlled
 
@@ -44,8 +44,8 @@ class PromptToPrompt(DiffusionEditor):
     def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
         # 1. The way up, and who looks where: rows are the B sources, then the n targets. Nothing is drawn.
         model, n = self.backbone, len(texts.targets)
-        source, target = model.embed(texts.sources), model.embed(texts.targets)
-        walk = inversion.ddim(model.guided(source, 1.0), z, levels)
+        plain, target = self.unguided(texts), self.embed_targets(texts)
+        walk = inversion.ddim(plain, z, levels)
         rows = [alignment.spans(model.pipe, text) for text in [*texts.sources, *texts.targets]]
         owners = (*range(len(z)), *(i % len(z) for i in range(n)))
         injection = self._injection(rows, owners, levels)
@@ -59,7 +59,8 @@ class PromptToPrompt(DiffusionEditor):
             return z if blended is None else blended
 
         # 3. Back down, all in one batch.
-        both = model.guided(Embedding.cat([source, target]), self.guidance_scale)
+        both = model.guided(Embedding.cat([plain.cond, target]), self.guidance_scale)
+        both = without_lora(both, [0.0] * len(z) + [1.0] * n)
         watch = () if self.local_blend is None else (maps,)
         with controlled(model.unet, injection, *watch):
             start = walk.latents[0][list(owners)]

@@ -67,7 +67,8 @@ def prompt(label: str | None, description: str = PERSON, template: str = TEMPLAT
 
 def fill_template(template: str, word: str, description: str = PERSON, *, like: str = "") -> str:
     """Fill in `template` with a word that need not be a label's, "" for none, and the article of `like`."""
-    text = template.format(article=article(like or word or description), word=word, description=description)
+    first = (like or word if "{word}" in template else "") or description
+    text = template.format(article=article(first), word=word, description=description)
     return text if word else " ".join(text.split()).strip(" ,")
 
 

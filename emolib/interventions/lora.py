@@ -14,18 +14,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers.loaders import StableDiffusionLoraLoaderMixin
-from diffusers.utils import convert_unet_state_dict_to_peft
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from emolib import __version__
 from emolib.data.files import load_tensors, save_tensors
-from emolib.diffusion.backbone import Backbone
 from emolib.runtime import InputError, first_line, in_range
+
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
+
+    from emolib.diffusion.backbone import Backbone
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """Ends of the names of the layers that are adapted: all attention, as in diffusers' training scripts."""
@@ -44,6 +45,7 @@ class Lora:
     layers   {name of a layer: (A, B)}: (r, in) and (out, r); of a convolution (r, in, k, k), (out, r, 1, 1)
     model    name of the base model
     emotion, steps, licence   for the file
+    template  of the prompts that it was trained with, see `words.TEMPLATE`; a slider's names no emotion
     """
 
     layers: Mapping[str, tuple[Tensor, Tensor]]
@@ -51,6 +53,7 @@ class Lora:
     emotion: str = ""
     steps: int = 0
     licence: str = ""
+    template: str = ""
 
     @property
     def rank(self) -> int:
@@ -151,12 +154,14 @@ def lora(
 
 def _inject(unet: nn.Module, name: str, change: Lora) -> dict[str, LoraLayer]:
     """Put empty layers of the right ranks into the UNet; those outside stay as active as they were."""
+    from peft import LoraConfig, inject_adapter_in_model
+
     ranks = {key: len(a) for key, (a, _) in change.layers.items()}
     config = LoraConfig(r=1, target_modules=list(ranks), rank_pattern=ranks, alpha_pattern=ranks)
     with torch.random.fork_rng(devices=[]):  # peft draws a start that is not used
         inject_adapter_in_model(config, unet, name)
     del unet.peft_config
-    for layer in _layers(unet):
+    for _, layer in _find_layers(unet):
         layer.set_adapter(list(layer.lora_A), inference_mode=True)
     own = dict(unet.named_modules())
     return {key: own[key] for key in ranks}
@@ -170,7 +175,7 @@ def _fill(layer: LoraLayer, name: str, pair: tuple[Tensor, Tensor]) -> tuple[nn.
 
 
 def _remove(unet: nn.Module, name: str) -> None:
-    for path, layer in [(p, m) for p, m in unet.named_modules() if isinstance(m, LoraLayer)]:
+    for path, layer in _find_layers(unet):
         layer.delete_adapter(name)
         if layer.lora_A:
             layer.set_adapter(list(layer.lora_A), inference_mode=True)
@@ -178,8 +183,10 @@ def _remove(unet: nn.Module, name: str) -> None:
             unet.set_submodule(path, layer.get_base_layer())
 
 
-def _layers(unet: nn.Module) -> list[LoraLayer]:
-    return [module for module in unet.modules() if isinstance(module, LoraLayer)]
+def _find_layers(unet: nn.Module) -> list[tuple[str, LoraLayer]]:
+    from peft.tuners.lora import LoraLayer
+
+    return [(path, module) for path, module in unet.named_modules() if isinstance(module, LoraLayer)]
 
 
 def _set_scale(name: str, attached: Attached, layer: LoraLayer, args: tuple) -> None:
@@ -203,7 +210,7 @@ def only_rows(unet: nn.Module, rows: Scale) -> Iterator[None]:
         for name in layer.lora_A:
             layer.scaling[name] = layer.scaling[name] * _spread(rows, args[0])
 
-    hooks = [layer.register_forward_pre_hook(weigh) for layer in _layers(unet)]
+    hooks = [layer.register_forward_pre_hook(weigh) for _, layer in _find_layers(unet)]
     try:
         yield
     finally:
@@ -245,6 +252,7 @@ def save_lora(change: Lora, path: str | Path, *, kohya: bool = False) -> None:
         "rank": str(change.rank),
         "steps": str(change.steps),
         "licence": change.licence,
+        "template": change.template,
         "software": f"emolib {__version__}",
     }
     save_tensors(path, tensors, header)
@@ -270,7 +278,7 @@ def load_lora(path: str | Path) -> Lora:
     except (KeyError, ValueError, RuntimeError, IndexError) as error:
         raise InputError(f"{path}: not a LoRA of a UNet: {first_line(error)}") from None
     steps = header.get("steps", "")
-    facts = {key: header.get(key, "") for key in ("emotion", "licence")}
+    facts = {key: header.get(key, "") for key in ("emotion", "licence", "template")}
     return Lora(layers, header.get("base_model", ""), steps=int(steps) if steps.isdecimal() else 0, **facts)
 
 
@@ -292,6 +300,9 @@ def _read_layers(tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]
 
 def _from_kohya(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Give kohya's entries the names of peft, by diffusers' own rules. ValueError, KeyError."""
+    from diffusers.loaders import StableDiffusionLoraLoaderMixin
+    from diffusers.utils import convert_unet_state_dict_to_peft
+
     for stem in [key.removesuffix(".alpha") for key in tensors if key.endswith(".alpha")]:
         alpha, rank = float(tensors.pop(f"{stem}.alpha")), len(tensors[f"{stem}.lora_down.weight"])
         if alpha != rank:

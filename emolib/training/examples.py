@@ -205,7 +205,12 @@ def _lines(examples: Examples) -> list[tuple[str, str]]:
 
 @torch.no_grad()
 def _encode(backbone: Backbone, lines: list[str]) -> Embedding:
-    ids = splice.tokenise(backbone, lines)
+    return encode_ids(backbone, splice.tokenise(backbone, lines))
+
+
+@torch.no_grad()
+def encode_ids(backbone: Backbone, ids: Sequence[Tensor]) -> Embedding:
+    """Encode prompts' token ids (P, L), one tensor for each text encoder, sixteen prompts at once."""
     parts = zip(*(rows.split(16) for rows in ids), strict=True)
     return Embedding.cat([splice.encode_tokens(backbone, part) for part in parts])
 

@@ -92,24 +92,28 @@ def read_pictures(
     emotion: str | None = None,
     preferred: str | None = None,
     pairs: bool = False,
+    against: str = NEUTRAL,
+    limit: int | None = None,
 ) -> Pictures:
     """Read the pictures of a data set (see `data.open`) as squares of `size` px.
 
     Plain pictures count as one emotion; among several, `emotion` says which, else `preferred` if it is one of
     them. `pairs` wants two labels, "neutral" and the emotion, and joins pictures of one person as
-    `Manifest.person_keys` says. A column `description` is taken over. Raises
-    InputError, also for pictures under half of `size`.
+    `Manifest.person_keys` says; `against` is another label in place of "neutral". At most `limit` are read,
+    the first. A column `description` is taken over. Raises InputError, also for pictures under half of
+    `size`.
     """
     manifest = open_dataset(path)
     if preferred and emotion is None:
         holds = (manifest.frame["emotion"] == preferred).any() or (Path(path) / preferred).is_dir()
         emotion = preferred if holds else None
-    emotion = _choose_label(manifest, emotion, path, pairs)
+    emotion = _choose_label(manifest, emotion, path, against if pairs else None)
     frame = manifest.frame
     felt = [i for i, label in enumerate(frame["emotion"]) if emotion is None or label == emotion]
     calm: list[int] | None = None
     if pairs:
-        felt, calm = _pairs(manifest, felt, path)
+        felt, calm = (side[:limit] for side in _pairs(manifest, felt, path, against))
+    felt = felt[:limit]
     images, notes = _open(manifest, felt, size)
     neutral = None if calm is None else _open(manifest, calm, size)[0]
     who = tuple(map(str, frame["description"].iloc[felt])) if "description" in frame else ()
@@ -119,19 +123,22 @@ def read_pictures(
         raise InputError(f"{path}: {error}") from None
 
 
-def _choose_label(manifest: Manifest, emotion: str | None, path: str | Path, pairs: bool) -> str | None:
+def _choose_label(
+    manifest: Manifest, emotion: str | None, path: str | Path, against: str | None
+) -> str | None:
     """Choose the label to take; None takes everything (nothing is labelled, or all alike)."""
+    pairs = against is not None
     present = [label for label in manifest.labels if (manifest.frame["emotion"] == label).any()]
-    choice = [label for label in present if label != NEUTRAL] if pairs else present
-    named = [label for label in (NEUTRAL, emotion) if label and label not in present] if pairs else []
+    choice = [label for label in present if label != against]
+    named = [label for label in (against, emotion) if label and label not in present] if pairs else []
     empty = [Path(path) / label for label in named if (Path(path) / label).is_dir()]
     fault = None
     if empty:
         fault = f"{empty[0]}: holds no picture; put there those of the same people, under the same file names"
-    elif pairs and (NEUTRAL not in present or not choice):
+    elif pairs and (against not in present or not choice):
         fault = (
-            f"{path}: pairs need two folders, 'neutral' and one named after the emotion, with pictures of one"
-            " person under one file name"
+            f"{path}: pairs need two folders, {against!r} and one named after the emotion, with pictures of"
+            " one person under one file name"
         )
     elif emotion is None and len(choice) > 1:
         fault = f"{path}: holds pictures of {', '.join(choice)}; say which with --emotion"
@@ -142,14 +149,16 @@ def _choose_label(manifest: Manifest, emotion: str | None, path: str | Path, pai
     return choice[0] if emotion is None else one_of(emotion, choice, f"emotion in {path}")
 
 
-def _pairs(manifest: Manifest, felt: list[int], path: str | Path) -> tuple[list[int], list[int]]:
+def _pairs(
+    manifest: Manifest, felt: list[int], path: str | Path, against: str
+) -> tuple[list[int], list[int]]:
     people, labels = manifest.person_keys(), manifest.frame["emotion"]
     calm = {
-        person: i for i, (person, label) in enumerate(zip(people, labels, strict=True)) if label == NEUTRAL
+        person: i for i, (person, label) in enumerate(zip(people, labels, strict=True)) if label == against
     }
     both = [i for i in felt if people[i] in calm]
     if not both:
-        raise InputError(f"{path}: no person is there both neutral and with the emotion (by file name)")
+        raise InputError(f"{path}: no person is there both {against} and with the emotion (by file name)")
     return both, [calm[people[i]] for i in both]
 
 

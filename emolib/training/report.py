@@ -14,8 +14,9 @@ from torch import Tensor
 
 from emolib.diffusion.backbone import Backbone
 from emolib.diffusion.sampling import Trajectory, denoise
-from emolib.emotions.words import TEMPLATE, fill_template
+from emolib.emotions.words import ADJECTIVES, TEMPLATE, fill_template
 from emolib.interventions import splice
+from emolib.interventions.lora import Lora, lora
 from emolib.interventions.tokens import Token
 from emolib.runtime import generator
 
@@ -154,6 +155,45 @@ def check_token(
         obeyed=kept,
     )
     return report, pictures
+
+
+@torch.no_grad()
+def check_lora(
+    backbone: Backbone,
+    change: Lora,
+    *,
+    recognise: Recognise | None = None,
+    probe: Probe | None = None,
+    descriptions: Sequence[str] = ("person",),
+    n: int = 8,
+    num_inference_steps: int = 20,
+    guidance_scale: float = 3.0,
+    seed: int = 0,
+) -> tuple[dict[str, dict[str, float]], Tensor]:
+    """Draw n people with and without a LoRA, from the same noises, and count: {row: {finding: value}}.
+
+    Rows are its scales -1, 0, 1, 2, and "others": scale 1 without the word it was trained with. Findings:
+    `emotion` and `prompt`, how many of n show the feeling and what the rest of the prompt asks for, as far
+    as there are eyes for it; `moved`, mean |difference| to scale 0. Returned with the pictures
+    (rows, n, 3, S, S)."""
+    who = [descriptions[i % len(descriptions)] for i in range(n)]
+    word = ADJECTIVES.get(change.emotion, change.emotion)
+    asked = {str(scale): (scale, word) for scale in (-1, 0, 1, 2)} | {"others": (1, "")}
+    drawn = {}
+    for row, (scale, said) in asked.items():
+        texts = [fill_template(change.template or TEMPLATE, said, person) for person in who]
+        with lora(backbone, change, float(scale)):
+            drawn[row] = sample_pictures(backbone, texts, num_inference_steps, guidance_scale, seed)
+    findings = {}
+    for row, made in drawn.items():
+        found = {"moved": float((made - drawn["0"]).abs().mean())}
+        if recognise:
+            found["emotion"] = int(recognise(made).sum())
+        if probe:
+            hits = (probe(picture[None], text) for picture, text in zip(made, who, strict=True))
+            found["prompt"] = sum(int(hit.sum()) for hit in hits)
+        findings[row] = found
+    return findings, torch.stack(list(drawn.values()))
 
 
 @torch.no_grad()

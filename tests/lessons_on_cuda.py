@@ -58,6 +58,10 @@ SMALLEST = {
 }
 
 
+for settings in SMALLEST.values():
+    settings |= {"photo_steps": 2, "photo_model": "minisd"}  # "auto" would ask the Hub
+del SMALLEST["01"]["photo_steps"], SMALLEST["01"]["photo_model"], SMALLEST["05"]["photo_model"]
+
 LESSONS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 

@@ -86,8 +86,8 @@ def test_imports_come_after_the_parameters(notebook):
 
 
 def test_cells_are_short(path, notebook):
-    cells = code_cells(notebook)
-    sizes = [lines(cell) for cell in cells if "setup" not in cell.metadata.get("tags", [])]
+    cells = [cell for cell in code_cells(notebook) if "photographs" not in cell.metadata.get("tags", [])]
+    sizes = [lines(cell) for cell in code_cells(notebook) if "setup" not in cell.metadata.get("tags", [])]
     assert max(sizes) <= 25
     assert median_low(sizes) <= 6
     assert len(cells) <= 45
@@ -100,6 +100,15 @@ def test_cells_are_short(path, notebook):
 @pytest.mark.parametrize("part", ["you will learn", "needs", "what we measured", "exercises", "references"])
 def test_has_the_parts_of_a_lesson(notebook, part):
     assert part in prose(notebook).lower()
+
+
+def test_closes_with_the_same_on_photographs(notebook):
+    closing = tagged(notebook, "photographs")
+    first, last = closing[0] - 1, closing[-1] + 1
+    assert notebook.cells[first].source.startswith("## The same on photographs")
+    assert 3 <= last - first + 1 <= 6 and first > max(tagged(notebook, "check"))
+    assert notebook.cells[last + 1].source.startswith("## What we measured")
+    assert run.read_parameters(notebook)["photographs"] == ""
 
 
 def test_answers_are_folded(notebook):

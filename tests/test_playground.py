@@ -217,9 +217,11 @@ def test_emofaces_by_name():
             pictures.open_named(name)
 
 
-def test_uploads_are_opened_scaled_and_searched_for_faces():
+def test_uploads_are_opened_scaled_and_searched_for_faces(tmp_path):
     stream = io.BytesIO()
     Image.new("RGB", (1600, 800), "teal").save(stream, "PNG")
+    (tmp_path / "wall.png").write_bytes(stream.getvalue())
+    assert pictures.open_named(str(tmp_path / "wall.png")).name == "wall.png"
     opened = pictures.open_upload("wall.png", stream.getvalue())
     assert opened.image.size == (768, 384)
     assert [person.box for person in opened.people] == [(192, 0, 576, 384)]

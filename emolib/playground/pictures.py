@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
@@ -55,13 +56,14 @@ def names(scenes: int = 12, portraits: int = 12) -> dict[str, str]:
 
 @cache
 def open_named(name: str) -> Picture:
-    """The EmoFaces picture called "scene 3" or "person 1034" (as "person 1034 sadness": that emotion).
-
-    InputError: no such picture."""
+    """The EmoFaces picture called "scene 3" or "person 1034" (as "person 1034 sadness": that emotion), or a
+    picture file. InputError: no such picture."""
+    if Path(name).is_file():
+        return open_upload(Path(name).name, Path(name).read_bytes())
     kind, _, rest = name.partition(" ")
     number, _, emotion = rest.partition(" ")
     if kind not in ("scene", "person") or not number.isdigit():
-        raise InputError(f"no picture is called {name!r}; write e.g. 'scene 0' or 'person 1034'")
+        raise InputError(f"no picture is called {name!r}; write e.g. 'scene 0', 'person 1034' or a file")
     return _scene(int(number)) if kind == "scene" else _portrait(int(number), emotion or "neutral")
 
 

@@ -365,8 +365,8 @@ def local_folder(name: str | os.PathLike[str], file: str = "config.json") -> Pat
     return None
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
+def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None = 1) -> None:
     """Write `value` as JSON, atomically; numpy and torch values become numbers, NaN raises ValueError."""
-    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False, default=lambda x: x.tolist())
+    text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False, default=lambda x: x.tolist())
     with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

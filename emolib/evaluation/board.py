@@ -104,7 +104,7 @@ def choose_columns(protocol: str, metrics: Sequence[str]) -> list[str]:
 
 def write_board(board: Board, folder: Path) -> None:
     """Write leaderboard.json, .csv and .md into `folder`, each whole or not at all."""
-    write_json(folder / FILE, board)
+    write_json(folder / FILE, board, indent=None)  # it is large
     csv = tabulate(board).to_csv(index=False, lineterminator="\n")
     for name, text in (("leaderboard.csv", csv), ("leaderboard.md", as_markdown(board))):
         with atomic_write(folder / name) as temporary:

@@ -1,7 +1,8 @@
 """Where and how things run: device, dtype, generators, paths, versions, progress, safe writes.
 
-The only module that reads the environment: `EMOLIB_HOME` (a clone of the repository, where `data/` lies) and
-`EMOLIB_DEVICE` (what "auto" means). Loads no torch until a function that needs it is called.
+The only module that reads the environment: `EMOLIB_HOME` (a clone of the repository, where `data/` lies),
+`EMOLIB_DEVICE` (what "auto" means) and the keys of hosted services. Loads no torch until a function that
+needs it is called.
 """
 
 from __future__ import annotations
@@ -87,6 +88,21 @@ def repo_root() -> Path:
 def repo_path(*parts: str) -> Path:
     """Absolute path of something in the repository, e.g. `repo_path("data", "judges")`. Need not exist."""
     return repo_root().joinpath(*parts)
+
+
+def read_key(*variables: str) -> str:
+    """Read a service's secret key from the first of these environment variables that is set.
+
+    Keep it in no variable that lives longer than a request. InputError, which never shows the key: none is
+    set, or it holds what no key holds (a newline from pasting, say)."""
+    name = next((name for name in variables if os.environ.get(name)), None)
+    if name is None:
+        raise InputError(f"no key: set the environment variable {' or '.join(variables)}")
+    if not re.fullmatch(r"[!-~]+", os.environ[name]):
+        raise InputError(
+            f"the key in {name} has a space, a newline or another strange character; set it anew"
+        )
+    return os.environ[name]
 
 
 def check_device(name: str) -> None:

@@ -16,8 +16,8 @@ from emolib import runtime
 from emolib.cli.faces import RENDERED, choose_judge, find_everybody, format_box, guess_feelings
 from emolib.cli.fields import add_common, explain_settings, fix_settings, from_args, tell, tell_unmeasured
 from emolib.cli.lora import name_loras, parse_loras, plugged
-from emolib.diffusion.presets import DEFAULT_METHOD, find_preset, is_known
-from emolib.editors import METHODS
+from emolib.diffusion.presets import DEFAULT_METHOD, INSTRUCT, find_preset, is_known
+from emolib.editors import METHODS, OTHERS
 from emolib.emotions import words
 from emolib.runtime import InputError, one_of
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from emolib.diffusion.backbone import Backbone
+    from emolib.editors.hosted import Service
+    from emolib.editors.instruct import InstructModel
     from emolib.editors.person import Person
     from emolib.editors.recipe import Recipe
     from emolib.images import Box
@@ -43,13 +45,14 @@ examples:
   emolib edit portrait.jpg --to smiling --method asyrp --directions smile.safetensors -o smile.jpg
   emolib edit group.jpg --person 2=awe --person 1=sadness:0.5 -o out.png --side-by-side pair.png
   emolib edit group.jpg --to anger --box 120,40,260,180 --describe "woman with red hair" -o out.png
+  emolib edit portrait.jpg --to anger --model qwen-edit --memory low -o out.png
   emolib edit --from saved.json -o again.png
 """
 
 
 MEMORY = ("auto", "fast", "balanced", "low")
 """What --memory may be; `backbone.MEMORY`, which cannot be read without torch."""
-BESIDE_RECIPE = ("source", "picture", "output", "device", "memory")
+BESIDE_RECIPE = ("source", "picture", "output", "device", "memory", "lora", "budget")
 """What may be typed beside `--from FILE.json`; the recipe says the rest."""
 FAINT = 0.005
 """An edit that starts from less noise than this share of a latent's variance changes nothing."""
@@ -76,7 +79,10 @@ def add_options(add) -> None:
     add("--person", action="append", default=[], metavar="N=EMOTION[:STRENGTH]", help="for person N alone")
     add("-o", "--output", metavar="FILE", help="where to write it: .png, .jpg or .webp")
     add("--side-by-side", metavar="FILE", help="write the source beside the edit into another file")
-    add("--method", default=DEFAULT_METHOD, help=f"{', '.join(METHODS)} (default: %(default)s)")
+    add("--method", default=DEFAULT_METHOD, help=f"{', '.join(METHODS)}; hosted; or instruct, which"
+        f" instruction editors ({', '.join(INSTRUCT)}) need not be told (default: %(default)s)")  # fmt: skip
+    add("--budget", type=float, metavar="USD", help="what --method hosted may cost; its --model is stability,"
+        " openai, gemini or bfl, or e.g. bfl/flux-2-pro")  # fmt: skip
     add("--directions", metavar="FILE", help="of --method asyrp, from `emolib hspace fit`, whose names are"
         " the emotions (default: those that came with MiniSD)")  # fmt: skip
     add("--strength", type=float, help="0 changes nothing, 1 as much as the method can (default: its own)")
@@ -106,7 +112,9 @@ def edit(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     """`emolib edit`: check, load, edit the people, write."""
     runtime.check_device(args.device)
     one_of(args.memory, MEMORY, "memory option")
-    one_of(args.method, METHODS, "method")
+    if args.model in INSTRUCT and args.method == DEFAULT_METHOD:
+        args.method = "instruct"
+    one_of(args.method, METHODS | OTHERS, "method")
     again = str(args.source).endswith(".json")
     if args.explain and not again:
         return explain_settings(args)
@@ -144,18 +152,15 @@ def repeat_edit(command: argparse.ArgumentParser, args: argparse.Namespace) -> l
     original, recipe = images.open_original(source), saved.recipe
     image = original.rgb
     replace(saved, picture=source).check_picture(image)
-    with importing():
-        from emolib.diffusion import backbone
-
     runtime.pick_device(args.device)  # whose fault would not be the recipe's
     try:
         for person in recipe.people:
             images.square_box(person.box, image.height, image.width)
-        model = backbone.load_backbone(recipe.model, device=args.device, memory=args.memory)
+        model = load_model(recipe, args)
         edited = edit_image(recipe, model, image)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    record = describe_edit(recipe) | {"model": model.name}
+    record = describe_edit(recipe) | {"model": model.name} | take_answers(recipe, model)
     images.save_image(edited, output, provenance=record, like=original)
     return [output]
 
@@ -166,7 +171,7 @@ def make_edit(args: argparse.Namespace) -> list[str]:
         raise InputError("give a PICTURE, and where to write the edit: -o FILE; see emolib edit --help")
     with importing():
         bank = load_bank(args)
-        loras, felt = parse_loras(args)
+        loras, felt = parse_loras(args) if args.method in METHODS else ([], set())
         read_label = partial(parse_emotion, model=args.model, names=bank and bank.emotions, felt=felt)
         wishes = parse_wishes(args, read_label)
         source_emotion = None if args.source is None else read_label(args.source)
@@ -176,7 +181,8 @@ def make_edit(args: argparse.Namespace) -> list[str]:
         from emolib.editors.recipe import Recipe, build_editor, change_person, describe_edit, edit_image
 
     check_outputs(args)
-    hub.check_name(args.model)
+    if args.method != "hosted":
+        hub.check_name(args.model)
     recipe = from_args(Recipe, args, **fix_settings(args))
     original = images.open_original(args.picture)
     image = original.rgb
@@ -187,12 +193,13 @@ def make_edit(args: argparse.Namespace) -> list[str]:
         people = list_people(args, image, faces, wishes, source_emotion)
         recipe = replace(recipe, people=people)
         tokens = load_tokens(args, {person.emotion for person in people} | {source_emotion})
-        from emolib.diffusion import backbone
         from emolib.interventions.splice import learned_token
 
-        model = backbone.load_backbone(args.model, device=args.device, memory=args.memory)
+        model = load_model(recipe, args)
+    if recipe.method in OTHERS and recipe.template == words.TEMPLATE:
+        recipe = replace(recipe, template=model.template)
     editor = build_editor(recipe, model, bank)
-    if not (args.source or bank or args.template != words.TEMPLATE):
+    if recipe.method in METHODS and not (args.source or bank or args.template != words.TEMPLATE):
         recipe = guess_sources(recipe, image, faces, args.device)
     tell_unmeasured(args)
     with learned_token(model, *tokens), plugged(model, loras):
@@ -202,6 +209,7 @@ def make_edit(args: argparse.Namespace) -> list[str]:
             tell(f"{args.picture}: {now}{person.emotion} at {format_box(person.box)}, {args.method}, {model}")
         edited = edit_image(recipe, model, image, partial(change_person, editor=editor))
     record = describe_edit(recipe) | {"model": model.name} | name_loras(args.lora)
+    record |= take_answers(recipe, model)
     record |= {"directions": repr(bank), "scale": bank.scale} if bank else {}
     images.save_image(edited, args.output, provenance=record, like=original)
     if args.side_by_side:
@@ -209,8 +217,46 @@ def make_edit(args: argparse.Namespace) -> list[str]:
     return [path for path in (args.output, args.side_by_side) if path]
 
 
+def load_model(recipe: Recipe, args: argparse.Namespace) -> Backbone | InstructModel | Service:
+    """Load the recipe's model."""
+    options = {"device": args.device, "memory": args.memory}
+    with importing():
+        if recipe.method == "hosted":
+            from emolib.editors import hosted
+
+            service = hosted.open_service(recipe.model, budget=args.budget)
+            tell(service.estimate(len(recipe.changed)))
+            return service
+        if recipe.method == "instruct":
+            from emolib.editors import instruct
+
+            return instruct.load_model(
+                recipe.model, **options, lora=Path(args.lora[0]) if args.lora else None
+            )
+        from emolib.diffusion import backbone
+
+        return backbone.load_backbone(recipe.model, **options)
+
+
+def take_answers(recipe: Recipe, model: Backbone | InstructModel | Service) -> dict[str, object]:
+    """Give what a hosted service said of its edits, for the record. InputError: it refused one."""
+    if recipe.method != "hosted":
+        return {}
+    answers = model.take_records()
+    for answer in answers:
+        if answer["status"] != "ok":
+            raise InputError(f"{model.name}: {answer['status']} ({answer.get('reason')}); nothing is written")
+    return {"answers": answers}
+
+
 def load_bank(args: argparse.Namespace) -> Directions | None:
     """Load the directions of --method asyrp. InputError: a method that needs none, a model without any."""
+    if args.method in OTHERS and args.token:
+        raise InputError(f"--token is for Stable Diffusion, not for --method {args.method}")
+    if len(args.lora) > (1 if args.method == "instruct" else 0) and args.method in OTHERS:
+        raise InputError(f"--lora: --method instruct takes one file, without a scale; {args.method} no more")
+    if args.method == "hosted" and (args.strength or args.guidance_scale or args.num_inference_steps):
+        raise InputError("hosted services take words alone: leave out --strength, --guidance-scale, --steps")
     if args.method != "asyrp":
         if args.directions:
             raise InputError(f"--directions belongs to --method asyrp, not to {args.method}")
@@ -323,6 +369,8 @@ def check_reach(recipe: Recipe, model: Backbone, tokens: Sequence[Token], *, plu
     """InputError where an emotion, unless a LoRA is `plugged` in, cannot reach the model."""
     from emolib.editors.base import steps_taken
 
+    if recipe.method in OTHERS:
+        return
     settings, spoken = recipe.settings, recipe.method != "asyrp"
     n, levels = settings["num_inference_steps"], model.timesteps(settings["num_inference_steps"])
     for person in (recipe.people[k] for k in recipe.changed):

@@ -14,12 +14,17 @@ EPILOG = """examples:
   emolib evaluate --methods course --people 20 --steps 20 --data emofaces:test --out board
   emolib evaluate --methods nothing truth img2img --data emofaces:val --out board
   emolib evaluate --methods nothing img2img@0.3,img2img@0.5,img2img@0.7 --data emofaces:val --out curve
+  emolib evaluate --methods nothing instruct:flux2-klein --data emofaces:scenes --out board
   emolib evaluate --methods nothing mymodule:editor their_edits/ --data emofaces:test --out board
   accelerate launch -m emolib evaluate --methods truth img2img --data emofaces:test --out board
 
 METHOD is nothing, truth, colour, an editor of `emolib edit`, or course (all of these but null-text, which
 takes thirteen times as long; with edit-friendly+detail and asyrp+detail). NAME+detail gives back what the
 autoencoder blurs, NAME@STRENGTH sets a strength.
+instruct:MODEL is an instruction editor of diffusers (instruct:qwen-edit+LORA.safetensors adds a LoRA); with
++whole it gets a scene as one picture, without it each person's crop, so that only faces can change.
+hosted:SERVICE[/MODEL] sends faces to stability, openai, gemini or bfl, for money: --budget is the limit, the
+key is in the environment, and what is paid for is kept in FOLDER/answers.
 module:attribute is an editor object with `judges_used`; a folder holds edits and a manifest.json:
   {"method": "ours", "judges_used": [], "edits": [{"source": ID, "target": EMOTION, "path": FILE}, ...]}
 `--list` prints the IDs and emotions that are asked for. Kill it at any time; the same command goes on.
@@ -63,6 +68,12 @@ def add_parser(commands) -> None:
     )
     add("--size", type=int, metavar="PX", help=side)
     add("--steps", type=int, help="num_inference_steps of all named editors (default: their own)")
+    add(
+        "--budget",
+        type=float,
+        metavar="USD",
+        help="what may be spent on hosted services, earlier runs included",
+    )
     add("--examples", type=int, default=6, help="how many tasks are shown as pictures (default: %(default)s)")
     add_common(add, "seed", "model", "preset", "device", "memory")
     add("--list", action="store_true", help="print source and target of every edit, and stop")
@@ -85,13 +96,17 @@ def evaluate(args: argparse.Namespace) -> int:
     if not names or args.out is None:
         lacking = "--out FOLDER" if names else "--methods, e.g. --methods nothing truth"
         raise InputError(f"say also {lacking} (only --list needs none)")
-    settings = from_args(run.Settings, args, methods=names, options=from_args(Options, args))
+    options = from_args(Options, args, answers=args.out / "answers")
+    settings = from_args(run.Settings, args, methods=names, options=options)
     prepared = run.prepare(settings)
     tasks, count = prepared.tasks.tasks, len(prepared.methods)
     tell(f"{args.data}: {len(prepared.tasks.edits)} edits of {len(tasks)} pictures, {count} methods")
     for name in dict.fromkeys(m.name.partition("@")[0].removesuffix("+detail") for m in prepared.methods):
         if name in find_preset(args.model).settings:
             tell_unmeasured(argparse.Namespace(model=args.model, preset=args.preset, method=name))
+    for service in filter(None, (method.service for method in prepared.methods)):
+        faces = sum(len(change.edited) for _, change in prepared.tasks.edits)
+        tell(service.estimate(faces * (3 if args.control else 1)))
     table = run.execute(prepared)
     if table is not None:
         print(table.read_text(encoding="utf-8"), end="")

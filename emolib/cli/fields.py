@@ -79,7 +79,8 @@ def explain_settings(args: argparse.Namespace) -> int:
     """Print what an edit with these options would use, and where each number is from."""
     from emolib.diffusion import hub
 
-    hub.check_name(args.model)
+    if args.method != "hosted":
+        hub.check_name(args.model)
     preset, choices = find_preset(args.model), choose_settings(args)
     print(f"{args.model}: {preset.name}, {preset.size} px, judge {preset.judge}")
     for name, (value, source) in choices.items():

@@ -342,7 +342,7 @@ class _Run:
         if response.has_redirect_location:
             return str(response.url.join(headers["location"]))
         if code != 200:
-            wait = min(_retry_after(headers.get("retry-after", "")), settings.longest_wait)
+            wait = min(parse_retry_after(headers.get("retry-after", "")), settings.longest_wait)
             if code in RETRY_STATUS:
                 with self._lock:  # the host rests as long as it says
                     rested = time.monotonic() + wait
@@ -364,7 +364,7 @@ class _Run:
         return bytes(body)
 
 
-def _retry_after(header: str) -> float:
+def parse_retry_after(header: str) -> float:
     """Retry-After in seconds from now, given as such or as a date; 0 for nonsense."""
     if header.strip().isdecimal():
         return float(header)

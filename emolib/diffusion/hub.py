@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from emolib.diffusion.presets import DEFAULT_MODEL, PRESETS
+from emolib.diffusion.presets import DEFAULT_MODEL, INSTRUCT, PRESETS
 from emolib.runtime import InputError, first_line, local_folder, nearest, read_json, reading, repo_path
 
 ALIASES = {
@@ -47,7 +47,7 @@ class Source(NamedTuple):
 
 def check_name(name: str) -> None:
     """InputError unless `name` is an alias, an existing path or looks like a Hub id "owner/name"."""
-    if name in PRESETS or Path(name).expanduser().exists():
+    if name in PRESETS or name in INSTRUCT or Path(name).expanduser().exists():
         return
     try:
         validate_repo_id(name)
@@ -55,7 +55,7 @@ def check_name(name: str) -> None:
     except HFValidationError:
         is_id = False
     if not is_id:
-        guess = nearest(name, PRESETS)
+        guess = nearest(name, (*PRESETS, *INSTRUCT))
         hint = f"did you mean {guess!r}? " if guess else ""
         known = ", ".join(PRESETS)
         raise InputError(f"unknown model {name!r}; {hint}give {known}, a folder, or a Hub id owner/name")
@@ -96,29 +96,51 @@ def _folder(folder: Path, half: bool) -> Source:
 
 def _hub(name: str, repositories: tuple[str, ...], half: bool) -> Source:
     for repository in repositories:
-        try:
+        with suppress(RepositoryNotFoundError), asking(repository, name):
             info = HfApi().model_info(repository, timeout=15)
             files = [file.rfilename for file in info.siblings or ()]
             if INDEX not in files:
                 raise InputError(f"{repository} on the Hub is not a diffusers model (it has no {INDEX})")
             variant = _variant(files, repository, half)
             index = _read_index(Path(hf_hub_download(repository, INDEX)))
-        except GatedRepoError:
-            raise InputError(
-                f"{repository} asks for consent: accept its terms on its Hub page, then `hf auth login`"
-            ) from None
-        except RepositoryNotFoundError:
-            continue
-        except HfHubHTTPError as error:
-            raise InputError(f"the Hub refused {repository} ({first_line(error)}); try again later") from None
-        except (OSError, httpx.HTTPError) as error:
-            raise InputError(
-                f"model {name!r} is not in the local cache and the Hub cannot be reached"
-                f" ({first_line(error)}); connect to the network, or use {DEFAULT_MODEL!r} or a folder"
-            ) from None
-        return Source(repository, variant, _check_components(index, repository))
+            return Source(repository, variant, _check_components(index, repository))
     tried = " or ".join(repositories)
     raise InputError(f"no model {tried} on the Hub (a private one needs `hf auth login`)")
+
+
+@contextmanager
+def asking(repository: str, name: str) -> Iterator[None]:
+    """Turn what the Hub says instead of an answer into one InputError line; RepositoryNotFoundError stays."""
+    try:
+        yield
+    except GatedRepoError:
+        raise InputError(
+            f"{repository} asks for consent: accept its terms on its Hub page, then `hf auth login`"
+        ) from None
+    except RepositoryNotFoundError:
+        raise
+    except HfHubHTTPError as error:
+        raise InputError(f"the Hub refused {repository} ({first_line(error)}); try again later") from None
+    except (OSError, httpx.HTTPError) as error:
+        raise InputError(
+            f"model {name!r} is not in the local cache and the Hub cannot be reached"
+            f" ({first_line(error)}); connect to the network, or use {DEFAULT_MODEL!r} or a folder"
+        ) from None
+
+
+def find_index(name: str) -> dict:
+    """Find the model_index.json of any diffusers model, a folder or Hub id; nothing large is fetched.
+
+    InputError: nothing there, no network, no such model."""
+    folder = local_folder(name, INDEX)
+    if folder is not None:
+        return _read_index(folder / INDEX)
+    try:
+        validate_repo_id(name)
+        with asking(name, name):
+            return _read_index(Path(hf_hub_download(name, INDEX)))
+    except (HFValidationError, RepositoryNotFoundError):
+        raise InputError(f"no model {name!r}: neither a folder nor a model on the Hub") from None
 
 
 def _read_index(path: Path) -> dict:

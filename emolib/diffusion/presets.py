@@ -17,6 +17,8 @@ from emolib.emotions import sets, words
 from emolib.runtime import BROKEN, InputError, local_folder, one_of, read_json, reading
 
 KIND = "emolib preset 1"
+OWN_MODEL = ("instruct", "hosted")
+"""Methods whose models are no Stable Diffusion: what no preset says is the editor's own."""
 UNMEASURED = "unmeasured"
 """How the source of a number begins that nobody has published for this model."""
 
@@ -30,7 +32,7 @@ class Settings(NamedTuple):
 
     strength: float
     guidance_scale: float | None
-    num_inference_steps: int
+    num_inference_steps: int | None
     sources: Mapping[str, str]
     more: Mapping[str, Any] = MappingProxyType({})
 
@@ -52,6 +54,7 @@ class Settings(NamedTuple):
 OPEN = ("strength", "guidance_scale", "num_inference_steps")
 """Fields that nearly every method has; `Settings.more` holds the others."""
 
+OWN = Settings(1.0, None, None, {"": "the editor's own"})
 _SWEEP = {"": "measured here: lesson 03's sweep over strength and guidance, EmoFaces' validation people"}
 _LESSON_04 = {"": "measured here: lesson 04's comparison, EmoFaces' validation people"}
 MINISD_SETTINGS: Mapping[str, Settings] = {
@@ -164,6 +167,8 @@ class Preset:
 
     def get_settings(self, method: str) -> Settings:
         """Get a method's settings. InputError: such a model cannot do it."""
+        if method in OWN_MODEL:
+            return self.settings.get(method, OWN)
         if method not in self.settings:
             raise InputError(f"{self.name} cannot do {method}; it can do {', '.join(self.settings)}")
         return self.settings[method]
@@ -212,6 +217,39 @@ PRESETS: Mapping[str, Preset] = {
 }
 """Short name of a model -> its preset."""
 
+
+class InstructModel(NamedTuple):
+    """A model that edits by instruction: where it is on the Hub, what to know before loading it.
+
+    guidance_scale, num_inference_steps  its makers' (diffusers' pipelines, model cards)
+    """
+
+    repository: str
+    licence: str
+    memory: str
+    guidance_scale: float
+    num_inference_steps: int
+
+
+_OPEN, _UNREAD = "Apache-2.0", "read its card first"
+_FLUX = "FLUX non-commercial licence, to be accepted on its Hub page"
+_QWEN = "about 55 GB in bfloat16 (20 B and a text encoder of 7 B)"
+INSTRUCT: Mapping[str, InstructModel] = {
+    "instruct-pix2pix": InstructModel("timbrooks/instruct-pix2pix", _UNREAD, "about 4 GB", 7.5, 100),
+    "sdxl-pix2pix": InstructModel("diffusers/sdxl-instructpix2pix-768", _UNREAD, "about 10 GB", 5.0, 100),
+    "kontext": InstructModel(
+        "black-forest-labs/FLUX.1-Kontext-dev", _FLUX, "about 33 GB in bfloat16 (12 B and T5)", 3.5, 28
+    ),
+    "flux2-klein": InstructModel(
+        "black-forest-labs/FLUX.2-klein-4B", _OPEN, "13 GB claimed; 16 GB are too few without int8", 1.0, 4
+    ),
+    "flux2-klein-9b": InstructModel("black-forest-labs/FLUX.2-klein-9B", _FLUX, "over 30 GB", 1.0, 4),
+    "qwen-edit": InstructModel("Qwen/Qwen-Image-Edit-2509", _OPEN, _QWEN, 4.0, 40),
+    "qwen-edit-2511": InstructModel("Qwen/Qwen-Image-Edit-2511", _UNREAD, _QWEN, 4.0, 40),
+    "longcat-edit": InstructModel("meituan-longcat/LongCat-Image-Edit", _UNREAD, "not known here", 4.5, 50),
+}
+"""Short name -> instruction editor, for `editors.instruct`."""
+
 DEFAULT_MODEL, DEFAULT_METHOD = "minisd", "edit-friendly"
 _BY_WIDTH = {160: MINISD, 768: SD1, 1024: SD2, 2048: SDXL}
 """Width of the text that cross-attention reads -> family."""
@@ -224,6 +262,11 @@ def find_preset(model: str, file: str | Path = "") -> Preset:
     configuration; what is not there yet counts as Stable Diffusion 1.x. InputError: a bad file, or another
     family's.
     """
+    if model in INSTRUCT:
+        about = INSTRUCT[model]
+        maker = {"": "its makers: diffusers' pipeline, or the model's card"}
+        settings = Settings(1.0, about.guidance_scale, about.num_inference_steps, maker)
+        return Preset(model, 1024, {"instruct": settings})
     preset = PRESETS.get(model) or _read_family(model)
     return load_preset(file, preset) if file else preset or SD1
 

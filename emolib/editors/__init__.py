@@ -13,3 +13,9 @@ METHODS = {
     "ledits++": "emolib.editors.ledits:LEditsPP",
     "asyrp": "emolib.editors.asyrp:Asyrp",
 }
+
+# The same for editors that are no Stable Diffusion, and are asked by their model: "instruct:flux2-klein".
+OTHERS = {
+    "instruct": "emolib.editors.instruct:Instruct",
+    "hosted": "emolib.editors.hosted:Hosted",
+}

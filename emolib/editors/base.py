@@ -92,6 +92,25 @@ class Editor(ABC):
         """Edit pictures (B, 3, H, W) as the request says: (n, 3, H, W)."""
 
 
+class SinglePictureEditor(Editor):
+    """An `Editor` whose model is asked for one picture at a time; edits of one picture share its noise."""
+
+    def edit(self, images: Tensor, request: Request, generator: Draws | None) -> Tensor:
+        n = len(request.emotions)
+        draws = list(generator) if isinstance(generator, Sequence) else [generator] * n
+        if len(images) == 1:
+            draws = [draw and draw.clone_state() for draw in draws]
+        sources = images.expand(n, -1, -1, -1).split(1)
+        rows = zip(sources, request.emotions, request.descriptions, draws, strict=True)
+        return torch.cat([self.edit_one(*row) for row in rows])
+
+    @abstractmethod
+    def edit_one(
+        self, source: Tensor, emotion: str, description: str, generator: torch.Generator | None
+    ) -> Tensor:
+        """Edit one picture (1, 3, H, W)."""
+
+
 def steps_taken(num_inference_steps: int, strength: float) -> int:
     """Count the steps that a `strength` in [0, 1] takes: all at 1, none at 0, at least one in between.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from emolib import __version__
 from emolib.diffusion.presets import DEFAULT_METHOD, DEFAULT_MODEL, Preset, find_preset, list_options
-from emolib.editors import METHODS
+from emolib.editors import METHODS, OTHERS
 from emolib.editors.compose import KeepDetail, Staged
 from emolib.editors.person import PerPerson, Person, find_windows, move_person
 from emolib.emotions import words
@@ -77,11 +77,12 @@ class Recipe:
     keep_detail: bool = True
 
     def __post_init__(self) -> None:
-        one_of(self.method, METHODS, "method")
+        one_of(self.method, METHODS | OTHERS, "method")
         in_range(self.seed, *SEEDS, "seed")
         settings = self.settings
         in_range(settings["margin"], *MARGINS, "margin")
-        in_range(settings["num_inference_steps"], 1, 1000, "steps (num_inference_steps)")
+        steps = settings["num_inference_steps"]
+        in_range(1 if steps is None else steps, 1, 1000, "steps (num_inference_steps)")
         in_range(settings["guidance_scale"] or 0, *GUIDANCE, "guidance_scale")
         for name, value in self.options or ():
             in_range(value, *GUIDANCE, one_of(name, list_options(self.method), f"setting of {self.method}"))
@@ -127,14 +128,16 @@ def build_editor(recipe: Recipe, model: Backbone, directions: Directions | None 
 
     InputError: a method that cannot work with this model."""
     settings = {k: value for k, value in recipe.settings.items() if value is not None and k != "margin"}
+    if recipe.method == "hosted":
+        settings = {}  # it takes words alone
     if recipe.method != "asyrp":
         settings["template"] = recipe.template
     elif directions is not None:
         settings["directions"] = directions
     if recipe.method == "edit-friendly":
         settings["batch_size"] = 1  # one latent a call: every strength then asks the same of each level
-    editor = resolve_name(METHODS[recipe.method])(model, **settings)
-    editor = KeepDetail(editor) if recipe.keep_detail else editor
+    editor = resolve_name((METHODS | OTHERS)[recipe.method])(model, **settings)
+    editor = KeepDetail(editor) if recipe.keep_detail and recipe.method in METHODS else editor
     return editor if recipe.via is None else Staged(editor, recipe.via)
 
 

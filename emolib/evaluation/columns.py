@@ -57,6 +57,8 @@ COLUMNS = {
     "reversibility": Column("mean", "up", "with --control: edited there and back, PSNR to source, dB", True),
     "bystander_emotion": Column("mean", "down", "how far the judged emotion of people not asked moved"),
     "bystander_levels": Column("mean", "down", "largest pixel change on people not asked, 8-bit levels"),
+    "refused": Column("rate", "down", "the service refused: the source stands in for the edit"),
+    "lost": Column("rate", "down", "paid for, perhaps, and never received: the source stands in"),
     "emoedit_emo_a": Column("rate", "up", "EmoEdit's Emo-A: among eight emotions"),
     "emoedit_emo_s": Column("mean", "up", "EmoEdit's Emo-S: among eight emotions"),
     "emoedit_valence": Column("rate", "up", "EmoEdit's two-class accuracy"),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -252,6 +253,16 @@ def measure_control(decoded: Decoded, edits: Tensor, again: Tensor, back: Tensor
         "reversibility": preservation.psnr(back, decoded.source),
     }
     return {name: value[decoded.change_of].numpy() for name, value in columns.items()}
+
+
+def count_answers(decoded: Decoded, answers: Sequence[Mapping[str, Any]]) -> Arrays:
+    """Count what a hosted service did not give, of whose records there is one for each edited face, in order:
+    refused and lost (R,), 0 or 1; the source stands in for both."""
+    columns, asked = {}, ~decoded.bystander.numpy()
+    for name in ("refused", "lost"):
+        columns[name] = np.full(len(asked), np.nan, dtype=np.float32)
+        columns[name][asked] = [answer["status"] == name for answer in answers]
+    return columns
 
 
 def _measure_pictures(

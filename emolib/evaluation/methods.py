@@ -20,8 +20,8 @@ from torch import Tensor
 from emolib import images
 from emolib.data import emofaces
 from emolib.data.framing import FACE_MARGIN
-from emolib.diffusion.presets import DEFAULT_MODEL, load_preset
-from emolib.editors import METHODS
+from emolib.diffusion.presets import DEFAULT_MODEL, find_preset, load_preset
+from emolib.editors import METHODS, OTHERS
 from emolib.editors.person import PerPerson, with_strength
 from emolib.evaluation import store
 from emolib.evaluation.tasks import Task, TaskSet
@@ -31,6 +31,8 @@ from emolib.runtime import InputError, generator, one_of, read_json
 if TYPE_CHECKING:  # they load diffusers, which scoring finished pictures does not need
     from emolib.diffusion.backbone import Backbone
     from emolib.editors.base import Editor
+    from emolib.editors.hosted import Service
+    from emolib.editors.instruct import InstructModel
 
 PALETTE_PEOPLE = 50
 SCENE_SIDE = 96  # px, for editors in scenes that do not say their own size
@@ -42,13 +44,16 @@ Edit = Callable[[Task, Tensor, int], Tensor]
 @dataclass(frozen=True)
 class Options:
     """What named methods are made with: the model's name, device and memory of `load_backbone`, `steps`, if
-    given the `num_inference_steps` of all of them, and a `preset` file in place of the model's settings."""
+    given the `num_inference_steps` of all of them, and a `preset` file in place of the model's settings;
+    hosted ones with a `budget` (USD), and a folder for their `answers`."""
 
     model: str = DEFAULT_MODEL
     device: str = "auto"
     memory: str = "auto"
     steps: int | None = None
     preset: str = ""
+    budget: float | None = None
+    answers: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Method:
     networks     whose evaluations are counted
     size         native picture side of its diffusion model, px; None where there is none
     weights      digests of its backbones' weights
+    service      the hosted service that it asks, which counts what was refused
     """
 
     name: str
@@ -75,6 +81,7 @@ class Method:
     networks: tuple[torch.nn.Module, ...] = ()
     size: int | None = None
     weights: tuple[str, ...] = ()
+    service: Service | None = None
 
 
 def _keep_source(task: Task, source: Tensor, seed: int) -> Tensor:
@@ -107,6 +114,31 @@ def _load_backbone(model: str, device: str, memory: str) -> Backbone:
     from emolib.diffusion import backbone
 
     return backbone.load_backbone(model, device=device, memory=memory)
+
+
+def _build_hosted(model: str, options: Options) -> Editor:
+    """The editor of a service, "openai" or "openai/gpt-image-2"."""
+    from emolib.editors import hosted
+
+    return hosted.Hosted(hosted.open_service(model, budget=options.budget, folder=options.answers))
+
+
+def _build_instruct(model: str, options: Options) -> Editor:
+    """The instruction editor "MODEL" or "MODEL+LORA.safetensors", with its preset's settings."""
+    from emolib.editors import instruct
+
+    name, _, lora = model.partition("+")
+    fields = find_preset(name).get_settings("instruct").fields
+    fields |= {} if options.steps is None else {"num_inference_steps": options.steps}
+    return instruct.Instruct(_load_instruct(name, lora, options.device, options.memory), **fields)
+
+
+@lru_cache(maxsize=1)  # once for all strengths, with and without PerPerson
+def _load_instruct(name: str, lora: str, device: str, memory: str) -> InstructModel:
+    from emolib.editors import instruct
+
+    options = {"device": device, "memory": memory}
+    return instruct.load_model(name, **options, lora=Path(lora) if lora else None)
 
 
 def _build_colour(options: Options) -> Editor:
@@ -156,11 +188,13 @@ def load_methods(
 
 
 def load_method(spec: str, tasks: TaskSet, options: Options) -> Method:
-    """Load the method that `spec` names: NAME[+detail][@STRENGTH], module:attribute[@STRENGTH], or a folder.
+    """Load the method that `spec` names: NAME[+detail][@STRENGTH], instruct:MODEL[+LORA][+whole][@STRENGTH],
+    hosted:SERVICE[/MODEL][+whole], module:attribute[@STRENGTH], or a folder.
 
-    "+detail" gives back what the autoencoder took where the edit did nothing (`editors.compose.KeepDetail`).
-    An object from outside is an `Editor`; it and a folder must say which judges their loop asked
-    (`judges_used`, empty for none). InputError: unknown, not importable, nothing declared.
+    "+detail" gives back what the autoencoder took where the edit did nothing (`editors.compose.KeepDetail`),
+    "+whole" edits a scene as one picture, not person by person. An object from outside is an `Editor`; it and
+    a folder must say which judges their loop asked (`judges_used`, empty for none). InputError: unknown, not
+    importable, nothing declared.
     """
     base, _, strength = spec.partition("@")
     if base in UNEDITED and not strength:
@@ -169,10 +203,28 @@ def load_method(spec: str, tasks: TaskSet, options: Options) -> Method:
     if name in EDITORS:
         editor = _adjust_editor(EDITORS[name](options), spec, strength, detail=name != base)
         return _describe(spec, editor, (), tasks, "")
+    kind, colon, model = base.partition(":")
+    if kind in OTHERS and colon:
+        name = model.removesuffix("+whole")
+        build = _build_hosted if kind == "hosted" else _build_instruct
+        editor = _adjust_editor(build(name, options), spec, strength)
+        return _describe(spec, editor, (), tasks, "", whole=name != model)
     if Path(spec).is_dir():
         return read_submission(Path(spec), tasks)
     if ":" not in base:
-        one_of(base, ("course", *UNEDITED, *EDITORS, "module:attribute", "a folder of edits"), "method")
+        one_of(
+            base,
+            (
+                "course",
+                *UNEDITED,
+                *EDITORS,
+                "instruct:MODEL",
+                "hosted:SERVICE",
+                "module:attribute",
+                "a folder of edits",
+            ),
+            "method",
+        )
     editor, source = import_object(base, "method")
     judges = getattr(editor, "judges_used", None)
     if not callable(editor) or isinstance(editor, type) or judges is None:
@@ -183,7 +235,9 @@ def load_method(spec: str, tasks: TaskSet, options: Options) -> Method:
     return _describe(spec, _adjust_editor(editor, spec, strength), tuple(judges), tasks, source)
 
 
-def _describe(name: str, editor: Any, judges: tuple[str, ...], tasks: TaskSet, source: str) -> Method:
+def _describe(
+    name: str, editor: Any, judges: tuple[str, ...], tasks: TaskSet, source: str, whole: bool = False
+) -> Method:
     """The contestant that an editor is; `source` digests the file of one from outside."""
     parts = list(list_parts(editor))
     digests = {id(part): digest_weights(part) for part in parts}
@@ -191,18 +245,22 @@ def _describe(name: str, editor: Any, judges: tuple[str, ...], tasks: TaskSet, s
     networks = [getattr(part, "unet", part) for part in parts if not isinstance(part, Judge)]
     caption = repr(editor) if dataclasses.is_dataclass(editor) else name
     size = min((backbone.size for backbone in backbones), default=None)
-    margin = min((backbone.preset.margin for backbone in backbones), default=FACE_MARGIN)
-    scene = partial(_edit_scene, editor, size or SCENE_SIDE, margin)
+    service = getattr(editor, "service", None)
+    models = backbones if service is None else [service]
+    margin = min((model.preset.margin for model in models), default=FACE_MARGIN)
+    side = size or getattr(service, "size", SCENE_SIDE)
+    scene = partial(_edit_whole, editor) if whole else partial(_edit_scene, editor, side, margin)
     return Method(
         name,
         caption,
         tuple(sorted({*judges, *(part.name for part in parts if isinstance(part, Judge))})),
-        store.make_key(caption, source, list(digests.values()), tasks.whole),
+        store.make_key(caption, source, list(digests.values()), tasks.whole, *([whole] * whole)),
         partial(_edit_portrait, editor) if tasks.whole else scene,
         back=partial(_edit_back, editor) if tasks.whole else None,
         networks=tuple(network for network in networks if isinstance(network, torch.nn.Module)),
         size=size,
         weights=tuple(digests[id(backbone)] for backbone in backbones),
+        service=service,
     )
 
 
@@ -258,6 +316,19 @@ def _edit_scene(editor: Editor, size: int, margin: float, task: Task, source: Te
     """The people of a scene one by one, each crop at `size` px; bystanders stay as they are."""
     scene = PerPerson(editor, size, margin)
     return torch.cat([scene(source, change.people, seed=seed) for change in task.changes])
+
+
+def _edit_whole(editor: Editor, task: Task, source: Tensor, seed: int) -> Tensor:
+    """The people of a scene one after the other, each by words that name them, in the whole picture."""
+    edits = []
+    for change in task.changes:
+        edits.append(source)
+        for k, person in enumerate(change.people):
+            if person.emotion is not None:
+                about = {"description": person.description, "source_emotion": person.source_emotion}
+                noise = generator(seed, "person", k)
+                edits[-1] = editor(edits[-1], person.emotion, generator=noise, **about)
+    return torch.cat(edits)
 
 
 def read_submission(folder: Path, tasks: TaskSet) -> Method:

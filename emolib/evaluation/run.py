@@ -215,6 +215,8 @@ class Measurer:
             return measure.measure_edits(decoded, edits.decode(source), reference, tools)
 
         rows = self._once(decoded, name, edits.digest, measure_edits)
+        if method.service is not None:
+            rows |= measure.count_answers(decoded, store.read_record(folder, decoded.task.id)["answers"])
         if not self.run.settings.control or method.back is None:
             return rows
         # How far another seed's edits lie from these, and how near the source the way back ends.
@@ -262,7 +264,9 @@ def _get_edits(
         if fault:
             raise InputError(f"method {method.name!r} on {task.id}: returned {fault}")
         pictures = dict(zip(names, images.to_pil(edited), strict=True))
-        edits = store.write_edits(folder, key, task.id, pictures, {"seed": seed, **cost.each(len(names))})
+        about = {"seed": seed, **cost.each(len(names))}
+        about |= {"answers": method.service.take_records()} if method.service else {}
+        edits = store.write_edits(folder, key, task.id, pictures, about)
     return edits
 
 
@@ -329,7 +333,7 @@ def _build_board(run: Run, rows: Rows, scores: Mapping[str, Scores]) -> board.Bo
         "size": run.tasks.size,
         "notes": [run.tasks.note] if run.tasks.note else [],
         "protocol": settings.protocol,
-        "metrics": board.choose_columns(settings.protocol, settings.metrics),
+        "metrics": board.choose_columns(settings.protocol, settings.metrics) + _answer_columns(run),
         "judge": judge.name,
         "features": f"{judge.name} judge, {rows.reference['source_features'].shape[1]} of its last layer",
         "identity": about,
@@ -348,6 +352,11 @@ def _build_board(run: Run, rows: Rows, scores: Mapping[str, Scores]) -> board.Bo
         "methods": {m.name: board.build_method(m, scores, settings.baseline) for m in run.methods},
         "curves": board.build_curves(scores),
     }
+
+
+def _answer_columns(run: Run) -> list[str]:
+    """What is shown of hosted services."""
+    return ["refused", "lost"] if any(method.service for method in run.methods) else []
 
 
 def _choose_examples(run: Run, measured: Sequence[dict[str, Arrays]]) -> list[board.Example]:

@@ -178,6 +178,19 @@ def test_other_protocols_have_their_own_columns(protocol, tmp_path, monkeypatch)
     assert f"`{protocol}_lpips" in shown
 
 
+def test_ffe_and_fed_need_identity_and_truth_and_show_lazy_edits_for_what_they_are(tmp_path):
+    names = ("nothing", "truth", *BLENDS)
+    board = world.evaluate(tmp_path / "fed", *names, protocol="fed", people=2, identity="")
+    assert [value(board, name, "fed_gain") for name in names[:2]] == [0, 1]
+    assert value(board, "nothing", "fed_fidelity") == pytest.approx(1, abs=1e-4)
+    assert value(board, "truth", "fed_alignment") == value(board, "truth", "p_target")
+    board = world.evaluate(tmp_path / "ffe", *names, protocol="ffe", people=2)
+    identity = value(board, "truth", "identity")
+    assert 0 < value(board, "truth", "ffe_hes") <= identity <= 1
+    assert value(board, "truth", "ffe_confused") == 0
+    assert -1 <= board["curves"]["evaluation_world:blend"]["linearity"]["value"] <= 1
+
+
 def test_the_held_out_judge_may_not_be_asked_in_a_loop(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="cheat' asks the heldout judge in its own loop"):
         world.evaluate(tmp_path, "evaluation_world:cheat")

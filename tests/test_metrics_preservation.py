@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -314,3 +315,30 @@ def test_lpips_gets_the_range_that_each_protocol_gives_it(monkeypatch):
     assert [(a.max().item(), b.min().item()) for a, b in seen["alex"]] == [(1.0, -1.0), (1.0, 0.0)]
     ((black, _),) = seen["squeeze"]
     assert (black[..., 8:16, :] == -1).all() and (black[..., 1:8, 1:31] == 1).all()
+
+
+def test_ffe_counts_what_is_taken_for_the_confusable_neighbour():
+    names = ("anger", "disgust", "fear", "awe")
+    probs = torch.eye(9)[[EMOFACES.index(label) for label in ("disgust", "anger", "disgust", "awe")]]
+    c = comparison(noise(4, 3, 16, 16), noise(4, 3, 16, 16), probs=probs)
+    target = torch.tensor([EMOFACES.index(name) for name in names])
+    confused = protocols.ffe(replace(c, target=target))["ffe_confused"]
+    # Taken for the neighbour both ways; fear's, surprise, is no label of this judge, and awe has none.
+    assert confused[:2].tolist() == [1, 1] and confused[2:].isnan().all()
+    wider = replace(c, labels=(*EMOFACES, "surprise"), target=target, probs=torch.eye(10)[[0, 0, 9, 9]])
+    assert protocols.ffe(wider)["ffe_confused"][2] == 1
+
+
+def test_the_harmonic_score_punishes_the_lower_part():
+    assert protocols.harmonic_score(np.array([0.5, 1, 1, 0.6]), np.array([0.5, 0, -0.4, 0.3])).tolist() == (
+        pytest.approx([0.5, 0, 0, 0.4])
+    )
+
+
+def test_feds_gain_is_the_share_of_the_way_to_the_true_expression():
+    source, truth = np.array([[1.0, 0, 0]]), np.array([[0, 1.0, 0]])
+    for edit, gain in ((source, 0), (truth, 1), ((source + truth) / 2, 0.5), (np.array([[0, 0, 1.0]]), 0)):
+        assert protocols.expression_gain(source, edit, truth) == pytest.approx([gain])
+    assert protocols.expression_gain(source, truth, np.array([[0.9, 0.1, 0]])) < 0  # beyond it
+    assert np.isnan(protocols.expression_gain(source, truth, source)).all()
+    assert protocols.fidelity(np.array([1.0, 0.5]), np.array([1.0, -1])).tolist() == [1, 0.25]

@@ -48,7 +48,7 @@ def add_parser(commands) -> None:
     add("--people", type=int, metavar="N", help="only N people (default: all)")
     add("--targets", **names, help="only these emotions (default: all)")
     add("--sources", default="rotate", help="rotate (one picture a person, emotions in turn), neutral, all")
-    add("--protocol", default="standard", help="standard, emoedit, piebench (default: %(default)s)")
+    add("--protocol", default="standard", help="standard, emoedit, piebench, ffe, fed (default: %(default)s)")
     add("--metrics", **names, help="columns of the Markdown table (default: the protocol's)")
     add("--judge", default="heldout", help="gives the headline numbers: heldout, or a judge folder")
     add(

@@ -70,6 +70,13 @@ COLUMNS = {
     "piebench_mse_e4": Column("mean", "down", "PIE-Bench's background MSE x 1e4", True),
     "piebench_ssim_e2": Column("mean", "up", "PIE-Bench's background SSIM x 1e2", True),
     "piebench_lpips_e3": Column("mean", "down", "PIE-Bench's background LPIPS x 1e3", True),
+    "ffe_confused": Column("rate", "down", "FFE-Bench's mSCR: taken for the confusable neighbour", True),
+    "ffe_hes": Column("set", "up", "FFE-Bench's HES: harmonic mean of p(target) and identity"),
+    "fed_alignment": Column("mean", "up", "FED-Bench's alignment, as the judge's p(target)", True),
+    "fed_fidelity": Column("set", "up", "FED-Bench's fidelity, as the mean of SSIM and identity"),
+    "fed_gain": Column(
+        "set", "up", "FED-Bench's relative expression gain: 1 is the truth's, 0 is doing nothing"
+    ),
     "lpips": Column("mean", "down", "LPIPS (AlexNet), fed [-1, 1]", True),
     "clip_i": Column("mean", "up", "cosine of CLIP image embeddings", True),
     "dino_i": Column("mean", "up", "cosine of mean DINOv2 tokens", True),
@@ -85,6 +92,8 @@ HEADLINE = {
         "emoedit_emo_a", "emoedit_emo_s", "emoedit_valence", "emoedit_psnr", "emoedit_ssim", "emoedit_mse",
         "emoedit_lpips", "clip_i", "dino_i",
     ),
+    "ffe": ("ffe_confused", "emo_a", "ffe_hes", "identity", "beats_nothing"),
+    "fed": ("fed_alignment", "fed_fidelity", "fed_gain", "beats_nothing"),
     "piebench": ("piebench_psnr", "piebench_mse_e4", "piebench_ssim_e2", "piebench_lpips_e3"),
 }  # fmt: skip
 """Columns of the Markdown table under each protocol; the JSON and CSV files have all."""

@@ -15,7 +15,7 @@ from emolib.emotions import spaces
 from emolib.emotions.sets import MIKELS
 from emolib.evaluation.columns import PAIRED, get_column
 from emolib.evaluation.tasks import TaskSet
-from emolib.metrics import control, emotion, estimates, quality
+from emolib.metrics import control, emotion, estimates, protocols, quality
 from emolib.metrics.estimates import Estimate
 
 FACE_SIZES = (32, 64, 128)  # px, limits of the longer side's classes
@@ -145,6 +145,7 @@ class Scores:
                     numbers[f"{name}_constant"] = estimates.mean(error, groups=groups)
         if "identity" in own:
             numbers["same_person"] = estimates.rate(own["identity"] >= rows.threshold, groups=groups)
+        numbers |= self._combine_protocols(own, keep)
         if not np.isnan(own["background_psnr"]).all():
             kept = own.get("identity"), own["background_psnr"]
             success = control.success(own["emo_a"], *kept, identity_from=rows.threshold)
@@ -154,6 +155,24 @@ class Scores:
             owner = groups[np.unique(pictures, return_index=True)[1]]
             numbers["all_faces"] = estimates.rate(emotion.all_faces(own["emo_a"], pictures), groups=owner)
         return numbers
+
+    def _combine_protocols(self, own: Mapping[str, np.ndarray], keep: np.ndarray) -> dict[str, Estimate]:
+        """Columns of the protocols "ffe" and "fed" that need identity, or the judge's view of the truth."""
+        values: dict[str, np.ndarray] = {}
+        if "ffe_confused" in own and "identity" in own:
+            values["ffe_hes"] = protocols.harmonic_score(own["p_target"], own["identity"])
+        if "fed_alignment" in own and "identity" in own:
+            values["fed_fidelity"] = protocols.fidelity(own["ssim"], own["identity"])
+        if "fed_alignment" in own and "truth_probs" in self.rows.reference:
+            source, truth = (self.rows.reference[f"{name}_probs"][keep] for name in ("source", "truth"))
+            values["fed_gain"] = protocols.expression_gain(source, self.probs[keep], truth)
+        groups = self.rows["group"][keep]
+        use = {name: ~np.isnan(column) for name, column in values.items()}
+        return {
+            name: estimates.mean(column[use[name]], groups=groups[use[name]])
+            for name, column in values.items()
+            if use[name].any()
+        }
 
     @cached_property
     def _targets(self) -> np.ndarray:
@@ -232,7 +251,8 @@ def group_by_strength(names: Sequence[str]) -> dict[str, list[str]]:
 def fit_curve(members: Mapping[str, Scores]) -> Numbers:
     """Fit p_target along the strengths of "base@strength": Spearman's rho, smoothness, columns at Emo-S 0.3.
 
-    "at_matched_psnr" and so on interpolate the means; their intervals resample people.
+    Under protocol "ffe" also its `linearity`. "at_matched_psnr" and so on interpolate the means; their
+    intervals resample people.
     """
     strengths = [float(name.partition("@")[2]) for name in members]
     methods = list(members.values())
@@ -243,10 +263,11 @@ def fit_curve(members: Mapping[str, Scores]) -> Numbers:
         return np.stack([method.columns[name] for method in methods], axis=1)[edited]
 
     response, curve = stack("p_target"), {}
-    for name, values in (
-        ("spearman", control.rank_correlation(strengths, response)),
-        ("smoothness", control.smoothness(response)),
-    ):
+    rows = {"spearman": control.rank_correlation(strengths, response)}
+    if "ffe_confused" in methods[0].columns:
+        rows["linearity"] = control.linearity(strengths, response)
+    rows["smoothness"] = control.smoothness(response)
+    for name, values in rows.items():
         use = ~np.isnan(values)
         if use.any():
             curve[name] = estimates.mean(values[use], groups=groups[use])

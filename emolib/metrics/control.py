@@ -19,11 +19,18 @@ def rank_correlation(strength: ArrayLike, response: ArrayLike) -> np.ndarray:
     """
     from scipy.stats import rankdata
 
-    knob = rankdata(np.asarray(strength, dtype=np.float64))
-    ranks = rankdata(np.atleast_2d(np.asarray(response, dtype=np.float64)), axis=1)
-    knob, ranks = knob - knob.mean(), ranks - ranks.mean(1, keepdims=True)
+    rows = np.atleast_2d(np.asarray(response, dtype=np.float64))
+    return linearity(rankdata(np.asarray(strength, dtype=np.float64)), rankdata(rows, axis=1))
+
+
+def linearity(strength: ArrayLike, response: ArrayLike) -> np.ndarray:
+    """Measure (B,) Pearson's r of `strength` (S,) and each row of `response` (B, S); NaN where it is flat.
+
+    FFE-Bench's CLS as we read it: 1 where each step of the knob adds the same."""
+    knob, rows = np.asarray(strength, dtype=np.float64), np.atleast_2d(np.asarray(response, dtype=np.float64))
+    knob, rows = knob - knob.mean(), rows - rows.mean(1, keepdims=True)
     with np.errstate(invalid="ignore"):
-        return (ranks @ knob) / np.sqrt((knob @ knob) * np.square(ranks).sum(1))
+        return (rows @ knob) / np.sqrt((knob @ knob) * np.square(rows).sum(1))
 
 
 def smoothness(response: ArrayLike) -> np.ndarray:

@@ -34,6 +34,16 @@ FAULTS = {
         "the picture's outermost pixels count as edited",
         "pictures without background are left out of the mean",
     ),
+    "ffe": (
+        "ours where the publication leaves it open (its code was not out): the judge is this table's, the"
+        " confusable neighbours are fear / surprise and anger / disgust, the editing score is p(target)",
+        "identity is this table's network, not the benchmark's",
+    ),
+    "fed": (
+        "ours where the publication leaves it open: alignment is the judge's p(target) instead of a language"
+        " model's grade, fidelity the mean of SSIM and identity, both against the source",
+        "an edit that goes beyond the true answer and one that falls short lose the same gain",
+    ),
 }
 """What is wrong with each protocol, as its released code has it."""
 
@@ -161,8 +171,64 @@ def _background(c: Comparison) -> Tensor:
     return (c.mask == 0) & inner
 
 
+CONFUSABLE = {"fear": "surprise", "surprise": "fear", "anger": "disgust", "disgust": "anger"}
+"""Expressions that share much of a face, as PixelSmile trains them apart."""
+
+
+def ffe(c: Comparison) -> dict[str, Tensor]:
+    """Measure FFE-Bench's confusion (PixelSmile, Hua et al. 2026): is the edit taken for the neighbour?
+
+    Published are the names and what they are for: mSCR, how often an edit is taken for the confusable
+    neighbour; Acc; CLS, linearity of strength against score; HES, harmonic mean of editing score and
+    identity; ID Sim, cosine to the source. Our reading: `ffe_confused` (B,) is 1 where the judge's first
+    label is the neighbour in `CONFUSABLE`, NaN for targets without one that the judge knows; Acc is `emo_a`,
+    ID Sim `identity`, HES `harmonic_score`, CLS the strength curves' `linearity`.
+    """
+    neighbours = [CONFUSABLE.get(label) for label in c.labels]
+    places = torch.tensor([c.labels.index(n) if n in c.labels else -1 for n in neighbours])[c.target.cpu()]
+    hit = (c.probs.cpu().argmax(1) == places).float()
+    return {"ffe_confused": torch.where(places < 0, torch.nan, hit)}
+
+
+def harmonic_score(score: np.ndarray, identity: np.ndarray) -> np.ndarray:
+    """Take FFE-Bench's HES (B,): the harmonic mean of the editing score, in [0, 1], and the identity cosine.
+
+    0 where the person is lost (a cosine of 0 and less) or the emotion is."""
+    identity = np.clip(identity, 0, 1)
+    return 2 * score * identity / np.maximum(score + identity, 1e-12)
+
+
+def fed(c: Comparison) -> dict[str, Tensor]:
+    """Measure FED-Bench's alignment (Xue et al. 2026), whether the edit shows what was asked.
+
+    Published are three names and what they are for: Alignment, Fidelity (quality and identity), Relative
+    Expression Gain, made against lazy edits, which keep everything and change nothing, and overfit ones. Our
+    reading: alignment is p(target); fidelity `fidelity`; the gain `expression_gain`, for which there must be
+    a true answer.
+    """
+    return {"fed_alignment": emotion.target_probability(c.probs, c.target)}
+
+
+def fidelity(ssim: np.ndarray, identity: np.ndarray) -> np.ndarray:
+    """Take the mean (B,) of SSIM and identity cosine against the source, at 0 or more: a lazy edit's 1."""
+    return (np.clip(ssim, 0, 1) + np.clip(identity, 0, 1)) / 2
+
+
+def expression_gain(source: np.ndarray, edit: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Measure (B,) how much of the way to the true expression an edit goes, of probabilities (B, K).
+
+    1 - d(edit, truth) / d(source, truth), d the total variation: 1 for the true answer's expression, 0 for
+    doing nothing, under 0 for one that leads away. NaN where the truth looks like the source.
+    """
+    rest, whole = (np.abs(x - truth).sum(1) / 2 for x in (edit, source))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(whole > 0.05, 1 - rest / whole, np.nan)
+
+
 PROTOCOLS: dict[str, Callable[[Comparison], dict[str, Tensor]]] = {
     "standard": standard,
     "emoedit": emoedit,
     "piebench": piebench,
+    "ffe": ffe,
+    "fed": fed,
 }

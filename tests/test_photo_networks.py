@@ -140,6 +140,15 @@ def test_a_box_without_landmarks_is_laid_about_as_its_landmarks_would_be(astrona
     assert np.abs(guess - faces.find_points(face)).max() < 0.12 * (face.box[2] - face.box[0])
 
 
+def test_an_evaluation_lays_faces_on_the_points_that_its_judge_wants(cache, astronaut):
+    onnx_standins.pooled(cache("photo-guide", FER), 7)
+    judge = emotion.load_judge("photo-guide", device="cpu")
+    laid, crop = measure.lay_faces(judge), astronaut.crop((150, 50, 290, 190))
+    aligned = faces.align_face(crop, faces.FRAMED * 140)
+    torch.testing.assert_close(laid(images.to_tensor(crop)).probs, judge(images.to_tensor(aligned)).probs)
+    assert not torch.equal(judge(images.to_tensor(crop)).probs, judge(images.to_tensor(aligned)).probs)
+
+
 def test_an_evaluation_can_ask_sface_who_is_who(cache, astronaut):
     onnx_standins.pooled(cache("sface", SFACE), 128)
     box = (170, 60, 275, 175)

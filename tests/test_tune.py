@@ -44,11 +44,11 @@ def test_the_best_that_keeps_the_floor_is_written_and_all_scores_are_there(tuned
     assert (len(first["settings"]), len(last["settings"])) == (4, 3)
     assert set(last["settings"]) < set(first["settings"])
     assert last["people"] >= first["people"] == 2
-    best = max(last["settings"], key=lambda name: last["settings"][name]["emo_s"]["value"])
+    best = max(last["settings"], key=lambda name: last["settings"][name]["goal"]["value"])
     content = json.loads(file.read_text())
     fields = content["settings"]["img2img"]
     assert best == "img2img " + " ".join(f"{name}={value:g}" for name, value in fields.items())
-    assert content["tuned"]["img2img"]["chosen"]["emo_s"] == last["settings"][best]["emo_s"]
+    assert content["tuned"]["img2img"]["chosen"] == last["settings"][best]
     preset = presets.find_preset(str(tiny_pipelines.folder("sd")), file)
     assert preset.settings["img2img"].fields == fields
     assert "emofaces:val, judge guide" in preset.explain("img2img")["strength"][1]

@@ -15,8 +15,8 @@ EPILOG = """examples:
   emolib edit portrait.jpg --model sd15 --preset mine.json --to awe -o awed.png
 
 Each picture of FOLDER is one face. Settings are scored by what a guide sees (never the held-out judge, which
-is for scores) among those under which people stay who they are; half of them go on to the next round, with
-more people. Everything scored is kept in OUT-search/. Kill it at any time; the same command goes on.
+is for scores) times how much the person is still the same, if they keep the floor; half of them go on to the
+next round, with more people. Scores are kept in OUT-search/. Kill it at any time; the same command goes on.
 """
 
 

@@ -6,6 +6,7 @@ the whole picture (background) is repeated on its rows, of which `first` marks o
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from emolib.evaluation import methods, store
 from emolib.evaluation.tasks import Task, TaskSet
 from emolib.judges import identity
 from emolib.judges.emotion import Judge
-from emolib.judges.faces import Face, align_face, find_points
+from emolib.judges.faces import FRAMED, Face, align_face, find_points
 from emolib.metrics import control, emotion, preservation, protocols, quality
 from emolib.metrics.optional import Compare
 from emolib.metrics.protocols import Comparison
@@ -330,6 +331,22 @@ def _set_bystanders_apart(columns: dict[str, Tensor], c: Comparison, decoded: De
 
 def _array(values: Tensor) -> np.ndarray:
     return values.detach().cpu().float().numpy()
+
+
+def lay_faces(judge: Judge) -> Judge:
+    """Return the judge for faces framed as EmoFaces' are: one that wants them laid on five points has them
+    laid by where that framing puts eyes and mouth. Not differentiable then."""
+    if not judge.aligned:
+        return judge
+
+    def prepare(faces: Tensor) -> Tensor:
+        points = FRAMED * [faces.shape[-1], faces.shape[-2]]
+        laid = [align_face(face, points) for face in pictures.to_pil(faces)]
+        return judge.prepare(pictures.to_tensor(laid).to(faces))
+
+    other = copy.copy(judge)
+    other.prepare = prepare
+    return other
 
 
 def import_identity(spec: str) -> tuple[Embed, float, str]:

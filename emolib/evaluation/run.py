@@ -106,7 +106,7 @@ def prepare(settings: Settings) -> Run:
     todo = tasks.resize_tasks(todo, _choose_size(settings, todo, contestants))
     if settings.baseline != "nothing":
         one_of(settings.baseline, [method.name for method in contestants], "baseline")
-    judge = emotion.load_judge(settings.judge, device=settings.options.device)
+    judge = measure.lay_faces(emotion.load_judge(settings.judge, device=settings.options.device))
     methods.check_roles(contestants, judge.name)
     for target in sorted({person.emotion for _, change in todo.edits for person in change.edited}):
         one_of(target, judge.labels, f"emotion to the {judge.name} judge:")
@@ -133,7 +133,7 @@ def _choose_size(settings: Settings, todo: TaskSet, contestants: tuple[Method, .
 def _load_others(settings: Settings) -> dict[str, emotion.Judge]:
     """Judges beside the headline's: roles, judge folders, or classifiers from the Hub's cache."""
     judges = [emotion.load_judge(name, device=settings.options.device) for name in settings.others]
-    others = {store.file_name(judge.name): judge for judge in judges}
+    others = {store.file_name(judge.name): measure.lay_faces(judge) for judge in judges}
     for name in settings.metrics:
         if "@" in name:
             one_of(name.partition("@")[2], others, f"judge of metric {name!r}")

@@ -1,8 +1,9 @@
 """Choose a method's strength and guidance on validation pictures: successive halving, judged by a guide.
 
 Every round spends as much on half as many settings (Jamieson & Talwalkar 2016). All are asked for the same
-edits with the same noise; the model's own setting goes through to the last round, to be compared with. Edits
-and measures are kept as an evaluation keeps them, so that a killed search goes on where it was.
+edits with the same noise; the model's own setting goes through to the last round, to be compared with. What a
+guide says would favour ever stronger edits, so it counts as far as the person is still the same. Edits and
+measures are kept as an evaluation keeps them, so that a killed search goes on where it was.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from emolib.diffusion.presets import KIND, OPEN, load_preset
@@ -28,8 +30,9 @@ from emolib.metrics import estimates
 from emolib.metrics.estimates import Estimate
 from emolib.runtime import InputError, progress, write_json
 
-GOAL = "emo_s"
-SHOWN = (GOAL, "emo_a", "identity", "same_person", "ssim", "beats_nothing")
+GOAL = "goal"
+"""Emo-S times the cosine of identity, or SSIM where nothing tells who is who; of each edit."""
+SHOWN = (GOAL, "emo_s", "emo_a", "identity", "same_person", "ssim", "beats_nothing")
 FINALISTS = 2  # in the last round, beside the model's own setting
 Fields = dict[str, Any]
 """A setting: those of `presets.OPEN` that the method has."""
@@ -153,7 +156,7 @@ def tune_method(search: Search, loaded: Run, method: str) -> Finding:
         names = [own, *others[: count - 1]]
         tasks = choose_tasks(loaded.tasks.tasks, edits, rounds[-1][1])
         scores = _score(search, loaded, base, {name: settings[name] for name in names}, tasks)
-        means = {name: scores[name].average(sets=False) for name in names}
+        means = {name: _average(scores[name]) for name in names}
         record.append({"people": len(tasks), "settings": {name: _pick(means[name]) for name in names}})
         write_json(search.out / f"{store.file_name(method)}-scores.json", record)
         # Of a few people it is enough that the floor may be kept, at the end it has to be.
@@ -166,9 +169,20 @@ def tune_method(search: Search, loaded: Run, method: str) -> Finding:
         column, value = search.floor
         said = ", ".join(f"{name}: {means[name][column]}" for name in names)
         raise InputError(f"no setting keeps {column} {value:g} ({said}); lower --floor, or other --strengths")
-    pair = (scores[best].columns[GOAL], scores[own].columns[GOAL])
+    pair = (measure_goal(scores[best]), measure_goal(scores[own]))
     gain = estimates.paired(*pair, groups=scores[own].rows["group"])
     return Finding(settings[best], means[best], means[own], gain, len(tasks))
+
+
+def measure_goal(scores: Scores) -> np.ndarray:
+    """Measure what is searched for, of every edit (N,)."""
+    kept = scores.columns["identity" if "identity" in scores.columns else "ssim"]
+    return scores.columns["emo_s"] * kept
+
+
+def _average(scores: Scores) -> Numbers:
+    goal = estimates.mean(measure_goal(scores), groups=scores.rows["group"])
+    return {GOAL: goal} | scores.average(sets=False)
 
 
 def _name(method: str, fields: Fields) -> str:

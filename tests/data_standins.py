@@ -25,6 +25,13 @@ def colour_of(identity: int, emotion: str) -> tuple[int, int, int]:
     return (identity % 256, 20 * EMOFACES_ALL.index(emotion), 77)
 
 
+PERSON = {"variant": "a", "valence": 0.0, "arousal": 0.25, "arkit": [0.0] * 52, "aus": [0.0] * 20}
+PERSON |= {"age": "adult", "gender": "woman", "skin": "medium", "hair_style": "bob", "hair_color": "brown"}
+PERSON |= {"beard": False, "glasses": True, "clothes_color": "blue"}
+PERSON |= {"background": "plain", "background_color": "grey"}
+PERSON |= {"yaw": 1.0, "pitch": 2.0, "roll": 3.0, "face_box": [10, 12, 80, 90]}
+
+
 def write_portraits(folder: Path, split: str, identities: range) -> Path:
     """Stand-in `portraits-<split>.parquet`: every identity under every emotion of the split, shuffled."""
     emotions = EMOFACES_ALL if split == "concepts" else EMOFACES
@@ -33,36 +40,16 @@ def write_portraits(folder: Path, split: str, identities: range) -> Path:
     rows = []
     for identity, emotion in (pairs[k] for k in order):
         name = f"{identity:05d}-{emotion}"
-        rows.append(
-            {
-                "image": {"bytes": encode(colour_of(identity, emotion)), "path": f"{name}.webp"},
-                "image_id": name,
-                "identity": identity,
-                "split": split,
-                "emotion": emotion,
-                "intensity": 0.0 if emotion == "neutral" else 0.8,
-                "variant": "a",
-                "valence": 0.0,
-                "arousal": 0.25,
-                "arkit": [0.0] * 52,
-                "aus": [0.0] * 20,
-                "caption": f"a photo of a person feeling {emotion}",
-                "age": "adult",
-                "gender": "woman",
-                "skin": "medium",
-                "hair_style": "bob",
-                "hair_color": "brown",
-                "beard": False,
-                "glasses": True,
-                "clothes_color": "blue",
-                "background": "plain",
-                "background_color": "grey",
-                "yaw": 1.0,
-                "pitch": 2.0,
-                "roll": 3.0,
-                "face_box": [10, 12, 80, 90],
-            }
-        )
+        row = {
+            "image": {"bytes": encode(colour_of(identity, emotion)), "path": f"{name}.webp"},
+            "image_id": name,
+            "identity": identity,
+            "split": split,
+            "emotion": emotion,
+            "intensity": 0.0 if emotion == "neutral" else 0.8,
+            "caption": f"a photo of a person feeling {emotion}",
+        }
+        rows.append(row | PERSON)
     table = pa.Table.from_pylist(rows)
     for name, kind in {"identity": pa.int32(), "face_box": pa.list_(pa.int32())}.items():
         table = table.set_column(table.column_names.index(name), name, table[name].cast(kind))
@@ -93,18 +80,10 @@ def write_scenes(folder: Path, count: int = 2) -> Path:
         who = {"source": (), "all": (1, 2), "person0": (1,), "person1": (2,)}
         for number, (version, changed) in enumerate(who.items()):
             picture = encode((scene, 50 * number, 9), (384, 256))
-            rows.append(
-                {
-                    "image": {"bytes": picture, "path": f"{scene}-{version}.webp"},
-                    "scene": scene,
-                    "version": version,
-                    "n_people": 2,
-                    "people": people,
-                    "mask": png(mask),
-                    "changed": png(np.where(np.isin(mask, changed), np.uint8(255), np.uint8(0))),
-                    "caption": "two people",
-                }
-            )
+            row = {"image": {"bytes": picture, "path": f"{scene}-{version}.webp"}, "caption": "two people"}
+            row |= {"scene": scene, "version": version, "n_people": 2, "people": people, "mask": png(mask)}
+            row["changed"] = png(np.where(np.isin(mask, changed), np.uint8(255), np.uint8(0)))
+            rows.append(row)
     path = folder / "scenes-test.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path)
     return path

@@ -16,30 +16,16 @@ ROWS = torch.arange(12.0).view(3, 4)
 
 def test_one_key_a_header_and_back(tmp_path):
     path = tmp_path / "awe.safetensors"
-    token_files.save_token(
-        Token("<awe>", ROWS, model="minisd", emotion="awe", initializer="calm", steps=90, licence="CC0"), path
-    )
+    facts = {"model": "minisd", "emotion": "awe", "initializer": "calm", "steps": 90, "licence": "CC0"}
+    token_files.save_token(Token("<awe>", ROWS, **facts), path)
     with safe_open(path, "pt") as file:
         assert list(file.keys()) == ["<awe>"]
         header = file.metadata()
-    expected = {
-        "token": "<awe>",
-        "base_model": "minisd",
-        "emotion": "awe",
-        "initializer": "calm",
-        "steps": "90",
-    }
-    assert header.items() >= {**expected, "licence": "CC0"}.items()
+    written = {"token": "<awe>", "base_model": "minisd", "emotion": "awe", "initializer": "calm"}
+    assert header.items() >= {**written, "steps": "90", "licence": "CC0"}.items()
     back = token_files.load_token(path)
     assert torch.equal(back.vectors, ROWS) and back.vectors_2 is None
-    assert (back.name, back.model, back.emotion, back.steps, back.licence) == (
-        "<awe>",
-        "minisd",
-        "awe",
-        90,
-        "CC0",
-    )
-    assert back.initializer == "calm"
+    assert back.name == "<awe>" and {name: getattr(back, name) for name in facts} == facts
     assert token_files.load_token(path, name="<other>").name == "<other>"
     assert path.stat().st_mode & 0o044 == 0o044
 
@@ -110,23 +96,19 @@ def test_a_pickle_that_runs_code_is_never_run(tmp_path):
 
 
 def test_what_is_no_token_file_is_said_in_one_line(tmp_path):
-    save_file({"lora.up": ROWS, "lora.down": ROWS.clone()}, tmp_path / "lora.safetensors")
-    save_file({"<awe>": torch.tensor([[float("nan")]])}, tmp_path / "nan.safetensors")
-    save_file({"<awe>": torch.ones(2, 3, dtype=torch.int64)}, tmp_path / "ints.safetensors")
-    save_file({"<awe>": torch.ones(2, 3, 4)}, tmp_path / "cube.safetensors")
-    (tmp_path / "cut.safetensors").write_bytes(b"nothing")
-    (tmp_path / "text.txt").write_text("x")
-    reasons = {
-        "lora": "2 tensors",
-        "nan": "not finite",
-        "ints": "vectors",
-        "cube": "vectors",
-        "cut": "readable",
-    }
-    for name, reason in reasons.items():
+    path = tmp_path / "x.safetensors"
+    for tensors, reason in (
+        ({"lora.up": ROWS, "lora.down": ROWS.clone()}, "2 tensors"),
+        ({"<awe>": torch.tensor([[float("nan")]])}, "not finite"),
+        ({"<awe>": torch.ones(2, 3, dtype=torch.int64)}, "vectors"),
+        ({"<awe>": torch.ones(2, 3, 4)}, "vectors"),
+        (None, "readable"),
+    ):
+        path.write_bytes(b"nothing") if tensors is None else save_file(tensors, path)
         with pytest.raises(InputError, match=reason) as error:
-            token_files.load_token(tmp_path / f"{name}.safetensors")
-        assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+            token_files.load_token(path)
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+    (tmp_path / "text.txt").write_text("x")
     with pytest.raises(InputError, match="not a readable"):
         token_files.load_token(tmp_path / "text.txt")
 

@@ -133,17 +133,7 @@ def published():
 
 @needs_package
 def test_published_counts(published):
-    assert published.counts == {
-        "pictures": 25869,
-        "annotators": 665,
-        "with one url": 15347,
-        "with several urls": 10259,
-        "without a url": 263,
-        "urls": 60554,
-        "malformed urls": 15,
-        "url rows without an annotation": 12,
-        "skipped rows": 0,
-    }
+    assert list(published.counts.values()) == [25869, 665, 15347, 10259, 263, 60554, 15, 12, 0]
 
 
 @needs_package
@@ -210,21 +200,18 @@ def test_what_counts_as_an_address(url, fault):
     assert found is None if fault is None else fault in found
 
 
-@pytest.mark.parametrize(
-    ("name", "path"),
-    [
-        ("/Run_2/Sad adults/c.jpg", "Run_2/Sad adults/c.jpg"),
-        ("../../etc/passwd", "etc/passwd"),
-        ("a\\..\\b:c?.jpg", "a/b_c_.jpg"),
-        (".part/x.jpg", "_.part/x.jpg"),
-        ("CON.jpg", "_CON.jpg"),
-        ("x./ y .jpg", "x/y .jpg"),
-        ("", "picture"),
-        ("/..", "picture"),
-    ],
-)
-def test_safe_paths(name, path):
-    assert safe_path(name) == path
+def test_safe_paths():
+    for name, path in {
+        "/Run_2/Sad adults/c.jpg": "Run_2/Sad adults/c.jpg",
+        "../../etc/passwd": "etc/passwd",
+        "a\\..\\b:c?.jpg": "a/b_c_.jpg",
+        ".part/x.jpg": "_.part/x.jpg",
+        "CON.jpg": "_CON.jpg",
+        "x./ y .jpg": "x/y .jpg",
+        "": "picture",
+        "/..": "picture",
+    }.items():
+        assert safe_path(name) == path
 
 
 def test_long_names_stay_distinct_and_keep_their_suffix():

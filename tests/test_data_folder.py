@@ -44,10 +44,8 @@ def test_split_folders(tmp_path):
 def test_label_order_given_or_alphabetical(tmp_path):
     put(tmp_path, "zebra/a.png", "ant/b.png")
     assert folder.read_folder(tmp_path).labels == ("ant", "zebra")
-    assert folder.read_folder(tmp_path, labels=("zebra", "ant", "bee")).distributions.argmax(1).tolist() == [
-        1,
-        0,
-    ]
+    given = folder.read_folder(tmp_path, labels=("zebra", "ant", "bee"))
+    assert given.distributions.argmax(1).tolist() == [1, 0]
     with pytest.raises(InputError, match="ant/b.png: unknown label 'ant'"):
         folder.read_folder(tmp_path, labels=("zebra",))
     m = folder.read_folder(tmp_path, labels=("zebra",), on_error="skip")
@@ -57,14 +55,8 @@ def test_label_order_given_or_alphabetical(tmp_path):
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
 def test_metadata_tables(tmp_path, suffix):
     put(tmp_path, "a.png", "sub/b.png", "unlisted.png")
-    table = pd.DataFrame(
-        {
-            "file_name": ["a.png", "sub/b.png"],
-            "label": ["Awe", None],
-            "valence": [0.5, None],
-            "who": ["x", "y"],
-        }
-    )
+    columns = {"file_name": ["a.png", "sub/b.png"], "label": ["Awe", None], "valence": [0.5, None]}
+    table = pd.DataFrame(columns | {"who": ["x", "y"]})
     path = tmp_path / f"metadata.{suffix}"
     write = {"csv": table.to_csv, "parquet": table.to_parquet, "jsonl": table.to_json}[suffix]
     write(path, **({"orient": "records", "lines": True} if suffix == "jsonl" else {"index": False}))

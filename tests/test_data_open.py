@@ -96,13 +96,8 @@ def test_a_saved_manifest_is_as_good_as_its_folder(faces, tmp_path):
         assert len(learned) == 2 and learned.neutral is not None
         assert (learned.images[:, 0] == learned.neutral[:, 0]).all()  # each with the same person's
         assert len(judge.open_data(str(data), limit=3)) == 3
-        asked = tasks.load_tasks(str(data))
-        assert [task.changes[0].people[0].source_emotion for task in asked.tasks] == [
-            "awe",
-            "awe",
-            "neutral",
-            "neutral",
-        ]
+        felt = [task.changes[0].people[0].source_emotion for task in tasks.load_tasks(str(data)).tasks]
+        assert felt == ["awe", "awe", "neutral", "neutral"]
 
 
 def emolib(*words):
@@ -181,17 +176,8 @@ def test_download_of_a_list(tmp_path, capsys):
     listed = tmp_path / "list.csv"
     addresses = [f"http://127.0.0.1:{server.port}/{path}" for path in ("ok/a.jpg", "missing/b.jpg")]
     pd.DataFrame({"url": addresses}).to_csv(listed, index=False)
-    command = [
-        "data",
-        "download",
-        "--urls",
-        listed,
-        "--to",
-        tmp_path / "out",
-        "--no-wayback",
-        "--interval",
-        0,
-    ]
+    command = ["data", "download", "--urls", listed, "--to", tmp_path / "out", "--no-wayback"]
+    command += ["--interval", 0]
     assert emolib(*command) == 0
     assert "2 failed" in capsys.readouterr().out and not server.hits  # loopback, and nobody allowed it
     assert emolib(*command, "--allow-private", "--retry-failed") == 0

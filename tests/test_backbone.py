@@ -95,6 +95,9 @@ def test_embeddings_expand_and_join(kind):
     joined = Embedding.cat(apart)
     torch.testing.assert_close(joined.hidden, together.hidden, rtol=1e-5, atol=1e-5)
     assert len(apart[0].expand(3)) == 3
+    six = together.expand(6)  # whole, for several times of the same pictures
+    assert len(six) == 6 and torch.equal(six.hidden, torch.cat([together.hidden] * 3))
+    assert kind == "sd" or torch.equal(six.pooled, torch.cat([together.pooled] * 3))
     with pytest.raises(RuntimeError):
         together.expand(3)
 
@@ -137,18 +140,6 @@ def test_guidance_only_within_an_interval_and_calls_only_what_it_needs():
     mixed = partly(z, torch.tensor([400, 401]))
     torch.testing.assert_close(mixed.eps[0], at[400].eps[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(mixed.eps[1], at[401].eps[1], rtol=1e-4, atol=1e-5)
-
-
-@both
-def test_embeddings_are_repeated_whole_for_several_times_of_the_same_pictures(kind):
-    text = tiny(kind).embed(PROMPTS)
-    six, parts = text.expand(6), [text.hidden] * 3
-    assert torch.equal(six.hidden, torch.cat(parts))
-    assert len(six) == 6
-    if kind == "sdxl":
-        assert torch.equal(six.pooled, torch.cat([text.pooled] * 3))
-    with pytest.raises(RuntimeError):
-        text.expand(3)
 
 
 @both

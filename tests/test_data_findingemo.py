@@ -177,27 +177,22 @@ def test_published_names_make_distinct_files(published):
     assert len(set(files)) == len(files)
 
 
-@pytest.mark.parametrize(
-    ("url", "fault"),
-    [
-        ("https://a.example/x.jpg", None),
-        (" http://a.example:8080/x y.jpg?é ", None),
-        ("http://[2606:2800::1]/x", None),
-        ("", "empty"),
-        ("images/x.jpg", "not http"),
-        ("//a.example/x.jpg", "not http"),
-        ("javascript:alert(1)", "not http"),
-        ("http:///x.jpg", "no host"),
-        ("http://a b/x.jpg", "no host"),
-        ("http://a.example:99999/x", "Port"),
-        ("http://[::1/x", "Invalid"),
-        ('http://a.example/x.gif" data-src="http://b.example/y', "markup"),
-        ("http://a.example/\r\nHost: b", "markup or control"),
-    ],
-)
-def test_what_counts_as_an_address(url, fault):
-    found = address_fault(url)
-    assert found is None if fault is None else fault in found
+def test_what_counts_as_an_address():
+    for url in ("https://a.example/x.jpg", " http://a.example:8080/x y.jpg?é ", "http://[2606:2800::1]/x"):
+        assert address_fault(url) is None
+    for url, fault in {
+        "": "empty",
+        "images/x.jpg": "not http",
+        "//a.example/x.jpg": "not http",
+        "javascript:alert(1)": "not http",
+        "http:///x.jpg": "no host",
+        "http://a b/x.jpg": "no host",
+        "http://a.example:99999/x": "Port",
+        "http://[::1/x": "Invalid",
+        'http://a.example/x.gif" data-src="http://b.example/y': "markup",
+        "http://a.example/\r\nHost: b": "markup or control",
+    }.items():
+        assert fault in address_fault(url)
 
 
 def test_safe_paths():

@@ -185,9 +185,8 @@ def test_intervals_and_shares():
 
 def test_contact_sheet_puts_every_picture_in_its_cell():
     red, blue = Image.new("RGB", (20, 10), "red"), np.full((10, 10, 3), (0, 0, 255), np.uint8)
-    ax = pictures.contact_sheet(
-        [[red, None], [blue, red]], rows=["a", "b"], columns=["x", "y"], size=20, gap=2
-    )
+    names = {"rows": ["a", "b"], "columns": ["x", "y"]}
+    ax = pictures.contact_sheet([[red, None], [blue, red]], **names, size=20, gap=2)
     sheet = ax.images[0].get_array()
     assert sheet.shape == (42, 42, 3)
     assert sheet[10, 10].tolist() == [255, 0, 0] and sheet[2, 10].tolist() == [255] * 3  # keeps its shape

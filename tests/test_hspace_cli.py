@@ -117,12 +117,14 @@ def test_a_face_is_edited_along_the_folders_direction(folder, tmp_path, tiny_mod
     assert "prompt" not in record["people"][0]
     assert images.open_image(out).tobytes() != images.open_image(picture).tobytes()
     capsys.readouterr()
-    monkeypatch.setattr(directions, "repo_path", lambda *parts: bank)  # those that came with the model
-    assert edit(picture, out, tiny_model, *asyrp, "--person", "1=smiling:0") == 0
+    assert edit(picture, out, tiny_model, *asyrp, *towards) == 2
+    assert "comes without directions; `emolib hspace fit` makes some" in capsys.readouterr().err
+    monkeypatch.setattr(directions, "repo_path", lambda *parts: bank)  # those that come with MiniSD
+    assert edit(picture, out, "minisd", *asyrp, "--person", "1=smiling:0") == 0
     assert images.open_image(out).tobytes() == images.open_image(picture).tobytes()
     capsys.readouterr()
     monkeypatch.setattr(directions, "repo_path", lambda *parts: tmp_path / "none")
-    assert edit(picture, out, tiny_model, *asyrp, *towards) == 2
+    assert edit(picture, out, "minisd", *asyrp, *towards) == 2
     error = capsys.readouterr().err
     assert "none: no such file; " in error and "`emolib hspace fit data/emofaces" in error
     assert error.count("\n") == 1
@@ -136,17 +138,17 @@ def test_a_face_is_edited_along_the_folders_direction(folder, tmp_path, tiny_mod
             "--directions x.safetensors --to awe",
             "--directions belongs to --method asyrp, not to edit-friendly",
         ),
-        ("--method asyrp --directions BANK --to smirking", "unknown direction 'smirking'"),
-        ("--method asyrp --directions BANK --to smiling --prompt a", "takes no prompt"),
-        ("--method asyrp --directions BANK --to smiling --guidance-scale 3", "takes no prompt"),
-        ("--method asyrp --directions BANK --to smiling --guidance-scale 0", "takes no prompt"),
+        ("--method asyrp --directions BANK --to grinning", "unknown direction 'grinning'"),
+        ("--method asyrp --directions BANK --to awe --prompt a", "takes no prompt"),
+        ("--method asyrp --directions BANK --to awe --guidance-scale 3", "takes no prompt"),
+        ("--method asyrp --directions BANK --to awe --guidance-scale 0", "takes no prompt"),
     ],
 )
 def test_impossible_directions_are_one_line(folder, tmp_path, tiny_model, capsys, options, message):
-    bank, picture = tmp_path / "found.safetensors", folder / "neutral" / "a.png"
-    assert run(folder, bank, tiny_model) == 0
+    bank = tmp_path / "bank.safetensors"
+    tiny_pipelines.bank("sd").save(bank)
     options = [str(bank) if option == "BANK" else option for option in options.split()]
-    assert edit(picture, tmp_path / "out.png", tiny_model, *options) == 2
+    assert edit(folder / "neutral" / "a.png", tmp_path / "out.png", tiny_model, *options) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out.png").exists()
 

@@ -1,6 +1,7 @@
 """Recipes: what they change and leave alone, and that a saved one makes the identical picture again."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -81,23 +82,27 @@ def test_through_neutral_is_another_edit(model, picture):
     assert not torch.equal(plain, staged)
 
 
-@pytest.fixture
-def saved(model, picture, tmp_path, monkeypatch):
-    """A saved edit, and a command line that loads the tiny model."""
-    monkeypatch.setattr(backbone, "load_backbone", lambda name, **options: model)
+@pytest.fixture(scope="module")
+def made(model, picture, tmp_path_factory):
+    """A saved edit."""
     done = recipe("awe", "anger", method="negative-prompt", guidance_scale=3.0, seed=7, via="neutral")
     edited = apply_recipe(done, model, images.to_tensor(picture))
     shown = Picture("my photo.jpg", picture, done.people)
-    return session.save_edit(tmp_path / "out", shown, done, edited), done
+    return session.save_edit(tmp_path_factory.mktemp("made") / "out", shown, done, edited), done
+
+
+@pytest.fixture
+def saved(made, model, tmp_path, monkeypatch):
+    """A copy of it, and a command line that loads the tiny model."""
+    monkeypatch.setattr(backbone, "load_backbone", lambda name, **options: model)
+    path, done = made
+    return shutil.copytree(path.parent, tmp_path / "out") / path.name, done
 
 
 def test_the_command_line_makes_the_identical_picture(saved, capsys):
     path, done = saved
-    assert {f.name for f in path.parent.iterdir()} == {
-        "my-photo-1awe-2anger.json",
-        "my-photo-1awe-2anger.png",
-        "my-photo-1awe-2anger-source.png",
-    }
+    ends = (".json", ".png", "-source.png")
+    assert {f.name for f in path.parent.iterdir()} == {f"my-photo-1awe-2anger{end}" for end in ends}
     assert main.main(["edit", "--from", str(path)]) == 0
     again = path.with_name("my-photo-1awe-2anger-again.png")
     assert capsys.readouterr().out == f"{again}\n"

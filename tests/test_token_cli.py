@@ -41,9 +41,8 @@ def write(folder, n, seed=0, side=40):
 def train(folder, out, *options, token="<glee>", init="ab"):
     start = ["--init", init] if init else []
     steps = ["--steps", "4", "--batch", "2", "--model", str(FOLDER)]
-    return main.main(
-        ["token", "train", str(folder), "--token", token, "--out", str(out), *start, *steps, *options]
-    )
+    what = ["token", "train", str(folder), "--token", token, "--out", str(out)]
+    return main.main([*what, *start, *steps, *options])
 
 
 def test_a_token_is_trained_reported_and_used(tmp_path, capsys):
@@ -184,12 +183,14 @@ def test_a_name_that_leads_out_of_the_folder_needs_a_file(tmp_path, capsys, monk
     assert token_files.load_token("b.safetensors").name == "<../b>"
 
 
-def test_the_check_is_announced_and_can_be_left_out(tmp_path, capsys):
-    folder = write(tmp_path / "in", 3)
-    assert train(folder, tmp_path / "glee.safetensors") == 0
-    assert "--no-check leaves that out" in capsys.readouterr().err
-    assert train(folder, tmp_path / "glee.safetensors", "--no-check") == 0
-    assert capsys.readouterr().out == f"{tmp_path}/glee.safetensors\n"
+def test_the_check_and_what_is_overwritten_are_announced(tmp_path, capsys):
+    folder, out = write(tmp_path / "in", 3), tmp_path / "glee.safetensors"
+    assert train(folder, out) == 0
+    said = capsys.readouterr().err
+    assert "--no-check leaves that out" in said and "overwrites" not in said
+    assert train(folder, out, "--no-check") == 0
+    said = capsys.readouterr()
+    assert said.out == f"{out}\n" and said.err.splitlines().count(f"overwrites {out}") == 1
 
 
 def test_two_trainings_do_not_write_one_file(tmp_path, capsys):
@@ -226,30 +227,15 @@ def test_pairs_in_folders_of_their_own_are_each_persons_own(tmp_path):
 
 def test_odd_pickles_are_read_or_refused_in_one_line(tmp_path, capsys):
     rows = torch.ones(2, 16)
-    contents = {
-        "number.pt": ({7: rows}, "number"),
-        "named.pt": ({"string_to_param": {"*": rows}, "name": 7}, "7"),
-    }
-    for file, (content, name) in contents.items():
-        torch.save(content, tmp_path / file)
-        assert token_files.load_token(tmp_path / file, allow_pickle=True).name == f"<{name}>"
-    for file, content in (
-        ("none.pt", {"string_to_param": 3}),
-        ("list.pt", [1, 2]),
-        ("widths.pt", [{"a": rows}, {"b": torch.ones(1, 3)}]),
-    ):
-        torch.save(content, tmp_path / file)
-        command = ["token", "check", str(tmp_path / file), "--allow-pickle", "--word", "ab"]
+    path, named = tmp_path / "number.pt", {"string_to_param": {"*": rows}, "name": 7}
+    for content, name in (({7: rows}, "number"), (named, "7")):
+        torch.save(content, path)
+        assert token_files.load_token(path, allow_pickle=True).name == f"<{name}>"
+    for content in ({"string_to_param": 3}, [1, 2], [{"a": rows}, {"b": torch.ones(1, 3)}]):
+        torch.save(content, path)
+        command = ["token", "check", str(path), "--allow-pickle", "--word", "ab"]
         assert main.main([*command, "--model", str(FOLDER), "-n", "1"]) == 2
         assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_what_is_there_already_is_overwritten_with_a_word(tmp_path, capsys):
-    folder, out = write(tmp_path / "in", 3), tmp_path / "glee.safetensors"
-    assert train(folder, out) == 0
-    assert "overwrites" not in capsys.readouterr().err
-    assert train(folder, out) == 0
-    assert capsys.readouterr().err.splitlines().count(f"overwrites {out}") == 1
 
 
 def test_places_are_checked_before_anything_is_loaded(tmp_path, capsys, monkeypatch):

@@ -1,8 +1,6 @@
-"""EmoFaces: rendered people with ground truth. Portraits by (identity, emotion); scenes with masks and
-counterfactuals.
+"""EmoFaces, rendered people with ground truth: portraits by (identity, emotion); scenes with counterfactuals.
 
-The files are parquet, one read a file; pictures are decoded on access. Their card is
-`data/emofaces/README.md`.
+The files are parquet; pictures are decoded on access. Their card is `data/emofaces/README.md`.
 """
 
 from __future__ import annotations
@@ -29,8 +27,7 @@ _MEND = "render it with the recipe in data/build, or fetch the repository's data
 
 @dataclass(frozen=True)
 class Person:
-    """One person of a scene: `box` is the face box [x0, y0, x1, y1] px, `mask` (H, W) bool the visible
-    person.
+    """One person of a scene: the face `box` [x0, y0, x1, y1] px, `mask` (H, W) bool of what is seen of them.
 
     `emotion` is felt in the source picture, `target` in the counterfactuals that change this person.
     """
@@ -62,8 +59,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Portraits:
-    """The portraits of one split; `frame` holds every column of the file but the pictures, in the file's
-    order."""
+    """The portraits of one split; `frame` holds the file's columns but the pictures, in its order."""
 
     path: Path
     frame: pd.DataFrame
@@ -114,8 +110,7 @@ class Portraits:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The same pictures as a Manifest, labels in the order of `emotions.sets.EMOFACES`, of
-        EMOFACES_ALL for concepts."""
+        """The same pictures as a Manifest, labels as in `sets.EMOFACES`, in EMOFACES_ALL for concepts."""
         concepts = (self.frame["split"] == "concepts").any()
         labels = EMOFACES_ALL if concepts else EMOFACES
         boxes = self.frame["face_box"]
@@ -127,8 +122,7 @@ class Portraits:
 
 @dataclass(frozen=True)
 class Scenes:
-    """The scenes (test only): per scene the source and the counterfactuals in which one person, or all,
-    change."""
+    """The scenes (test only): of each the source, and counterfactuals in which one person, or all, change."""
 
     path: Path
     frame: pd.DataFrame
@@ -153,12 +147,11 @@ class Scenes:
         """
         index = self._row(scene, version)
         row, image = self.frame.iloc[index], _open_row(self.path, index)
-        owners, changed = (
-            _read_mask(row[name], f"{self.path}[{index}]: {name}") for name in ("mask", "changed")
-        )
+        place = f"{self.path}[{index}]"
+        owners, changed = (_read_mask(row[name], f"{place}: {name}") for name in ("mask", "changed"))
         original = image if version == "source" else _open_row(self.path, self._row(scene, "source"))
         if {owners.shape, changed.shape, original.size[::-1]} != {image.size[::-1]}:
-            raise InputError(f"{self.path}[{index}]: picture, masks and source differ in size; {_MEND}")
+            raise InputError(f"{place}: picture, masks and source differ in size; {_MEND}")
         image = Image.composite(image, original, Image.fromarray(changed != 0))
         people = tuple(_person(person, owners == k + 1) for k, person in enumerate(row["people"]))
         return Scene(int(scene), version, image, people, changed != 0, row["caption"])
@@ -175,8 +168,7 @@ class Scenes:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The source pictures as a Manifest: people with emotion and face box; no label for the whole
-        picture."""
+        """The source pictures as a Manifest: people with emotion and face box, no label of the whole."""
         rows = [
             {
                 "id": f"scene-{row.scene}",
@@ -200,10 +192,9 @@ def description(record: pd.Series, *, background: bool = True) -> str:
     background"; `record` is a row of `Portraits.frame`.
     """
     style, color = record["hair_style"], record["hair_color"]
-    hair = {"bald": "a bald head", "bun": f"{article(color)} {color} hair bun"}.get(
-        style, f"{style} {color} hair"
-    )
-    worn = [hair, *["a beard"] * bool(record["beard"]), *["glasses"] * bool(record["glasses"])]
+    odd = {"bald": "a bald head", "bun": f"{article(color)} {color} hair bun"}
+    worn = [odd.get(style, f"{style} {color} hair")]
+    worn += ["a beard"] * bool(record["beard"]) + ["glasses"] * bool(record["glasses"])
     worn = f"{', '.join(worn)} and {record['clothes_color']} clothes"
     person = f"{record['age']} {record['skin']}-skinned {record['gender']} with {worn}"
     place = f"{record['background']} {record['background_color']} background"
@@ -221,15 +212,14 @@ def in_short(gender: str, hair_color: str) -> str:
 
 
 def portraits(split: str = "test", folder: str | Path | None = None) -> Portraits:
-    """Open the portraits of "train", "val", "test" or "concepts" (default folder: the repository's
-    data/emofaces)."""
+    """Open the portraits of "train", "val", "test" or "concepts", by default those of the repository."""
     one_of(split, SPLITS, "EmoFaces split")
     path, frame = _read(folder, f"portraits-{split}.parquet", ("identity", "emotion", "image_id", "face_box"))
     return Portraits(path, frame)
 
 
 def scenes(folder: str | Path | None = None) -> Scenes:
-    """Open the scenes of several people (default folder: the repository's data/emofaces)."""
+    """Open the scenes of several people, by default those of the repository."""
     return Scenes(*_read(folder, "scenes-test.parquet", _SCENE_COLUMNS))
 
 

@@ -152,8 +152,7 @@ def read_emoset(path: str | Path, *, on_error: str = "refuse") -> EmoSet:
 
 
 def _info(value, place: str) -> dict[str, tuple[str, ...]]:
-    """Label orders by attribute; InputError if one is missing, or the emotions are not in EmoSet's own
-    order."""
+    """Label orders by attribute. InputError: one is missing, or the emotions are in another order."""
     orders = {}
     with reading(place, "list of EmoSet's labels", (*BROKEN, TypeError, AttributeError)):
         for attribute in ("emotion", *ATTRIBUTES):
@@ -215,8 +214,7 @@ def write_standin(folder: str | Path, n: int = 80, seed: int = 0, *, size: int =
 
 
 def _standin_info() -> dict:
-    """info.json: as in the real one, `idx2label` has string keys, and numbers for the two numeric
-    attributes."""
+    """info.json; as in the real one, `idx2label` has keys of text, and numbers for the two in numbers."""
     return {
         name: {
             "label2idx": {label: i for i, label in enumerate(labels)},

@@ -42,8 +42,7 @@ class FindingEmo:
     `frame` columns: index (theirs), annotator (number), path (relative, theirs), query (the words the picture
     was found with), tags, ages, factors (tuples of names, empty where undefined), emotion (one of Plutchik's
     24, lower case), petal, intensity ("mild", "basic", "intense"), valence -3..3, arousal 0..6, ambiguity
-    0..6, annotated (time), urls (tuple of well-formed addresses, best first), malformed_urls (number
-    dropped).
+    0..6, annotated (time), urls (tuple of well-formed addresses, best first), malformed_urls (number).
     """
 
     frame: pd.DataFrame
@@ -55,8 +54,7 @@ class FindingEmo:
     def manifest(self, pictures: str | Path | None = None) -> Manifest:
         """As a Manifest over `emotions.sets.PLUTCHIK24`, valence and arousal in [-1, 1].
 
-        `pictures`: the folder they were downloaded to; only pictures present there are listed. None lists
-        all.
+        `pictures`: the folder they were downloaded to, of which those present are listed; None: all are.
         """
         root, frame = Path(pictures or ""), self.frame
         if pictures is not None:

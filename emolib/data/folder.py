@@ -1,5 +1,4 @@
-"""Any folder of pictures as a `Manifest`: ImageFolder layout, or metadata tables beside or around the
-pictures."""
+"""Any folder of pictures as a `Manifest`: ImageFolder layout, or metadata tables beside the pictures."""
 
 from __future__ import annotations
 
@@ -48,10 +47,9 @@ def read_folder(
         fault = "is neither a folder of pictures nor" if path.exists() else "no such folder or"
         raise InputError(f"{path}: {fault} a metadata table ({', '.join(TABLE_SUFFIXES)})")
     if not len(rows):
-        suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
-        fault = (
-            f"that could be taken ({problems}); {problems.lines[0]}" if problems.lines else f"({suffixes})"
-        )
+        fault = f"({', '.join(sorted(PICTURE_SUFFIXES))})"
+        if problems.lines:
+            fault = f"that could be taken ({problems}); {problems.lines[0]}"
         raise InputError(f"{path}: holds no picture {fault}")
     return build_manifest(rows, labels or _labels(rows), root, source="folder", problems=problems)
 

@@ -1,5 +1,4 @@
-"""The one table every data set becomes: a row a picture, with its emotion distribution, valence and
-arousal."""
+"""The one table every data set becomes: a row a picture, with emotion distribution, valence, arousal."""
 
 from __future__ import annotations
 
@@ -66,8 +65,7 @@ class Problems:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Pictures with their labels; `labels` is the order of every distribution, `root` what paths are
-    relative to.
+    """Pictures with their labels, in the order of every distribution; paths are relative to `root`.
 
     `frame` columns: id, path, member, split, emotion (most probable label, null if unknown), distribution
     (len(labels) floats that sum to 1, or null), valence and arousal in [-1, 1] (NaN if unknown), people
@@ -117,10 +115,7 @@ class Manifest:
             keys = pd.Series([_person_key(*row) for row in self.frame[["path", "emotion"]].to_numpy()])
             emotion = self.frame["emotion"]
             bad = pd.DataFrame({"key": keys, "emotion": emotion}).duplicated() & emotion.notna()
-            fault = (
-                "a second picture of its emotion under one name, so pairs are not unique; rename it, or say"
-            )
-            fault += " who it shows in a column `identity`"
+            fault = "a second picture of its emotion under one name; rename it, or add a column `identity`"
         if bad.any():
             raise InputError(f"{self.where(self.frame[bad].iloc[0])}: {fault}")
         return keys.astype(str).tolist()
@@ -135,37 +130,32 @@ class Manifest:
         return out
 
     def take(self, indices: Iterable[int]) -> Manifest:
-        """The rows at these positions, in this order."""
+        """Take the rows at these positions, in this order."""
         return replace(self, frame=self.frame.iloc[list(indices)].reset_index(drop=True))
 
     def counts(self) -> pd.Series:
-        """Expected number of pictures per label, in label order (a soft label counts by its
-        probabilities)."""
+        """Count the pictures of each label, in label order; a soft label counts by its probabilities."""
         return pd.Series(np.nansum(self.distributions, axis=0), index=list(self.labels), name="pictures")
 
     def class_weights(self, power: float = 1.0) -> np.ndarray:
-        """(len(labels),) float32 loss weights, count^-power, scaled so that the mean weight of a picture
-        is 1.
+        """Weigh each label by count^-power: (len(labels),) float32, 1 for a picture on average, 0 if absent.
 
-        `power` 1 balances the classes, 0.5 is the usual half measure, 0 changes nothing. Absent labels
-        weigh 0.
+        `power` 1 balances the classes, 0.5 is the usual half measure, 0 changes nothing.
         """
         counts = self.counts().to_numpy(dtype=np.float64)
         weights = np.where(counts > 0, np.maximum(counts, 1e-12) ** -power, 0.0)
         return (weights * counts.sum() / max((weights * counts).sum(), 1e-12)).astype(np.float32)
 
     def sample_weights(self, power: float = 1.0) -> np.ndarray:
-        """(N,) float32 sampling weight of each picture (0 where it has no label), for a weighted sampler."""
+        """Weigh each picture for a weighted sampler: (N,) float32, 0 where it has no label."""
         return np.nan_to_num(self.distributions, nan=0.0) @ self.class_weights(power)
 
     def sample(self, n: int, *, seed: int = 0) -> Manifest:
-        """`n` pictures (all, if there are fewer), stratified by emotion: as equal numbers as the data
-        allow."""
+        """Draw `n` pictures, or all, stratified by emotion: numbers as equal as the data allow."""
         return self.take(stratified(self.frame["emotion"], n, seed=seed))
 
     def relabel(self, matrix: np.ndarray, labels: Sequence[str]) -> Manifest:
-        """The same pictures under another label set: distributions @ `matrix` (rows: this order, each sums
-        to 1)."""
+        """Put the pictures under other labels: distributions @ `matrix`, whose rows each sum to 1."""
         rows = self.distributions.astype(np.float64) @ np.asarray(matrix, dtype=np.float64)
         columns = {
             "distribution": [None if np.isnan(row).any() else row.astype(np.float32) for row in rows],
@@ -174,8 +164,7 @@ class Manifest:
         return replace(self, labels=tuple(labels), frame=self.frame.assign(**columns))
 
     def check(self, on_error: str = "skip", *, show_progress: bool = False) -> Manifest:
-        """Decode every picture; the manifest of the good ones, the broken ones counted and named in
-        `problems`."""
+        """Decode every picture: the manifest of the good ones; `problems` counts and names the others."""
         problems, good = Problems(on_error), []
         for index in progress(range(len(self)), "decoding") if show_progress else range(len(self)):
             try:
@@ -186,14 +175,12 @@ class Manifest:
         return replace(self.take(good), problems=problems)
 
     def save(self, path: str | Path) -> Path:
-        """Write as parquet, whole or not at all; label order, source and root travel in the file's
-        metadata."""
+        """Write as parquet, whole or not at all; labels, source and root travel in its metadata."""
         path = Path(path)
         table = pa.Table.from_pandas(self.frame, preserve_index=False)
         for i, column in enumerate(SCHEMA):
             table = table.set_column(i, column, _cast(self.frame[column.name], column))
-        # A relative root lets the folder move as a whole; across drives there is none, and the absolute
-        # one stays.
+        # A relative root lets the folder move as a whole; across drives there is none.
         try:
             root = os.path.relpath(self.root.resolve(), path.resolve().parent)
         except ValueError:
@@ -268,11 +255,9 @@ def clean_label(name) -> str | None:
 
 
 def stratified(strata: pd.Series, n: int, *, seed: int = 0) -> np.ndarray:
-    """Positions of `n` rows, dealt out over the strata in turn so that their numbers differ by one where
-    they can.
+    """Draw the positions of `n` rows, dealt out over the strata in turn; rows without a stratum form one.
 
-    A smaller `n` with the same seed gives a subset of a larger one. Rows with a null stratum form one of
-    their own.
+    A smaller `n` with the same seed gives a subset of a larger one.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(strata))
@@ -299,9 +284,8 @@ def _good_rows(
         if fault := _label_fault(name, value, index):
             problems.add("label", f"{places[i]}: {fault}")
         elif any(abs(number) > 1 + 1e-6 for number in affect):
-            problems.add(
-                "range", f"{places[i]}: valence, arousal {affect} outside [-1, 1]; convert the scale"
-            )
+            fault = f"valence, arousal {affect} outside [-1, 1]; convert the scale"
+            problems.add("range", f"{places[i]}: {fault}")
         elif key in seen:
             problems.add("id", f"{places[i]}: the id {key!r} occurs twice")
         else:

@@ -28,14 +28,11 @@ def open_dataset(
     path, (name, _, part) = Path(spec), str(spec).partition(":")
     if name == "emofaces":
         one_of(part or "test", (*emofaces.SPLITS, "scenes"), "EmoFaces split")
-        manifest = (
-            emofaces.scenes().manifest if part == "scenes" else emofaces.portraits(part or "test").manifest
-        )
+        people = emofaces.scenes() if part == "scenes" else emofaces.portraits(part or "test")
+        manifest = people.manifest
     elif name == "findingemo":
         manifest = read_findingemo().manifest(part or None)
-    elif zipfile.is_zipfile(path) or any(
-        (below / "info.json").is_file() for below in (path, *path.glob("EmoSet*"))
-    ):
+    elif zipfile.is_zipfile(path) or any((x / "info.json").is_file() for x in (path, *path.glob("EmoSet*"))):
         manifest = read_emoset(path, on_error=on_error).manifest()
     elif path.suffix == ".parquet" and is_manifest(path):
         manifest = load_manifest(path)
@@ -55,8 +52,7 @@ def labelled(manifest: Manifest, where: str | Path) -> Manifest:
 
 
 def relabel_to_set(manifest: Manifest, name: str, where: str | Path) -> Manifest:
-    """The same pictures under the label set `name` (see `emotions.sets.SETS`); InputError if no table leads
-    from its own labels there."""
+    """Put pictures under the label set `name` (`emotions.sets.SETS`). InputError if no table leads there."""
     one_of(name, sets.SETS, "label set")
     current = next((key for key, order in sets.SETS.items() if tuple(order) == manifest.labels), None)
     if current is None:

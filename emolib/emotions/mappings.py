@@ -113,9 +113,8 @@ def _dyad(name: str) -> tuple[list[tuple[str, float]], str]:
 # Rows that rest on a published statement. Not boredom among Mikels' eight: its petal is disgust, but so calm
 # a state is as near to sadness.
 _PETAL_OF = {label: ([(sets.petal(label), 1.0)], PETAL) for label in sets.PLUTCHIK24}
-_NAMED = {
-    label: row for label, row in _PETAL_OF.items() if sets.petal(label) in sets.MIKELS and label != "boredom"
-}
+_SHARED = [label for label in sets.PLUTCHIK24 if sets.petal(label) in sets.MIKELS and label != "boredom"]
+_NAMED = {label: _PETAL_OF[label] for label in _SHARED}
 _PUBLISHED = {
     ("plutchik24", "plutchik8"): _PETAL_OF,
     ("plutchik24", "mikels"): _NAMED,

@@ -1,7 +1,6 @@
 """What a face does under each emotion: FACS prototypes, with their variants and where each comes from.
 
-People vary around prototypes (Le Mau et al. 2021: professional actors show variability, not
-stereotypes), so an emotion has several.
+People vary around prototypes (even actors do, Le Mau et al. 2021), so an emotion has several.
 """
 
 from __future__ import annotations
@@ -53,11 +52,7 @@ _PUBLISHED = {
     "disgust": "4+10+17 EF, 9+15+16 EMFACS, 9, 9+15+16+26, 9+17, 10+17",
     "contempt": "12AR+14AR EMFACS, 12+14 OpenDBM, 14R",
 }
-_MEMORY = {
-    "sadness": "1+4+11+15B, 6+15",
-    "disgust": "10+16+25",
-    "awe": "1+2+5+25 DTM",
-}
+_MEMORY = {"sadness": "1+4+11+15B, 6+15", "disgust": "10+16+25", "awe": "1+2+5+25 DTM"}
 _OURS = {
     "neutral": "",
     "happiness": "6:.6 12:.8 25:.4",

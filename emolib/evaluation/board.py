@@ -134,10 +134,8 @@ def as_markdown(board: Board) -> str:
     headings = [f"{name}{ARROWS[get_column(name).better]}" for name in shown]
     lines += _markdown_table({name: method["all"] for name, method in methods.items()}, shown, headings)
     for kind, values in methods[next(iter(methods))]["by"].items():
-        rows = {
-            name: {value: method["by"][kind][value].get(shown[0]) for value in values}
-            for name, method in methods.items()
-        }
+        parts = {name: method["by"][kind] for name, method in methods.items()}
+        rows = {name: {value: part[value].get(shown[0]) for value in values} for name, part in parts.items()}
         lines += ["", f"## {shown[0]} by {kind}", "", *_markdown_table(rows, list(values))]
     if board["curves"]:
         names = list(dict.fromkeys(name for curve in board["curves"].values() for name in curve))
@@ -221,9 +219,8 @@ def read_board(folder: Path) -> Board:
     """Read the board in `folder`, as `emolib evaluate` wrote it. InputError: none there, or broken."""
     file = Path(folder) / FILE
     if not file.is_file():
-        raise InputError(
-            f"{folder}: no leaderboard there; make one with `make leaderboard` or `emolib evaluate`"
-        )
+        make = "`make leaderboard` or `emolib evaluate`"
+        raise InputError(f"{folder}: no leaderboard there; make one with {make}")
     return dict(read_json(file))
 
 
@@ -255,9 +252,7 @@ def get_number(board: Board, method: str, metric: str, **part: str) -> Estimate 
 
 def get_numbers(board: Board, metrics: Sequence[str]) -> dict[str, dict[str, Estimate | None]]:
     """Get {metric: {method: number}}, as `figures.style.leaderboard` takes it."""
-    return {
-        name: {method: get_number(board, method, name) for method in board["methods"]} for name in metrics
-    }
+    return {name: {m: get_number(board, m, name) for m in board["methods"]} for name in metrics}
 
 
 def get_parts(board: Board, method: str, metric: str, kind: str) -> dict[str, Estimate | None]:

@@ -120,11 +120,10 @@ class Decoded:
     def _masks(self) -> list[Tensor]:
         """(H, W) bool of every row: the person's mask, else the box."""
         size = self.source.shape[-2:]
+        masks = [(person.mask, person.box) for _, person in self.rows]
         return [
-            preservation.box_mask([person.box], *size)[0]
-            if person.mask is None
-            else torch.as_tensor(person.mask) != 0
-            for _, person in self.rows
+            preservation.box_mask([box], *size)[0] if mask is None else torch.as_tensor(mask) != 0
+            for mask, box in masks
         ]
 
     @cached_property
@@ -353,17 +352,14 @@ def import_identity(spec: str) -> tuple[Embed, float, str]:
     """Import an identity network (ArcFace, say) by module:attribute: (embedding, NaN, what it is).
 
     It gets faces, float32 (B, 3, H, W) in [-1, 1], cropped to each box, and gives (B, D). What it is holds a
-    digest of its file and weights, so that another network's numbers are not taken for its. InputError if it
-    cannot be imported.
+    digest of its file and weights, so that another's numbers are not taken for its. InputError: not there.
     """
     network, source = methods.import_object(spec, "--identity")
 
     @torch.no_grad()
     def embed(faces: Tensor, boxes: np.ndarray) -> Tensor:
-        crops = [
-            pictures.crop(face[None], tuple(box)) for face, box in zip(faces, boxes.tolist(), strict=True)
-        ]
-        return torch.cat([network(crop) for crop in crops])
+        pairs = zip(faces.split(1), boxes.tolist(), strict=True)
+        return torch.cat([network(pictures.crop(face, tuple(box))) for face, box in pairs])
 
     weights = [methods.digest_weights(part) for part in methods.list_parts(network)]
     return embed, float("nan"), f"{spec} ({store.make_key(source, weights)[:8]})"

@@ -177,9 +177,8 @@ class Scores:
     @cached_property
     def _targets(self) -> np.ndarray:
         """(N,) positions of the targets among the labels; 0 for bystanders."""
-        return np.array(
-            [self.labels.index(target) if target else 0 for target in self.rows["target"].tolist()]
-        )
+        targets = self.rows["target"].tolist()
+        return np.array([self.labels.index(target) if target else 0 for target in targets])
 
     def _compare_sets(self, index: np.ndarray) -> Numbers:
         """Distances of whole sets of features, of these rows, with jackknife intervals over people."""

@@ -365,10 +365,7 @@ def _choose_examples(run: Run, measured: Sequence[dict[str, Arrays]]) -> list[bo
     for k, task in enumerate(run.tasks.tasks[: run.settings.examples]):
         chosen = STRIDE * k % len(task.changes)
         row = sum(len(change.people) for change in task.changes[:chosen])
-        scores = {
-            name: {metric: values[row] for metric, values in arrays.items()}
-            for name, arrays in measured[k].items()
-        }
+        scores = {m: {name: x[row] for name, x in arrays.items()} for m, arrays in measured[k].items()}
         edited = [method for method in run.methods if method.name not in board.UNEDITED]
         edits = {method.name: _open_edit(run, method, task, chosen) for method in edited}
         examples.append(board.Example(task, chosen, edits, scores))

@@ -122,9 +122,7 @@ def load_tasks(
 
 def _select_changes(task: Task, targets: Sequence[str]) -> tuple[Change, ...]:
     """The changes that ask for nothing but these emotions."""
-    return tuple(
-        change for change in task.changes if all(person.emotion in targets for person in change.edited)
-    )
+    return tuple(c for c in task.changes if all(person.emotion in targets for person in c.edited))
 
 
 def resize_tasks(tasks: TaskSet, size: int | None) -> TaskSet:
@@ -149,9 +147,8 @@ def resize_tasks(tasks: TaskSet, size: int | None) -> TaskSet:
 
 def _resize_task(task: Task, size: int) -> Task:
     before = task.picture().size
-    after = tuple(
-        size if side == min(before) else round(side * size / min(before) / 8) * 8 for side in before
-    )
+    short = min(before)
+    after = tuple(size if side == short else round(side * size / short / 8) * 8 for side in before)
 
     def resize_person(person: Person) -> Person:
         x0, y0, x1, y1 = (round(v * after[i % 2] / before[i % 2]) for i, v in enumerate(person.box))

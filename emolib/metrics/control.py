@@ -36,8 +36,7 @@ def linearity(strength: ArrayLike, response: ArrayLike) -> np.ndarray:
 def smoothness(response: ArrayLike) -> np.ndarray:
     """Measure (B,) in [0, 1]: 1 if the response (B, S) moves in S - 1 equal steps, 0 if all happens in one.
 
-    With s the largest step's share of the whole path, (1 - s) / (1 - 1 / (S - 1)), S > 2; NaN where nothing
-    moves.
+    (1 - s) / (1 - 1 / (S - 1)), s the largest step's share of the whole path, S > 2; NaN if nothing moves.
     """
     steps = np.abs(np.diff(np.atleast_2d(np.asarray(response, dtype=np.float64)), axis=1))
     with np.errstate(invalid="ignore"):
@@ -97,9 +96,8 @@ def esmi(
     Where nothing changed, S_str is 0, so that doing nothing scores 0. Known fault: S_str rewards any change
     in the region, destruction too. The original's region is a Grad-CAM above 0.5; here it is the face box.
     """
-    before, after, part, total = (
-        np.asarray(x, dtype=np.float64) for x in (source_kl, edit_kl, inside, whole)
-    )
+    given = (source_kl, edit_kl, inside, whole)
+    before, after, part, total = (np.asarray(x, dtype=np.float64) for x in given)
     with np.errstate(divide="ignore", invalid="ignore"):
         gained = np.maximum(0, before - after) / before
         structure = np.where(total > 0, part / total, 0.0)
@@ -109,8 +107,7 @@ def esmi(
 def at_matched(emotion: ArrayLike, value: ArrayLike, *, at: float = 0.3) -> float:
     """Read off `value` (S,) where the emotion score (S,) along a strength knob reaches `at`, interpolated.
 
-    The only fair comparison of methods that have a knob: preservation at equal emotion. NaN if the curve
-    never reaches it, or starts above it.
+    The only fair comparison of methods that have a knob. NaN if the curve never reaches it, or starts above.
     """
     score, kept = (np.asarray(x, dtype=np.float64) for x in (emotion, value))
     for k in range(len(score) - 1):

@@ -146,8 +146,7 @@ def _compare_as_emoedit(edit: np.ndarray, source: np.ndarray) -> tuple[float, fl
 def piebench(c: Comparison) -> dict[str, Tensor]:
     """Measure PIE-Bench's background numbers (Ju et al. 2024): PSNR dB, MSE x 1e4, SSIM x 1e2.
 
-    Both pictures are multiplied by (1 - mask), the mask grown by the picture's outermost pixels; NaN where no
-    background is left.
+    Both pictures are multiplied by (1 - mask), the mask grown by the outermost pixels; NaN: no background.
     """
     edit, source = blacked_out(c)
     columns = {

@@ -1,8 +1,7 @@
 """Do the edits look like pictures of the real kind? Frechet distance, KID, and colour taken out of an edit.
 
 All distances are between features (N, D); whose features they are, and how many, belongs beside the number.
-"FID" proper uses Inception-v3's 2,048 (Heusel et al. 2017); a distance in another network's features is
-another scale.
+"FID" proper uses Inception-v3's 2,048 (Heusel et al. 2017); other features have another scale.
 """
 
 from __future__ import annotations

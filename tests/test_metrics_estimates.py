@@ -64,7 +64,8 @@ def test_intervals_cover_the_truth_as_often_as_they_say(people, kind):
         arguments = {"mean": (a,), "rate": (a > 9,)}.get(kind, (a, b))
         estimate = getattr(estimates, kind)(*arguments, groups=groups, resamples=200)
         covered += estimate.low <= truth <= estimate.high
-    assert 0.89 <= covered / 300 <= (1 if kind == "rate" else 0.99)  # a rate's may be all there is
+    bounds = (0.89, 1.0) if kind == "rate" else (0.91 if people < 10 else 0.89, 0.99)
+    assert bounds[0] <= covered / 300 <= bounds[1]
 
 
 def test_values_of_one_person_count_once():

@@ -18,6 +18,7 @@ from emolib.course.figures.pictures import contact_sheet
 from emolib.data.files import PICTURE_SUFFIXES
 from emolib.data.framing import FACE_MARGIN
 from emolib.diffusion import backbone, hub
+from emolib.diffusion.presets import DEFAULT_MODEL
 from emolib.editors.person import Person
 from emolib.editors.recipe import Recipe, apply_recipe, build_editor, change_person
 from emolib.interventions.directions import Directions
@@ -81,7 +82,7 @@ def load_photo_model(name: str, loaded: backbone.Backbone) -> backbone.Backbone:
 
     "auto": Stable Diffusion 1.5 where there is a GPU and the Hub (some 2 GB are fetched), else MiniSD."""
     if name == "auto":
-        name = "minisd"
+        name = DEFAULT_MODEL
         if runtime.pick_device().type == "cuda":
             try:
                 hub.find("sd15", half=True)

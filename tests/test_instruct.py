@@ -108,9 +108,13 @@ def test_a_folder_is_loaded_and_edits_as_the_pipeline_it_was_saved_from():
     assert not any(p.requires_grad for p in model.unet.parameters())
 
 
-def test_what_cannot_be_loaded_is_one_line(tmp_path):
+def test_what_cannot_be_loaded_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "OmniGenPipeline"}))
     with pytest.raises(InputError, match=r"'OmniGenPipeline'; .*known: .*Flux2KleinPipeline"):
+        load_model(str(tmp_path), device="cpu")
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "QwenImageEditPipeline"}))
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="pip install torchvision"):
+        patch.setattr(instruct, "find_spec", lambda name: None)
         load_model(str(tmp_path), device="cpu")
     with pytest.raises(InputError, match="neither a folder nor"):
         load_model("no such model", device="cpu")
@@ -174,6 +178,12 @@ def test_the_command_edits_a_person(tmp_path, capsys):
     assert record["people"][0]["prompt"] == "make the person look angry"
     assert main([*command, "--method", "instruct", "--lora", "a", "--lora", "b"]) == 2
     assert "takes one file" in capsys.readouterr().err
+    # An alias says of itself which method it is for.
+    command[command.index("--model") + 1] = "qwen-edit"
+    assert main(command) == 2 and "Apache-2.0" in (said := capsys.readouterr().err)
+    assert "cannot be reached" in said
+    assert main([*command, "--method", "ddim"]) == 2
+    assert "qwen-edit cannot do ddim; it can do instruct" in capsys.readouterr().err
 
 
 def test_it_stands_in_the_table_of_scenes_with_and_without_per_person(tmp_path, monkeypatch):

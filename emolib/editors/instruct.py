@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from emolib.diffusion.backbone import MEMORY
 from emolib.diffusion.presets import INSTRUCT, Preset
 from emolib.editors.base import SinglePictureEditor
 from emolib.emotions import words
-from emolib.runtime import BROKEN, InputError, first_line, in_range, one_of, pick_device, pick_dtype, reading
+from emolib.runtime import InputError, first_line, in_range, one_of, pick_device, pick_dtype, reading
 
 SHORT = "make the {description} look {word}"
 TEMPLATE = SHORT + ", change nothing else"
@@ -42,6 +43,7 @@ class Family:
     sized     takes height and width; else it draws at its own size
     more      further arguments
     encode    the method that encodes instructions
+    needs     a package beside diffusers and transformers
     """
 
     template: str = TEMPLATE
@@ -49,9 +51,11 @@ class Family:
     sized: bool = True
     more: Mapping[str, Any] = field(default_factory=dict)
     encode: str = "encode_prompt"
+    needs: str = "torch"
 
 
-_QWEN = Family(guidance="true_cfg_scale", more={"negative_prompt": " "})  # its guidance_scale does nothing
+# Its guidance_scale does nothing; transformers' processor for it wants torchvision, for videos.
+_QWEN = Family(guidance="true_cfg_scale", more={"negative_prompt": " "}, needs="torchvision")
 FAMILIES: Mapping[str, Family] = {
     "StableDiffusionInstructPix2PixPipeline": Family(SHORT, sized=False, encode="_encode_prompt"),
     "StableDiffusionXLInstructPix2PixPipeline": Family(SHORT),
@@ -60,7 +64,7 @@ FAMILIES: Mapping[str, Family] = {
     "Flux2KleinPipeline": Family(KEEPING),
     "QwenImageEditPipeline": _QWEN,
     "QwenImageEditPlusPipeline": _QWEN,
-    "LongCatImageEditPipeline": Family(sized=False),
+    "LongCatImageEditPipeline": Family(sized=False, needs="torchvision"),
 }
 """Class of diffusers -> how it is called."""
 
@@ -207,11 +211,13 @@ def load_model(
         path = about.repository
         print(f"{name}: {path}; licence: {about.licence}; memory: {about.memory}", file=sys.stderr)
     kind = hub.find_index(path).get("_class_name")
-    one_of(str(kind), FAMILIES, f"instruction pipeline in {path}:")
+    family = FAMILIES[one_of(str(kind), FAMILIES, f"instruction pipeline in {path}:")]
+    if find_spec(family.needs) is None:
+        raise InputError(f"{name}: a {kind} needs {family.needs}; pip install {family.needs}")
     half = "float16" if "Pix2Pix" in kind else "bfloat16"
     weights = pick_dtype(place, half if dtype == "auto" and place.type == "cuda" else dtype)
     without = {"safety_checker": None} if kind == "StableDiffusionInstructPix2PixPipeline" else {}
-    with hub.quiet(), reading(path, "instruction editor", (*BROKEN, ImportError)):
+    with hub.quiet(), reading(path, "instruction editor"):
         pipe = DiffusionPipeline.from_pretrained(path, dtype=weights, use_safetensors=True, **without)
     if lora is not None:
         add_lora(pipe, lora)

@@ -220,7 +220,8 @@ def assert_no_key(error, folder):
 def test_a_time_to_come_back_is_kept(server, status):
     server.plan += [(status, b"", {"Retry-After": "2"})] * 2
     service = open_service("openai", budget=1)
-    edit(service)
+    first = edit(service)
+    assert torch.equal(edit(service), first)  # in memory, too, nothing is asked twice
     assert len(server.posts) == 3 and all(2 <= seconds <= 2.5 for seconds in server.slept)
     server.plan += [(status, b"", {"Retry-After": "0"})] * 9
     with pytest.raises(InputError, match=f"HTTP {status}"):

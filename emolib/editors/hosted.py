@@ -50,7 +50,7 @@ class Ledger:
     """
 
     def __init__(self, folder: Path | None, limit: float) -> None:
-        self.folder, self.limit, self._entries = folder, limit, {}
+        self.folder, self.limit, self._entries, self._pictures = folder, limit, {}, {}
         self._load()
 
     def _load(self) -> None:
@@ -64,14 +64,16 @@ class Ledger:
     def read(self, key: str) -> tuple[dict[str, Any] | None, bytes | None]:
         """Read an entry and the picture that came back, None where there is none."""
         if self.folder is None:
-            return self._entries.get(key), None
+            return self._entries.get(key), self._pictures.get(key)
         file = self.folder / f"{key}.picture"
         return self._entries.get(key), file.read_bytes() if file.exists() else None
 
     def write(self, key: str, entry: dict[str, Any], picture: bytes | None = None) -> None:
         """Keep an entry, the picture first."""
         self._entries[key] = entry
-        if self.folder is not None:
+        if self.folder is None:
+            self._pictures[key] = picture
+        else:
             if picture is not None:
                 (self.folder / f"{key}.picture").write_bytes(picture)
             write_json(self.folder / "ledger.json", self._entries)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -20,7 +21,7 @@ from emolib.data.framing import FACE_MARGIN
 from emolib.diffusion import backbone, hub
 from emolib.diffusion.presets import DEFAULT_MODEL
 from emolib.editors.person import Person
-from emolib.editors.recipe import Recipe, apply_recipe, build_editor, change_person
+from emolib.editors.recipe import Recipe, build_editor, change_person, edit_image
 from emolib.interventions.directions import Directions
 from emolib.judges import emotion, identity
 from emolib.judges.faces import Face, align_face, cut_faces, find_faces, find_points
@@ -36,15 +37,11 @@ FETCH = "emolib judge fetch photo-guide, photo-heldout and sface: then judges of
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """A photograph, as `pixels` (1, 3, H, W) in [-1, 1], and the faces in it, as `people` to edit."""
+    """A photograph and the faces in it, as `people` to edit."""
 
     name: str
     image: Image.Image
     faces: tuple[Face, ...]
-
-    @property
-    def pixels(self) -> Tensor:
-        return images.to_tensor(self.image)
 
     @property
     def people(self) -> tuple[Person, ...]:
@@ -113,19 +110,19 @@ def edit_photograph(
     steps: int = 0,
     seed: int = 0,
     directions: Directions | None = None,
-) -> Tensor:
-    """Give everybody in a photograph an emotion, as `emolib edit` does: (1, 3, H, W).
+) -> Image.Image:
+    """Give everybody in a photograph an emotion, as `emolib edit` does.
 
     Strength, steps (0) and the rest are the model's preset. What people feel now is left unsaid."""
     people = tuple(replace(person, emotion=label, strength=strength) for person in photo.people)
     recipe = Recipe(people, method=method, model=model.name, seed=seed, num_inference_steps=steps or None)
     change = partial(change_person, editor=build_editor(recipe, model, directions))
-    return apply_recipe(recipe, model, photo.pixels, change)
+    return edit_image(recipe, model, photo.image, change)
 
 
-def show_photograph(photo: Photograph, edits: Mapping[str, Tensor]) -> None:
-    """Show a photograph and its edits {name: (1, 3, H, W)} whole, then everybody's face close up."""
-    shown = {photo.name: photo.image} | {name: images.to_pil(x)[0] for name, x in edits.items()}
+def show_photograph(photo: Photograph, edits: Mapping[str, Image.Image]) -> None:
+    """Show a photograph and its edits by name, whole, then everybody's face close up."""
+    shown = {photo.name: photo.image, **edits}
     size = (3.6 * len(shown), 0.3 + 3.6 * photo.image.height / photo.image.width)
     axes = plt.subplots(1, len(shown), figsize=size, layout="constrained", squeeze=False)[1][0]
     for axis, (name, image) in zip(axes, shown.items(), strict=True):
@@ -153,7 +150,7 @@ def load_witnesses() -> tuple[list[emotion.Judge], identity.FaceNetwork | None]:
 @torch.no_grad()
 def judge_edits(
     photo: Photograph,
-    edits: Mapping[str, Tensor],
+    edits: Mapping[Any, Image.Image],
     witnesses: tuple[list[emotion.Judge], identity.FaceNetwork | None],
 ) -> pd.DataFrame:
     """Say of everybody, before and after, what each judge sees and how sure it is, and whether it is they.
@@ -162,10 +159,7 @@ def judge_edits(
     similarity (SSIM) of the aligned faces: how much has changed, not who it is."""
     judges, network = witnesses
     rows, first = [], None
-    for name, image in {
-        photo.name: photo.image,
-        **{k: images.to_pil(x)[0] for k, x in edits.items()},
-    }.items():
+    for name, image in {photo.name: photo.image, **edits}.items():
         verdicts = {judge: judge(cut_faces(image, photo.faces, judge)) for judge in judges}
         aligned = images.to_tensor([align_face(image, find_points(face)) for face in photo.faces])
         seen = aligned if network is None else network(aligned)

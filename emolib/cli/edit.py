@@ -193,6 +193,7 @@ def make_edit(args: argparse.Namespace) -> list[str]:
         people = list_people(args, image, faces, wishes, source_emotion)
         recipe = replace(recipe, people=people)
         tokens = load_tokens(args, {person.emotion for person in people} | {source_emotion})
+        from emolib.diffusion import memory
         from emolib.interventions.splice import learned_token
 
         model = load_model(recipe, args)
@@ -204,6 +205,8 @@ def make_edit(args: argparse.Namespace) -> list[str]:
     tell_unmeasured(args)
     with learned_token(model, *tokens), plugged(model, loras):
         check_reach(recipe, model, tokens, plugged=bool(loras))
+        if recipe.method in METHODS and (tight := memory.describe_tightness(model)):
+            tell(f"{args.picture}: {tight}")
         for person in (recipe.people[k] for k in recipe.changed):
             now = f"{person.source_emotion} -> " if person.source_emotion else ""
             tell(f"{args.picture}: {now}{person.emotion} at {format_box(person.box)}, {args.method}, {model}")

@@ -85,7 +85,27 @@ class Editor(ABC):
         request = Request.build(images, emotion, description, source_emotion)
         if getattr(self, "strength", None) == 0:
             return images.expand(len(request.emotions), -1, -1, -1).clone()
-        return self.edit(images, request, generator)
+        return self._edit_in_parts(images, request, generator)
+
+    def _edit_in_parts(self, images: Tensor, request: Request, generator: Draws | None) -> Tensor:
+        """Edit with as many edits of one picture at a time as memory holds, each part from the same noise."""
+        model, n = find_backbone(self), len(request.emotions)
+        part = n
+        if len(images) == 1 and model is not None:
+            from emolib.diffusion.memory import count_fitting
+
+            part = count_fitting(model, n, *images.shape[-2:])
+        if part == n:
+            return self.edit(images, request, generator)
+        draws = [generator] if isinstance(generator, torch.Generator) else list(generator or ())
+        states, edited = [draw.get_state() for draw in draws], []
+        for first in range(0, n, part):
+            for own, state in zip(draws, states, strict=True):
+                own.set_state(state)
+            rows = slice(first, first + part)
+            some = Request(request.emotions[rows], request.descriptions[rows], request.source_emotions)
+            edited.append(self.edit(images, some, generator))
+        return torch.cat(edited)
 
     @abstractmethod
     def edit(self, images: Tensor, request: Request, generator: Draws | None) -> Tensor:
@@ -109,6 +129,13 @@ class SinglePictureEditor(Editor):
         self, source: Tensor, emotion: str, description: str, generator: torch.Generator | None
     ) -> Tensor:
         """Edit one picture (1, 3, H, W)."""
+
+
+def find_backbone(editor: object) -> Backbone | None:
+    """Find the model that an editor, or one it wraps, works with; None for one that has none."""
+    while editor is not None and not hasattr(editor, "backbone"):
+        editor = getattr(editor, "editor", None)
+    return getattr(editor, "backbone", None)
 
 
 def steps_taken(num_inference_steps: int, strength: float) -> int:

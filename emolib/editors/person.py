@@ -82,19 +82,20 @@ class PerPerson:
             return picture.clone()
         height, width = picture.shape[-2:]
         boxes = {k: images.square_box(people[k].box, height, width, margin=self.margin) for k in chosen}
-        crops = {k: upright(picture, people[k], boxes[k]) for k in chosen}
-        small = {k: images.resize(crop, self.size) for k, crop in crops.items()}
+        small = {k: images.resize(upright(picture, people[k], boxes[k]), self.size) for k in chosen}
         edited, result = self._edit(small, people, seed), picture.clone()
         for k, box in boxes.items():
             side = box[2] - box[0]
-            before, after = (images.resize(x[k], side) for x in (small, edited))
-            strips = zip(*(x.split(STRIP, dim=-2) for x in (crops[k], before, after)), strict=True)
-            change = torch.cat([compose.change_of(*strip) for strip in strips], dim=-2)
-            del before, after
-            change = images.rotate(change, -people[k].tilt, corners="zeros")
-            patch = images.crop(result, box) + change
+            pair = (images.resize(x[k], side) for x in (small, edited))
+            pictures = [x.split(STRIP, dim=-2) for x in (upright(picture, people[k], box), *pair)]
+            change = torch.cat([compose.change_of(*strip) for strip in zip(*pictures, strict=True)], dim=-2)
+            del pictures
+            patch = images.rotate(change, -people[k].tilt, corners="zeros")
+            del change
+            place = images.crop(result, box)
+            patch.add_(place).clamp_(-1, 1)
             opacity = images.feather(region(people, k, box, picture), round(self.feather * side))
-            result = images.paste(result, patch.clamp(-1, 1), box, opacity)
+            place.lerp_(patch, images.crop(opacity, box).to(patch))
         return result
 
     def _edit(self, crops: dict[int, Tensor], people: Sequence[Person], seed: int) -> dict[int, Tensor]:

@@ -162,10 +162,12 @@ def apply_recipe(
     """Change everybody in `picture` (1, 3, H, W) in [-1, 1]; `change` makes each person's edit.
 
     Where nobody changed it is `picture` bit for bit."""
-    result = picture.clone()
+    result = None  # cloned late: of a large picture every copy counts
     for k in recipe.changed:
-        result += change(recipe, model, picture, k) - picture
-    return result.clamp(-1, 1)
+        edited = change(recipe, model, picture, k)
+        result = picture.clone() if result is None else result
+        result += edited - picture
+    return (picture if result is None else result).clamp(-1, 1)
 
 
 def edit_image(

@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from emolib.diffusion import hub
 from emolib.runtime import free_memory
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class _Hashed(dict):
 @cache
 def _count_denoising(config: _Hashed, dtype: torch.dtype, latent: tuple[int, int]) -> int:
     """Bytes of one picture in one call of the UNet; n pictures take n times as many."""
-    with torch.device("meta"), _FusedAttention():
+    with hub.quiet(), torch.device("meta"), _FusedAttention():
         unet = UNet2DConditionModel.from_config(config).to(dtype).eval()
         z = torch.empty(1, config["in_channels"], *latent, dtype=dtype)
         text, added = torch.empty(1, 77, config["cross_attention_dim"], dtype=dtype), None
@@ -146,7 +147,7 @@ def _count_denoising(config: _Hashed, dtype: torch.dtype, latent: tuple[int, int
 
 @cache
 def _count_decoding(config: _Hashed, dtype: torch.dtype, latent: tuple[int, int], tiled: bool) -> int:
-    with torch.device("meta"), _FusedAttention():
+    with hub.quiet(), torch.device("meta"), _FusedAttention():
         vae = AutoencoderKL.from_config(config).to(dtype).eval()
         vae.use_tiling = tiled
         z = torch.empty(1, config["latent_channels"], *latent, dtype=dtype)

@@ -47,6 +47,18 @@ SMALLEST = {
         "epochs": 1,
         "pair_steps": 1,
     },
+    "06": {
+        "pictures": 2,
+        "steps": 1,
+        "batch": 1,
+        "rank": 1,
+        "tuned_steps": 1,
+        "token_steps": 1,
+        "people": 2,
+        "samples": 1,
+        "known_people": 3,
+        "num_inference_steps": 1,
+    },
     "08": {"people": 3, "edited": 2, "taught": 20, "num_inference_steps": 2},
     "09": {
         "picture": "person 89",
@@ -60,7 +72,9 @@ SMALLEST = {
 
 for settings in SMALLEST.values():
     settings |= {"photo_steps": 2, "photo_model": "minisd"}  # "auto" would ask the Hub
-del SMALLEST["01"]["photo_steps"], SMALLEST["01"]["photo_model"], SMALLEST["05"]["photo_model"]
+del SMALLEST["01"]["photo_steps"]
+for lesson in ("01", "05", "06"):
+    del SMALLEST[lesson]["photo_model"]
 
 LESSONS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
 

@@ -179,7 +179,7 @@ def learn_lora(
         objective = Sides(backbone, batches, settings, attached=attached, **sides)
         parameters = [p for pair in attached.parameters.values() for p in pair]
         about = ("lora", asdict(replace(settings, checkpoint_every=0)), word, tuple(targets))
-        run = _fit(backbone, emotion, parameters, objective, felt, about, work, tell, bool(settings.contrast))
+        run = _fit(backbone, emotion, parameters, objective, felt, about, work, tell)
         learned = replace(start, layers=attached.copy(start), steps=run.best_of(emotion)[0])
     return LearnedLora(learned, tuple(run.curves[emotion]), run.step, run.seconds)
 
@@ -202,7 +202,10 @@ def learn_dreambooth(
     prior         (M, 3, S, S): what the model draws of the same descriptions without the word, see
                   `draw_class`, M = N or a multiple; kept by a loss of its own (prior preservation)
     prior_weight  of that loss; 0 is DreamBooth without it
-    part          only weights whose names hold this, e.g. "attn2"; "": all"""
+    part          only weights whose names hold this, e.g. "attn2"; "": all
+
+    The last step counts, as published: the prior's loss is at its best before the first one, so that the best
+    evaluation could be the model as it was."""
     tuned = copy.copy(backbone)
     tuned.unet = copy.deepcopy(backbone.unet)
     named = {name: p for name, p in tuned.unet.named_parameters() if part in name}
@@ -217,7 +220,7 @@ def learn_dreambooth(
     batches = Batches(tuned, {word: felt}, seed=settings.seed, held_out=settings.held_out)
     objective = Sides(tuned, batches, settings, weight=prior_weight)
     about = ("dreambooth", asdict(replace(settings, checkpoint_every=0)), prior_weight, part)
-    run = _fit(tuned, word, list(named.values()), objective, felt, about, work, tell, False)
+    run = _fit(tuned, word, list(named.values()), objective, felt, about, work, tell, evaluated=False)
     for parameter in named.values():
         parameter.requires_grad_(False)
         parameter.data = parameter.data.to(backbone.dtype)
@@ -255,15 +258,16 @@ def _fit(
     about: object,
     work: Path | None,
     tell: Tell | None,
-    decodes: bool,
+    *,
+    evaluated: bool = True,
 ) -> Run:
     digest = hashlib.sha256(repr((about, backbone.name, caches.fingerprint({name: examples}))).encode())
-    with nullcontext() if decodes else caches.set_aside(backbone.vae):
+    with nullcontext() if objective.embed else caches.set_aside(backbone.vae):
         return fit_parameters(
             {name: parameters},
             objective,
             objective.settings,
-            evaluate=objective.evaluate,
+            evaluate=objective.evaluate if evaluated else None,
             scale_gradients=objective.dtype == torch.float16,
             work=work,
             identity=digest.hexdigest(),

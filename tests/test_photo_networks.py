@@ -250,17 +250,16 @@ def test_size_and_licence_are_said_before_a_download(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("bias", "says"), [(9.0, "anger"), (0.0, None)])
 def test_a_photographs_feeling_is_told_only_where_its_judge_is_sure(cache, astronaut, bias, says):
-    from emolib.cli import edit
     from emolib.editors.person import Person
     from emolib.editors.recipe import Recipe
 
     recipe, face = Recipe((Person((170, 60, 275, 175), "awe"),)), [faces.Face((170, 60, 275, 175))]
-    assert edit.guess_sources(recipe, astronaut, face, "cpu") == recipe  # no judge of photographs: none
+    assert faces_cli.guess_sources(recipe, astronaut, face, "cpu") == recipe  # no judge of photographs: none
     weights = np.zeros((147, 7))
     weights[:, 0] = -bias  # what is dark is angry: the black rim below
     onnx_standins.pooled(cache("photo-guide", FER), 7, weights=weights)
     dark = Image.new("RGB", (512, 512))
-    (person,) = edit.guess_sources(recipe, dark, face, "cpu").people
+    (person,) = faces_cli.guess_sources(recipe, dark, face, "cpu").people
     assert person.source_emotion == says
 
 

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import argparse
 import gc
-import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emolib import runtime
-from emolib.cli.faces import RENDERED, choose_judge, find_everybody, format_box, guess_feelings
-from emolib.cli.fields import add_common, explain_settings, fix_settings, from_args, tell, tell_unmeasured
+from emolib.cli.faces import find_everybody, format_box, guess_sources
+from emolib.cli.fields import (
+    add_common,
+    explain_settings,
+    fix_settings,
+    from_args,
+    parse_box,
+    parse_emotion,
+    parse_wish,
+    tell,
+    tell_unmeasured,
+)
 from emolib.cli.lora import name_loras, parse_loras, plugged
-from emolib.diffusion.presets import DEFAULT_METHOD, INSTRUCT, find_preset, is_known
+from emolib.diffusion.presets import DEFAULT_METHOD, INSTRUCT, find_preset
 from emolib.editors import METHODS, OTHERS
 from emolib.emotions import words
 from emolib.runtime import InputError, one_of
@@ -29,7 +38,6 @@ if TYPE_CHECKING:
     from emolib.editors.instruct import InstructModel
     from emolib.editors.person import Person
     from emolib.editors.recipe import Recipe
-    from emolib.images import Box
     from emolib.interventions.directions import Directions
     from emolib.interventions.tokens import Token
     from emolib.judges.faces import Face
@@ -331,29 +339,6 @@ def list_people(
     return tuple(people)
 
 
-def guess_sources(recipe: Recipe, image: Image.Image, faces: Sequence[Face], device: str) -> Recipe:
-    """Fill in what a judge sees in the people who are to change, of a photograph only where it is sure and
-    the model has a word for it: else their prompts name no emotion."""
-    if max(image.size) <= RENDERED and recipe.preset.judge != "guide":
-        return recipe
-    judge = choose_judge(image, device)
-    if judge is None:
-        return recipe
-    if judge.name == "guide":
-        from emolib import images
-        from emolib.editors.person import with_sources
-
-        source, margin = images.to_tensor(image), recipe.settings["margin"]
-        return replace(recipe, people=tuple(with_sources(source, recipe.people, judge, margin=margin)))
-    people = []
-    for person, guess in zip(recipe.people, guess_feelings(image, faces, judge), strict=True):
-        label, share = next(iter(guess.items()))
-        sure = person.emotion is not None and share >= judge.sure and is_known(recipe.model, label)
-        label = recipe.preset.resolve_emotion(label) if sure else None
-        people.append(replace(person, source_emotion=person.source_emotion or label))
-    return replace(recipe, people=tuple(people))
-
-
 def load_tokens(args: argparse.Namespace, emotions: set[str | None]) -> list[Token]:
     """Load the tokens of --token. InputError: a file that is none, or a token that nothing asks for."""
     if not args.token:
@@ -403,47 +388,3 @@ def check_prompt(recipe: Recipe, person: Person, model: Backbone, tokens: Sequen
         raise InputError(
             f"the prompt is cut off before {said[0]!r}: the model reads {limit} tokens; shorten it"
         )
-
-
-def parse_emotion(word: str, model: str, names: Sequence[str] | None = (), felt: Sequence[str] = ()) -> str:
-    """Read an emotion: one that the model knows, a direction's or LoRA's, or a learned token, "<awe>".
-
-    InputError, with the nearest word, for anything else."""
-    from emolib.interventions.tokens import placeholder
-
-    label = word.strip().casefold()
-    if names:
-        meant = words.VOCABULARY.get(label)
-        use_meaning = label not in names and meant in names
-        return meant if use_meaning else one_of(label, names, "direction")
-    if label.startswith("<"):
-        return placeholder(label)
-    if label in felt:
-        return label
-    try:
-        return find_preset(model).resolve_emotion(word)
-    except InputError as error:
-        if label not in words.VOCABULARY:
-            raise
-        meant = f"<{words.VOCABULARY[label]}>"
-        raise InputError(f"{error}, or use a learned token: {meant!r} with --token FILE") from None
-
-
-def parse_wish(text: str) -> tuple[int, str, float | None]:
-    """Read "2=awe:0.5": person 2, "awe", 0.5. InputError: another form."""
-    form = re.fullmatch(r"([1-9]\d*)=([^:]+)(?::([-+.\deE]+))?", text.strip())
-    with suppress(AttributeError, ValueError):  # no match, or a strength that is no number
-        number, word, strength = form.groups()
-        return int(number), word, float(strength) if strength else None
-    raise InputError(f"--person {text!r}: give a number from 1 and an emotion, e.g. 2=awe or 2=awe:0.5")
-
-
-def parse_box(text: str) -> Box:
-    """Read "120,40,260,180". InputError: another form, or an empty box."""
-    with suppress(ValueError):
-        x0, y0, x1, y1 = (int(number) for number in text.split(","))
-        if 0 <= x0 < x1 and 0 <= y0 < y1:
-            return x0, y0, x1, y1
-    raise InputError(
-        f"--box {text!r}: give four whole numbers X0,Y0,X1,Y1 with 0 <= X0 < X1 and 0 <= Y0 < Y1"
-    )

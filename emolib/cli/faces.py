@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from emolib import runtime
 from emolib.cli.fields import add_common, tell
+from emolib.diffusion.presets import is_known
 from emolib.runtime import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from emolib.editors.recipe import Recipe
     from emolib.images import Box
     from emolib.judges.emotion import Judge
     from emolib.judges.faces import Face
@@ -93,6 +96,29 @@ def choose_judge(image: Image.Image, device: str) -> Judge | None:
     if max(image.size) <= RENDERED:
         return emotion.load_judge("guide", device=device)
     return emotion.load_judge("photo-guide", device=device) if networks.find_onnx("photo-guide") else None
+
+
+def guess_sources(recipe: Recipe, image: Image.Image, faces: Sequence[Face], device: str) -> Recipe:
+    """Fill in what a judge sees in the people who are to change, of a photograph only where it is sure and
+    the model has a word for it: else their prompts name no emotion."""
+    if max(image.size) <= RENDERED and recipe.preset.judge != "guide":
+        return recipe
+    judge = choose_judge(image, device)
+    if judge is None:
+        return recipe
+    if judge.name == "guide":
+        from emolib import images
+        from emolib.editors.person import with_sources
+
+        source, margin = images.to_tensor(image), recipe.settings["margin"]
+        return replace(recipe, people=tuple(with_sources(source, recipe.people, judge, margin=margin)))
+    people = []
+    for person, guess in zip(recipe.people, guess_feelings(image, faces, judge), strict=True):
+        label, share = next(iter(guess.items()))
+        sure = person.emotion is not None and share >= judge.sure and is_known(recipe.model, label)
+        label = recipe.preset.resolve_emotion(label) if sure else None
+        people.append(replace(person, source_emotion=person.source_emotion or label))
+    return replace(recipe, people=tuple(people))
 
 
 def draw_faces(

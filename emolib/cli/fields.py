@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from emolib.diffusion.presets import DEFAULT_MODEL, PRESETS, UNMEASURED, find_preset, list_options
+from emolib.emotions import words
+from emolib.runtime import InputError, one_of
+
+if TYPE_CHECKING:
+    from emolib.images import Box
 
 T = TypeVar("T")
 
@@ -105,3 +112,47 @@ def split_words(text: str | None) -> tuple[str, ...]:
 def tell(line: str) -> None:
     """Print a line for the reader, not for the next program."""
     print(line, file=sys.stderr, flush=True)
+
+
+def parse_emotion(word: str, model: str, names: Sequence[str] | None = (), felt: Sequence[str] = ()) -> str:
+    """Read an emotion: one that the model knows, a direction's or LoRA's, or a learned token, "<awe>".
+
+    InputError, with the nearest word, for anything else."""
+    from emolib.interventions.tokens import placeholder
+
+    label = word.strip().casefold()
+    if names:
+        meant = words.VOCABULARY.get(label)
+        use_meaning = label not in names and meant in names
+        return meant if use_meaning else one_of(label, names, "direction")
+    if label.startswith("<"):
+        return placeholder(label)
+    if label in felt:
+        return label
+    try:
+        return find_preset(model).resolve_emotion(word)
+    except InputError as error:
+        if label not in words.VOCABULARY:
+            raise
+        meant = f"<{words.VOCABULARY[label]}>"
+        raise InputError(f"{error}, or use a learned token: {meant!r} with --token FILE") from None
+
+
+def parse_wish(text: str) -> tuple[int, str, float | None]:
+    """Read "2=awe:0.5": person 2, "awe", 0.5. InputError: another form."""
+    form = re.fullmatch(r"([1-9]\d*)=([^:]+)(?::([-+.\deE]+))?", text.strip())
+    with suppress(AttributeError, ValueError):  # no match, or a strength that is no number
+        number, word, strength = form.groups()
+        return int(number), word, float(strength) if strength else None
+    raise InputError(f"--person {text!r}: give a number from 1 and an emotion, e.g. 2=awe or 2=awe:0.5")
+
+
+def parse_box(text: str) -> Box:
+    """Read "120,40,260,180". InputError: another form, or an empty box."""
+    with suppress(ValueError):
+        x0, y0, x1, y1 = (int(number) for number in text.split(","))
+        if 0 <= x0 < x1 and 0 <= y0 < y1:
+            return x0, y0, x1, y1
+    raise InputError(
+        f"--box {text!r}: give four whole numbers X0,Y0,X1,Y1 with 0 <= X0 < X1 and 0 <= Y0 < Y1"
+    )

@@ -266,8 +266,8 @@ def forget_device() -> None:
     """Drop what libraries and `evaluate` remember of the device: after `virtual_cuda` there is none."""
     from accelerate.state import AcceleratorState, PartialState
 
-    from emolib.evaluation import methods
+    from emolib.evaluation import builders
 
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState._reset_state()
-    methods._load_backbone.cache_clear()
+    builders._load_backbone.cache_clear()

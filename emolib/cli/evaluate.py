@@ -84,7 +84,7 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.people is not None:
         in_range(args.people, 1, math.inf, "--people")
     from emolib.evaluation import run
-    from emolib.evaluation.methods import Options
+    from emolib.evaluation.builders import Options
     from emolib.evaluation.tasks import load_tasks
 
     if args.list:

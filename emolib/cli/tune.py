@@ -72,7 +72,7 @@ def tune(args: argparse.Namespace) -> int:
     if args.out.suffix != ".json":
         raise InputError(f"--out {args.out}: a preset file ends in .json")
     from emolib.evaluation import tune as tuning
-    from emolib.evaluation.methods import Options
+    from emolib.evaluation.builders import Options
 
     work = args.out.with_name(f"{args.out.stem}-search")
     search = from_args(tuning.Search, args, out=work, options=from_args(Options, args))

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from emolib import images
 from emolib.evaluation import board, measure, methods, numbers, store, tasks
+from emolib.evaluation.builders import Options
 from emolib.evaluation.columns import get_column
 from emolib.evaluation.measure import Arrays, Decoded, Embed, Instruments
-from emolib.evaluation.methods import Method, Options
+from emolib.evaluation.methods import Method
 from emolib.evaluation.numbers import Rows, Scores
 from emolib.evaluation.store import Edits
 from emolib.evaluation.tasks import Task, TaskSet

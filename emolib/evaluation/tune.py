@@ -20,8 +20,9 @@ from threadpoolctl import threadpool_limits
 
 from emolib.diffusion.presets import KIND, OPEN, load_preset
 from emolib.emotions.sets import EMOFACES
-from emolib.evaluation import methods, run, store
-from emolib.evaluation.methods import Method, Options
+from emolib.evaluation import builders, methods, run, store
+from emolib.evaluation.builders import Options
+from emolib.evaluation.methods import Method
 from emolib.evaluation.numbers import Numbers, Scores
 from emolib.evaluation.run import Run
 from emolib.evaluation.tasks import Task
@@ -79,7 +80,7 @@ def prepare_search(search: Search) -> Run:
     name, _, split = search.data.partition(":")
     if name == "emofaces" and split not in ("train", "val"):
         raise InputError(f"--data {search.data}: these people are for scores; tune on emofaces:val")
-    model = methods.load_model(search.options)
+    model = builders.load_model(search.options)
     judge = load_judge(search.judge or model.preset.judge, device=search.options.device)
     if judge.role == "heldout":
         raise InputError(f"--judge {search.judge}: a held-out judge is for scores; tune with a guide")
@@ -108,7 +109,7 @@ def prepare_search(search: Search) -> Run:
 
 def list_settings(search: Search, method: str) -> list[Fields]:
     """List what is tried, the model's own setting first. InputError: the model cannot do the method."""
-    preset = methods.load_model(search.options).preset
+    preset = builders.load_model(search.options).preset
     preset = load_preset(search.options.preset, preset) if search.options.preset else preset
     own = {name: value for name, value in preset.get_settings(method).fields.items() if name in OPEN}
     own |= {} if search.options.steps is None else {"num_inference_steps": search.options.steps}
@@ -195,7 +196,7 @@ def _score(
     """Edit and measure the tasks with every setting; what was done before is read."""
     method, contestants = base.name, []
     for name, fields in settings.items():
-        editor = methods.build_editor(method, search.options, **fields)
+        editor = builders.build_editor(method, search.options, **fields)
         edit = partial(base.edit.func, editor, *base.edit.args[1:])
         key = store.make_key(base.key, repr(editor))
         contestants.append(replace(base, name=name, caption=repr(editor), key=key, edit=edit, back=None))
@@ -226,7 +227,7 @@ def write_preset(path: Path, search: Search, judge: str, findings: dict[str, Fin
     }
     content = {
         "kind": KIND,
-        "family": methods.load_model(search.options).preset.name,
+        "family": builders.load_model(search.options).preset.name,
         "about": f"tuned on {people} people of {search.data}, judge {judge}",
         "settings": {method: finding.fields for method, finding in findings.items()},
         "tuned": tuned | {"floor": list(search.floor), "budget": search.budget, "seed": search.seed},

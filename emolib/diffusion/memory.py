@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SLACK = 1.6
 """What a process grows by, in terms of what is counted: benchmarks/photographs.py on a CPU, half of SD 1.5's
 widths at 512 px; small networks, whose fixed costs rule, take up to 2.4 times what is counted."""
-ROOM = 5e9
+ROOM = 5.5e9
 """Bytes that activations of one batch may take: with SD 1.5's weights under 8 GB, with SDXL's under 15."""
 LARGE = 256
 """Models of a smaller native side, px, are not worth a prediction."""

@@ -47,7 +47,7 @@ def test_the_edit_reaches_as_far_as_it_is_seen():
 class Half:
     """A lossy model: doubles every second pixel away; an edit paints the right half."""
 
-    device = torch.device("cpu")
+    device, size = torch.device("cpu"), 16
 
     def encode(self, images):
         return images[..., ::2, ::2]

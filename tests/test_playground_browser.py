@@ -53,6 +53,14 @@ def browser():
         browser.close()
 
 
+BADGE = "https://colab.research.google.com/"
+
+
+def is_fault(line):
+    """An error in the console, other than that the badge "Open in Colab" cannot be fetched here."""
+    return line.type == "error" and not line.location["url"].startswith(BADGE)
+
+
 @pytest.fixture
 def page(browser):
     """A page 1360 x 1000 that collects what goes wrong in `page.wrong`."""
@@ -60,7 +68,7 @@ def page(browser):
     page = context.new_page()
     page.wrong = []
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.on("console", lambda line: page.wrong.append(line.text) if line.type == "error" else None)
+    page.on("console", lambda line: page.wrong.append(line.text) if is_fault(line) else None)
     yield page
     context.close()
 

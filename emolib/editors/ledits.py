@@ -47,13 +47,14 @@ class LEditsPP(DiffusionEditor):
         config = self.backbone.unet.config
         channels = config.in_channels
         attends = any("CrossAttn" in block for block in config.down_block_types[2:3])
-        masks = channels == CHANNELS and attends
-        foldable = channels % CHANNELS == 0 and (masks or not self.use_intersect_mask)
-        if config.addition_embed_type is not None or not foldable:
-            raise InputError(
-                f"{self.backbone}: LEDITS++ is here for Stable Diffusion 1 and 2 alone, with latents of"
-                f" {CHANNELS} channels, not {channels}, and, for the mask, attention at a quarter of the side"
-            )
+        lacks = None
+        if config.addition_embed_type is not None or channels % CHANNELS:
+            lacks = f"it is here for Stable Diffusion 1 and 2, whose latents have {CHANNELS} channels, not XL"
+        elif self.use_intersect_mask and not (channels == CHANNELS and attends):
+            lacks = f"its mask needs {CHANNELS} latent channels and attention at a quarter of their side;"
+            lacks += " set use_intersect_mask to false (--preset)"
+        if lacks:
+            raise InputError(f"{self.backbone} cannot do LEDITS++: {lacks}")
 
     def change(self, z: Tensor, levels: list[int], texts: Prompts, generator: Draws) -> Tensor:
         # Draws one noise a step for each picture.

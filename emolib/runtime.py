@@ -132,6 +132,14 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def hub_errors() -> tuple[type[Exception], ...]:
+    """What an unreachable Hub raises: OSError, or an error of the client that huggingface_hub uses (httpx, or
+    httpx2 in its newer versions)."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return OSError, HfHubHTTPError.__bases__[0]
+
+
 def fast_bf16(device: torch.device | str) -> bool:
     """Whether `device` computes in bfloat16 at full speed.
 

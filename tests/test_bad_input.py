@@ -90,6 +90,7 @@ def test_a_picture_without_permission(folder, capfd):
         ({"--model": "minisd"}, "MiniSD is not in"),
         ({"--model": "sd15"}, "the Hub cannot be reached"),
         ({"--model": "someone/something"}, "the Hub cannot be reached"),
+        ({"--budget": "1"}, "--budget is for --method hosted"),
         ({"--model": "."}, "has no model_index.json"),
         ({"--model": "good.png"}, "not a diffusers model folder"),
         ({"-o": "none/out.png"}, "folder 'none' does not exist"),

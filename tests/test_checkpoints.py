@@ -2,11 +2,15 @@
 
 import json
 import shutil
+import sys
 
+import huggingface_hub
 import pytest
 import tiny_pipelines
 from tiny_pipelines import folder
 
+from emolib import runtime
+from emolib.cli.main import main
 from emolib.diffusion import backbone
 from emolib.diffusion import hub as checkpoints
 from emolib.runtime import InputError
@@ -100,6 +104,22 @@ def test_without_network_one_line_names_the_way_out():
     ) as e:
         backbone.load_backbone("sd15", device="cpu")
     assert "\n" not in str(e.value)
+
+
+def test_a_cut_connection_is_one_line_whatever_client_asks_the_hub(monkeypatch, capsys):
+    base = runtime.hub_errors()[1]
+    broken = sys.modules[base.__module__.partition(".")[0]].ConnectError("Name or service not known")
+    assert isinstance(broken, base) and not isinstance(broken, OSError)
+
+    def model_info(*args, **options):
+        raise broken
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    with pytest.raises(InputError, match="the Hub cannot be reached .Name or service not known"):
+        backbone.load_backbone("sd15", device="cpu")
+    assert main(["judge", "fetch", "yunet", "--yes"]) == 2
+    said = capsys.readouterr().err
+    assert "cannot be fetched (Name or service not known" in said and said.count("\n") == 1
 
 
 class FakeHub:

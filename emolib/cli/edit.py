@@ -266,6 +266,8 @@ def load_bank(args: argparse.Namespace) -> Directions | None:
         raise InputError(f"--token is for Stable Diffusion, not for --method {args.method}")
     if len(args.lora) > (1 if args.method == "instruct" else 0) and args.method in OTHERS:
         raise InputError(f"--lora: --method instruct takes one file, without a scale; {args.method} no more")
+    if args.budget is not None and args.method != "hosted":
+        raise InputError(f"--budget is for --method hosted; {args.method} costs nothing")
     if args.method == "hosted" and (args.strength or args.guidance_scale or args.num_inference_steps):
         raise InputError("hosted services take words alone: leave out --strength, --guidance-scale, --steps")
     if args.method != "asyrp":

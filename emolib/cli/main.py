@@ -26,7 +26,7 @@ COMMANDS = {
     "hspace": "find directions in h-space (Asyrp)",
     "evaluate": "score editors and write a leaderboard",
     "tune": "choose a method's strength and guidance on your own pictures",
-    "judge": "train emotion judges, compare them",
+    "judge": "train emotion judges, compare them, fetch those of photographs",
 }
 """Command -> what it does; its options are in the module `emolib.cli.COMMAND`."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emolib.cli.fields import add_common, from_args, split_words, tell
 from emolib.editors import METHODS
-from emolib.runtime import InputError, check_output, one_of
+from emolib.runtime import InputError, check_output, in_range, one_of
 
 EPILOG = """examples:
   emolib tune --model sd15 --data faces/ --identity sface --method edit-friendly -o mine.json
@@ -69,6 +69,14 @@ def tune(args: argparse.Namespace) -> int:
     for method in args.method:
         one_of(method, METHODS, "method")
     check_output(args.out)
+    in_range(args.budget, 4, 10**9, "--budget")  # two settings of two pictures
+    in_range(args.floor[1], -1000, 1000, "--floor")
+    for option, numbers, least, most in (
+        ("--strengths", args.strengths, 0.01, 1),
+        ("--guidance-scales", args.guidance_scales, 0, 1000),
+    ):
+        for number in numbers:
+            in_range(number, least, most, option)
     if args.out.suffix != ".json":
         raise InputError(f"--out {args.out}: a preset file ends in .json")
     from emolib.evaluation import tune as tuning

@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -22,7 +21,16 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from emolib.diffusion.presets import DEFAULT_MODEL, INSTRUCT, PRESETS
-from emolib.runtime import InputError, first_line, local_folder, nearest, read_json, reading, repo_path
+from emolib.runtime import (
+    InputError,
+    first_line,
+    hub_errors,
+    local_folder,
+    nearest,
+    read_json,
+    reading,
+    repo_path,
+)
 
 ALIASES = {
     "sd15": ("stable-diffusion-v1-5/stable-diffusion-v1-5", "sd-legacy/stable-diffusion-v1-5"),
@@ -121,7 +129,7 @@ def asking(repository: str, name: str) -> Iterator[None]:
         raise
     except HfHubHTTPError as error:
         raise InputError(f"the Hub refused {repository} ({first_line(error)}); try again later") from None
-    except (OSError, httpx.HTTPError) as error:
+    except hub_errors() as error:
         raise InputError(
             f"model {name!r} is not in the local cache and the Hub cannot be reached"
             f" ({first_line(error)}); connect to the network, or use {DEFAULT_MODEL!r} or a folder"

@@ -114,7 +114,7 @@ def list_settings(search: Search, method: str) -> list[Fields]:
     own = {name: value for name, value in preset.get_settings(method).fields.items() if name in OPEN}
     own |= {} if search.options.steps is None else {"num_inference_steps": search.options.steps}
     near = [round(own["strength"] + step, 4) for step in (-0.3, -0.15, 0, 0.15)]
-    tried = [own | {"strength": x} for x in search.strengths or near if 0 < x <= 1]
+    tried = [own | {"strength": x} for x in search.strengths or [x for x in near if 0 < x <= 1]]
     if "guidance_scale" in own:
         scales = search.guidance_scales or [own["guidance_scale"] * times for times in (0.5, 0.75, 1, 1.5)]
         tried = [fields | {"guidance_scale": x} for fields in tried for x in scales]

@@ -13,11 +13,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-import httpx
 import torch
 from torch import Tensor
 
-from emolib.runtime import InputError, first_line, local_folder
+from emolib.runtime import InputError, first_line, hub_errors, local_folder
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -84,7 +83,7 @@ def fetch_network(name: str, agree: Callable[[str], bool]) -> Path | None:
         if not agree(f"{repository}: {size:.1f} MB, licence: {licence}"):
             return None
         return Path(snapshot_download(repository, allow_patterns=chosen))
-    except (OSError, httpx.HTTPError, ValueError) as error:
+    except (*hub_errors(), ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(

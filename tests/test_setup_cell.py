@@ -12,13 +12,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import nbformat
 import packaging
 import pytest
-import tomllib
 from packaging.requirements import Requirement
 
 from emolib import __version__

@@ -10,10 +10,10 @@ import importlib
 import subprocess
 import sys
 import tempfile
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
-import tomllib
 from packaging.requirements import Requirement  # a notebook's kernel needs it as well
 
 CLONE = Path(__file__).resolve().parents[2]

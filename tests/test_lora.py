@@ -1,6 +1,7 @@
 """LoRA: what it does to a network by identities; its files, ours and other programs'; what is refused."""
 
 import copy
+from pkgutil import resolve_name
 
 import pytest
 import torch
@@ -8,15 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_pipelines import folder, pictures, sd_pipeline, tiny
 
-from emolib.editors.inversion import (
-    DDIMInversion,
-    DirectInversion,
-    EditFriendlyInversion,
-    ExactInversion,
-    Img2Img,
-    NegativePromptInversion,
-    NullTextInversion,
-)
+from emolib.editors import METHODS
+from emolib.editors.inversion import DirectInversion, EditFriendlyInversion, ExactInversion, Img2Img
 from emolib.editors.ledits import LEditsPP
 from emolib.editors.prompt_to_prompt import PromptToPrompt
 from emolib.interventions import lora as loras
@@ -240,16 +234,7 @@ def test_half_written_missing_foreign_and_infinite(tmp_path, model):
 
 WORDLESS = "photo of {article} {description}"
 FEW = {"strength": 0.8, "guidance_scale": 2.0, "num_inference_steps": 3}
-SPOKEN = [
-    Img2Img,
-    DDIMInversion,
-    NegativePromptInversion,
-    NullTextInversion,
-    EditFriendlyInversion,
-    DirectInversion,
-    ExactInversion,
-    PromptToPrompt,
-]
+SPOKEN = [resolve_name(path) for name, path in METHODS.items() if name not in ("asyrp", "ledits++")]
 
 
 def edit(kind, target="awe", source="anger", **fields):

@@ -15,6 +15,8 @@ CHAT = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
 SPECIAL += ("<|image_pad|>", "<|video_pad|>")
 
+LAYERS = {"num_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
+
 
 def qwen_tokenizer():
     """Qwen's tokenizer with one token a letter."""
@@ -120,10 +122,8 @@ def kontext():
         tokenizer_2=transformers.T5Tokenizer(vocab=letters, model_max_length=512),
         transformer=diffusers.FluxTransformer2DModel(
             in_channels=16,
-            num_layers=1,
+            **LAYERS,
             num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
             joint_attention_dim=32,
             pooled_projection_dim=32,
             axes_dims_rope=(4, 4, 8),
@@ -157,10 +157,8 @@ def klein():
         tokenizer=words,
         transformer=diffusers.Flux2Transformer2DModel(
             in_channels=16,
-            num_layers=1,
+            **LAYERS,
             num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
             joint_attention_dim=24,
             axes_dims_rope=(4, 4, 4, 4),
             guidance_embeds=False,
@@ -187,9 +185,7 @@ def qwen(kind):
         transformer=diffusers.QwenImageTransformer2DModel(
             in_channels=16,
             out_channels=4,
-            num_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
+            **LAYERS,
             joint_attention_dim=16,
             axes_dims_rope=(8, 4, 4),
         ),
@@ -206,10 +202,8 @@ def longcat():
         text_processor=processor(words),
         transformer=diffusers.LongCatImageTransformer2DModel(
             in_channels=64,
-            num_layers=1,
+            **LAYERS,
             num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
             joint_attention_dim=16,
             pooled_projection_dim=16,
             axes_dims_rope=[4, 4, 8],

@@ -28,6 +28,14 @@ COMMON = {
 """Name -> (default, help) of the options that several commands have."""
 
 
+def add_group(subparsers: Any, name: str, description: str, epilog: str) -> Any:
+    """Add a command that has commands of its own; returns where these are added. The chosen one is in
+    `args.run`, to be called with `args`."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = subparsers.add_parser(name, description=description, epilog=epilog, formatter_class=form)
+    return parser.add_subparsers(required=True, metavar="COMMAND")
+
+
 def add_common(add: Any, *names: str) -> None:
     """Add options of `COMMON` by `parser.add_argument`."""
     for name in names:

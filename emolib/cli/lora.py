@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emolib.cli.fields import add_common, add_fields, from_args, tell
+from emolib.cli.fields import add_common, add_fields, add_group, from_args, tell
 from emolib.cli.token import CHECKED, CHECKPOINT, KNOBS, choose_work, load_eyes, load_model
 from emolib.emotions import words
 from emolib.runtime import InputError, check_output, hold_lock, in_range
@@ -31,14 +31,8 @@ HELPS = {name: text for name, text in KNOBS.items() if name != "focus"} | {
 
 
 def add_parser(subparsers) -> None:
-    """Add `lora` and its commands; a chosen command is in `args.run`, to be called with `args`."""
-    parser = subparsers.add_parser(
-        "lora",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    """Add `lora` and its commands: see `add_group`."""
+    commands = add_group(subparsers, "lora", __doc__, EPILOG)
     command = commands.add_parser("train", help="learn from a folder, or from emofaces:train")
     command.set_defaults(run=train)
     add = command.add_argument

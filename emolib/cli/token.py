@@ -8,7 +8,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emolib.cli.fields import add_common, add_fields, from_args, split_words, tell
+from emolib.cli.fields import add_common, add_fields, add_group, from_args, split_words, tell
 from emolib.diffusion.presets import find_preset
 from emolib.emotions import words
 from emolib.runtime import InputError, check_output, hold_lock, in_range
@@ -40,14 +40,8 @@ KNOBS = {
 
 
 def add_parser(subparsers) -> None:
-    """Add `token` and its commands; a chosen command is in `args.run`, to be called with `args`."""
-    parser = subparsers.add_parser(
-        "token",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    """Add `token` and its commands: see `add_group`."""
+    commands = add_group(subparsers, "token", __doc__, EPILOG)
     command = commands.add_parser("train", help="learn a token from a folder (textual inversion)")
     command.set_defaults(run=train)
     add = command.add_argument

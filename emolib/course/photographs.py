@@ -17,14 +17,13 @@ from torch import Tensor
 from emolib import images, runtime
 from emolib.course.figures.pictures import contact_sheet
 from emolib.data.files import PICTURE_SUFFIXES
-from emolib.data.framing import FACE_MARGIN
 from emolib.diffusion import backbone, hub
 from emolib.diffusion.presets import DEFAULT_MODEL
 from emolib.editors.person import Person
 from emolib.editors.recipe import Recipe, build_editor, change_person, edit_image
 from emolib.interventions.directions import Directions
 from emolib.judges import emotion, identity
-from emolib.judges.faces import Face, align_face, cut_faces, find_faces, find_points
+from emolib.judges.faces import Face, align_face, cut_faces, cut_squares, find_faces, find_points
 from emolib.metrics import preservation
 from emolib.runtime import InputError
 
@@ -91,13 +90,7 @@ def load_photo_model(name: str, loaded: backbone.Backbone) -> backbone.Backbone:
 
 def cut_people(shown: Sequence[Photograph], size: int) -> Tensor:
     """Cut everybody out, upright and framed as for an edit: (N, 3, size, size)."""
-    crops = []
-    for photo in shown:
-        for face in photo.faces:
-            box = images.square_box(face.box, photo.image.height, photo.image.width, margin=FACE_MARGIN)
-            crop = images.to_tensor(photo.image.crop(box))
-            crops.append(images.resize(images.rotate(crop, face.tilt).clamp(-1, 1), size))
-    return torch.cat(crops)
+    return torch.cat([cut_squares(photo.image, photo.faces, size) for photo in shown])
 
 
 def edit_photograph(

@@ -112,11 +112,19 @@ def cut_faces(picture: Image.Image, faces: Sequence[Face], judge: Judge) -> Tens
     preparation cuts off again. Nothing else of a large photograph becomes a tensor."""
     if judge.aligned:
         return torch.cat([images.to_tensor(align_face(picture, find_points(face))) for face in faces])
-    margin, crops = (1 + 2 * FACE_MARGIN) / judge.prepare.share / 2 - 0.5, []
+    margin = (1 + 2 * FACE_MARGIN) / judge.prepare.share / 2 - 0.5
+    return cut_squares(picture, faces, round(judge.size / judge.prepare.share), margin)
+
+
+def cut_squares(
+    picture: Image.Image, faces: Sequence[Face], size: int, margin: float = FACE_MARGIN
+) -> Tensor:
+    """Cut the squares around faces out of an RGB picture, upright: (B, 3, size, size) in [-1, 1]."""
+    crops = []
     for face in faces:
         box = images.square_box(face.box, picture.height, picture.width, margin=margin)
         crop = images.rotate(images.to_tensor(picture.crop(box)), face.tilt).clamp(-1, 1)
-        crops.append(images.resize(crop, round(judge.size / judge.prepare.share)))
+        crops.append(images.resize(crop, size))
     return torch.cat(crops)
 
 

@@ -1,6 +1,7 @@
 """`emolib token` on real files with a tiny model: what it writes and says, and what it refuses."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import tiny_pipelines
@@ -299,3 +300,10 @@ def test_where_a_token_starts_when_nothing_is_said():
         with pytest.raises(InputError, match=reason):
             token_cli.choose_start(None, emotion, "minisd")
     assert token_cli.choose_start(None, "surprise", "sd15") == ("surprised",)
+
+
+def test_a_runs_folder_is_held_by_the_main_process_alone(tmp_path):
+    first, other = SimpleNamespace(is_main_process=True), SimpleNamespace(is_main_process=False)
+    held, beside, again = (token_cli.hold_work(tmp_path / "run", each) for each in (first, other, first))
+    with held, beside, pytest.raises(InputError, match="a training is going on there already"), again:
+        pass

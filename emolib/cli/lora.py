@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emolib.cli.fields import add_common, add_fields, add_group, from_args, tell
-from emolib.cli.token import CHECKED, CHECKPOINT, KNOBS, choose_work, load_eyes, load_model
+from emolib.cli.token import CHECKED, CHECKPOINT, KNOBS, choose_work, hold_work, load_eyes, load_model
 from emolib.emotions import words
-from emolib.runtime import InputError, check_output, hold_lock, in_range
+from emolib.runtime import InputError, check_output, in_range
 from emolib.training.settings import LoraSettings
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def train(args: argparse.Namespace) -> int:
     from emolib.training import pictures
     from emolib.training.lora import learn_lora
 
-    model = load_model(args, args.device)
+    processes = PartialState(cpu=args.device == "cpu")
+    model, say = load_model(args, processes), tell if processes.is_main_process else lambda line: None
     examples = pictures.read_pictures(
         args.folder, model.size, emotion=emotion, pairs=pairs, against=args.against, limit=args.limit
     )
@@ -80,12 +81,11 @@ def train(args: argparse.Namespace) -> int:
         from emolib.diffusion.clip import load_clip
 
         what["embed"] = load_clip(device=model.device).images
-    tell(f"{emotion}: {len(examples)} {'pairs' if pairs else 'pictures'}, {model} on {model.device}")
-    work.mkdir(parents=True, exist_ok=True)
-    with hold_lock(work / "lock", f"{work}: a training is going on there already; wait for it"):
+    say(f"{emotion}: {len(examples)} {'pairs' if pairs else 'pictures'}, {model} on {model.device}")
+    with hold_work(work, processes):
         settings = from_args(LoraSettings, args)
-        learned = learn_lora(model, examples, emotion, settings, work=work, tell=tell, **what)
-        if PartialState().is_main_process:
+        learned = learn_lora(model, examples, emotion, settings, work=work, tell=say, **what)
+        if processes.is_main_process:
             save_lora(learned.lora, out, kohya=args.kohya)
             (work / CHECKPOINT).unlink()
             print(out)
@@ -104,7 +104,7 @@ def check(args: argparse.Namespace) -> int:
     from emolib.training import report
 
     change = load_lora(args.file)
-    model = load_model(args, args.device)
+    model = load_model(args)
     findings, drawn = report.check_lora(model, change, n=args.n, **load_eyes(model, change.emotion, args.n))
     print(f"{args.file}: {change.emotion or 'no emotion named'}, rank {change.rank}, of {args.n} people each")
     for row, found in findings.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from emolib.runtime import InputError, check_output, hold_lock, in_range
 from emolib.training.settings import Settings
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
+
     from emolib.diffusion.backbone import Backbone
     from emolib.interventions.tokens import Token
 
@@ -90,7 +92,7 @@ def train(args: argparse.Namespace) -> int:
     from emolib.training.textual_inversion import Concept, learn_tokens
 
     processes = PartialState(cpu=args.device == "cpu")
-    model = load_model(args, str(processes.device) if processes.num_processes > 1 else args.device)
+    model = load_model(args, processes)
     splice.vectors_of_words(model, name, start, vectors=args.vectors)  # refuses what cannot be a start
     chosen = {"emotion": emotion if args.emotion else None, "preferred": emotion, "pairs": args.pairs}
     examples = pictures.read_pictures(args.folder, model.size, **chosen)
@@ -100,9 +102,7 @@ def train(args: argparse.Namespace) -> int:
     for note in (*examples.notes, *([f"overwrites {out}"] if out.exists() else [])):
         say(note)
     concept = Concept(name, examples, start, args.vectors, args.cross, emotion)
-    work.mkdir(parents=True, exist_ok=True)
-    lock = hold_lock(work / "lock", f"{work}: a training is going on there already; wait for it")
-    with lock if processes.is_main_process else nullcontext():
+    with hold_work(work, processes):
         learned = learn_tokens(model, [concept], settings, licence=args.licence, work=work, tell=say)
         if not processes.is_main_process:
             return 0
@@ -131,7 +131,7 @@ def check(args: argparse.Namespace) -> int:
     word = args.word or (None if unknown else adjective) or token.initializer
     if not word:
         raise InputError(f"{args.file}: does not say what it means; give a word to compare with: --word")
-    model = load_model(args, args.device)
+    model = load_model(args)
     start = splice.vectors_of_words(model, token.name, split_words(word), vectors=len(token))
     good, drawn = _report(model, token, word, args.n, start)
     if args.sheet:
@@ -218,13 +218,22 @@ def choose_work(out: Path, resume: bool) -> tuple[Path, Path]:
     return out, work
 
 
-def load_model(args: argparse.Namespace, device: str) -> Backbone:
+def hold_work(work: Path, processes: PartialState) -> AbstractContextManager[None]:
+    """Keep other trainings away from a run's folder; of several processes the main one takes the lock."""
+    work.mkdir(parents=True, exist_ok=True)
+    busy = f"{work}: a training is going on there already; wait for it"
+    return hold_lock(work / "lock", busy) if processes.is_main_process else nullcontext()
+
+
+def load_model(args: argparse.Namespace, processes: PartialState | None = None) -> Backbone:
+    """Load the model of the command line, of several processes each on its own device."""
     from emolib.diffusion import backbone, hub
     from emolib.runtime import pick_device
     from emolib.training.settings import compute_dtype
 
     hub.check_name(args.model)
-    place = pick_device(device)
+    several = processes is not None and processes.num_processes > 1
+    place = pick_device(str(processes.device) if several else args.device)
     # Frozen weights may lie in half precision where steps run in it; on a CPU they stay as they are.
     half = str(compute_dtype(place, getattr(args, "precision", "auto"))).removeprefix("torch.")
     dtype = half if place.type == "cuda" else "float32"
